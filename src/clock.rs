@@ -1,0 +1,124 @@
+//! The one clock of a session. It counts the time that the machine was suspended and never follows
+//! the wall clock: `CLOCK_BOOTTIME` on Linux, elsewhere the standard monotonic clock (which, there,
+//! may stand still during suspend).
+
+use std::time::Duration;
+
+use crate::machine::Instant;
+
+/// tokio's timers stand still while the machine is suspended, so nobody sleeps longer than this in
+/// one go: a deadline that passed in suspend is noticed within it after waking.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Sleeps until this clock, not tokio's, has reached `at`.
+pub(crate) async fn sleep_until(at: Instant) {
+    loop {
+        let left = at.since(now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
+#[cfg(not(feature = "testing"))]
+pub(crate) use real::now;
+#[cfg(feature = "testing")]
+pub(crate) use tokio_time::now;
+#[cfg(feature = "testing")]
+pub use tokio_time::suspend;
+
+#[cfg(all(target_os = "linux", not(feature = "testing")))]
+mod real {
+    use super::Instant;
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// One vDSO read.
+    pub(crate) fn now() -> Instant {
+        super::from_timespec(clock_gettime(ClockId::Boottime))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn from_timespec(read: rustix::time::Timespec) -> Instant {
+    // The time since boot is never negative, and a tv_nsec is less than a second.
+    #[expect(clippy::cast_sign_loss, reason = "see above")]
+    Instant::from_nanos(read.tv_sec as u64 * 1_000_000_000 + read.tv_nsec as u64)
+}
+
+#[cfg(all(not(target_os = "linux"), not(feature = "testing")))]
+mod real {
+    use super::Instant;
+
+    pub(crate) fn now() -> Instant {
+        super::origin::since(std::time::Instant::now())
+    }
+}
+
+#[cfg(any(not(target_os = "linux"), feature = "testing"))]
+mod origin {
+    use std::sync::OnceLock;
+    use std::time::{Duration, Instant as StdInstant};
+
+    use super::Instant;
+
+    /// The clock starts at an hour, so that tests can look back without meeting zero.
+    pub(super) fn since(at: StdInstant) -> Instant {
+        static ORIGIN: OnceLock<StdInstant> = OnceLock::new();
+        let origin = *ORIGIN.get_or_init(StdInstant::now);
+        Instant::ZERO + Duration::from_secs(3_600) + at.saturating_duration_since(origin)
+            - origin.saturating_duration_since(at)
+    }
+}
+
+/// With the feature `testing`: tokio's clock, plus the time that the machine was suspended. The same
+/// value as without the feature, unless tokio's time is paused.
+#[cfg(feature = "testing")]
+mod tokio_time {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use super::Instant;
+
+    thread_local! {
+        static SUSPENDED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    pub(crate) fn now() -> Instant {
+        super::origin::since(tokio::time::Instant::now().into_std()) + suspended() + SUSPENDED.get()
+    }
+
+    /// Lets the sessions of this thread see what they would see had the machine been suspended for
+    /// `time`: their clock steps ahead, and tokio's timers do not.
+    pub fn suspend(time: Duration) {
+        SUSPENDED.set(SUSPENDED.get() + time);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn suspended() -> Duration {
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        use rustix::time::{ClockId, clock_gettime};
+
+        /// The last figure, in nanoseconds. The clocks cannot be read at once, so their difference is
+        /// only known to lie between two bounds; a figure that fits them is kept, since a clock that
+        /// trembles would make paused time run.
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let read = |clock| super::from_timespec(clock_gettime(clock));
+        let before = read(ClockId::Monotonic);
+        let boottime = read(ClockId::Boottime);
+        let after = read(ClockId::Monotonic);
+        let (least, most) = (boottime.since(after), boottime.since(before));
+        let last = Duration::from_nanos(LAST.load(Ordering::Relaxed));
+        if (least..=most).contains(&last) {
+            return last;
+        }
+        let nanos = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(LAST.fetch_max(nanos, Ordering::Relaxed).max(nanos))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn suspended() -> Duration {
+        Duration::ZERO
+    }
+}

@@ -1,0 +1,182 @@
+//! How a session behaves. Every setting has a default that fits Box and most other servers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConfigError;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How a session behaves. Durations are written `"500ms"`, `"10s"`, `"10m"`; unknown keys are refused.
+///
+/// ```
+/// use ccg_session::{RefreshMode, SessionConfig};
+///
+/// let config: SessionConfig = serde_json::from_str(
+///     r#"{ "stale_buffer": "5m", "refresh_mode": "always", "retry": { "attempts": 5 } }"#,
+/// )?;
+/// assert_eq!(config.refresh_mode, RefreshMode::Always);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SessionConfig {
+    /// When a token is refreshed behind its users' backs. Default: [`RefreshMode::WhileUsed`].
+    pub refresh_mode: RefreshMode,
+    /// How long before its expiry a token counts as stale: still given out, refreshed behind. At most
+    /// half of the token's lifetime counts; up to a tenth is added by chance, so that a fleet does not
+    /// refresh in step. Default: 10 minutes.
+    #[doc(alias = "staleBufferMS")]
+    #[serde(with = "duration")]
+    pub stale_buffer: Duration,
+    /// How long before its expiry callers wait for a new token rather than get this one. At most a
+    /// tenth of the token's lifetime counts. Default: 30 seconds. (Box's `expiredBufferMS` is 3
+    /// minutes, since it is all that makes the original refresh; set it to `3m` to get that.)
+    #[doc(alias = "expiredBufferMS")]
+    #[serde(with = "duration")]
+    pub expired_buffer: Duration,
+    /// How often, how long, and when again after a failure.
+    pub retry: RetryPolicy,
+    /// How many callers may wait at once. Above it an unexpired token is given where there is one,
+    /// else [`Overloaded`](crate::SessionError::Overloaded). Default: 131,072.
+    pub max_held: usize,
+    /// How many exchanged tokens are kept. Default: 1,024.
+    pub exchange_capacity: usize,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            refresh_mode: RefreshMode::default(),
+            stale_buffer: Duration::from_secs(10 * 60),
+            expired_buffer: Duration::from_secs(30),
+            retry: RetryPolicy::default(),
+            max_held: 131_072,
+            exchange_capacity: 1_024,
+        }
+    }
+}
+
+/// When a token is refreshed that is stale but usable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RefreshMode {
+    /// By a timer, if anybody used the token since it was published. An idle session sends nothing.
+    #[default]
+    WhileUsed,
+    /// Only by a request for it: what the original's documentation says.
+    OnRequest,
+    /// By a timer, used or not; the first token is fetched at the start. Revoking ends it, until
+    /// somebody asks for a token again.
+    Always,
+}
+
+/// How often an attempt is repeated, how long it may take, and how long a failed server is left alone.
+///
+/// Between attempts lie 250 ms, doubling up to 5 s, of which chance takes a part; never less than the
+/// server's `Retry-After`, and one longer than 5 s ends the series. After a failed series the next may
+/// begin after 1 s, doubling up to `cooling`; after an error that asking again cannot mend, after
+/// `cooling`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// How many attempts a series has; the one after a failed series has only one. Default: 3.
+    pub attempts: u32,
+    /// How long an attempt may take. Default: 10 seconds.
+    #[serde(with = "duration")]
+    pub attempt_timeout: Duration,
+    /// The longest time for which a failed server is left alone, unless it said longer. Default: 30
+    /// seconds.
+    #[serde(with = "duration")]
+    pub cooling: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            attempt_timeout: Duration::from_secs(10),
+            cooling: Duration::from_secs(30),
+        }
+    }
+}
+
+impl SessionConfig {
+    /// Whether these settings make sense together.
+    ///
+    /// # Errors
+    /// Names the first setting that does not, its value, and what would do.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let show = humantime::format_duration;
+        let refuse = |what, problem: String| Err(ConfigError::new(what, problem));
+        if self.stale_buffer.is_zero() || self.stale_buffer > DAY {
+            return refuse(
+                "stale_buffer",
+                format!("is {}, but must be more than 0s and at most 24h", show(self.stale_buffer)),
+            );
+        }
+        if self.expired_buffer >= self.stale_buffer {
+            return refuse(
+                "expired_buffer",
+                format!(
+                    "is {}, but must be shorter than the stale_buffer of {}",
+                    show(self.expired_buffer),
+                    show(self.stale_buffer)
+                ),
+            );
+        }
+        if self.retry.attempts == 0 {
+            return refuse(
+                "attempts",
+                "is 0, but without an attempt there is no token: use 1 or \
+                more"
+                    .into(),
+            );
+        }
+        if self.retry.attempt_timeout.is_zero() || self.retry.attempt_timeout > DAY {
+            return refuse(
+                "attempt_timeout",
+                format!(
+                    "is {}, but must be more than 0s and at most 24h",
+                    show(self.retry.attempt_timeout)
+                ),
+            );
+        }
+        if self.retry.cooling < Duration::from_secs(1) || self.retry.cooling > DAY {
+            return refuse(
+                "cooling",
+                format!("is {}, but must be at least 1s and at most 24h", show(self.retry.cooling)),
+            );
+        }
+        if self.max_held == 0 {
+            return refuse("max_held", "is 0, but then nobody could wait for a token".into());
+        }
+        Ok(())
+    }
+}
+
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|error| {
+            D::Error::custom(format!("{text:?} is not a duration such as \"10m\": {error}"))
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! What can go wrong: in an attempt ([`TokenError`]), for a caller ([`SessionError`]), and before
+//! anything is sent ([`ConfigError`]).
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one attempt at the server met.
+///
+/// Never holds a secret, nor a server's answer beyond `error`, `error_description` and `error_uri`
+/// (RFC 6749 §5.2), which are cut to length.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The server refused. Asking again with the same credentials will not help.
+    #[error("the server refused ({status}): {error}{}", colon(description.as_deref()))]
+    Denied {
+        /// The `error` code, or the HTTP status in words if the server gave none.
+        error: String,
+        /// The server's `error_description`.
+        description: Option<String>,
+        /// The server's `error_uri`.
+        uri: Option<String>,
+        /// The HTTP status; zero if no server was asked.
+        status: u16,
+        /// The credentials have changed since they were read for this attempt: worth one more.
+        credentials_changed: bool,
+    },
+    /// The server wants fewer requests.
+    #[error("the server wants fewer requests{}", wait(*retry_after))]
+    RateLimited {
+        /// The server's `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// The server failed.
+    #[error("the server failed (status {status}){}", wait(*retry_after))]
+    Server {
+        /// The HTTP status.
+        status: u16,
+        /// The server's `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// The answer made no sense: not the JSON of a token, or a token that cannot be sent.
+    #[error("the server's answer made no sense: {reason}")]
+    Malformed {
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The token was expired or revoked when it arrived.
+    #[error("the server answered with a dead token: {reason}")]
+    Expired {
+        /// Why it is dead.
+        reason: &'static str,
+    },
+    /// The server could not be reached, or the connection broke.
+    #[error("the server could not be reached: {source}")]
+    Transport {
+        /// What the transport said.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// No answer within the time allowed for an attempt.
+    #[error("no answer within {}", humantime::format_duration(*after))]
+    TimedOut {
+        /// The time allowed.
+        after: Duration,
+    },
+    /// The token manager panicked. The session goes on.
+    #[error("the token manager panicked; this is a bug in it")]
+    Panicked,
+}
+
+impl TokenError {
+    /// A refusal that comes from the manager itself, not from a server.
+    pub fn denied(error: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::Denied {
+            error: error.into(),
+            description: Some(description.into()),
+            uri: None,
+            status: 0,
+            credentials_changed: false,
+        }
+    }
+
+    /// Whether another attempt may go better. Only [`Denied`](Self::Denied) says no; an answer that
+    /// made no sense may have been a proxy's page, which comes and goes.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::Denied { .. })
+    }
+
+    /// How long the server asked to be left alone (RFC 9110 §10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } | Self::Server { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+fn colon(description: Option<&str>) -> String {
+    description.map(|text| format!(": {text}")).unwrap_or_default()
+}
+
+fn wait(retry_after: Option<Duration>) -> String {
+    retry_after
+        .map(|after| format!("; it said to wait {}", humantime::format_duration(after)))
+        .unwrap_or_default()
+}
+
+/// What a caller gets instead of a token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The attempts that this caller waited for have failed, and there is no usable token.
+    #[error("no token: {error}")]
+    Failed {
+        /// What the last of them met.
+        #[source]
+        error: Arc<TokenError>,
+        /// No attempt will start before this much time has passed.
+        retry_after: Duration,
+    },
+    /// There is no usable token, and after a failure the server is left alone for a while.
+    #[error("no token; next attempt in {}: {last}", humantime::format_duration(whole_millis(*retry_after)))]
+    Cooling {
+        /// What the last attempt met.
+        #[source]
+        last: Arc<TokenError>,
+        /// No attempt will start before this much time has passed.
+        retry_after: Duration,
+    },
+    /// More callers wait than `max_held` allows.
+    #[error("too many callers wait for this session already (max_held)")]
+    Overloaded,
+    /// This session's token manager cannot do that.
+    #[error("this session's provider does not support {0}")]
+    Unsupported(&'static str),
+    /// A blocking call inside an async runtime would have had to wait. Use the async one.
+    #[error("a blocking call would have to wait inside an async runtime; use the async one")]
+    WouldBlock,
+    /// The session has ended: shut down, or its runtime is gone.
+    #[error("the session is closed")]
+    Closed,
+}
+
+impl SessionError {
+    /// How long until asking again can make a difference, as far as that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Failed { retry_after, .. } | Self::Cooling { retry_after, .. } => {
+                Some(*retry_after)
+            }
+            _ => None,
+        }
+    }
+
+    /// What the server's side of the matter was, if there was one.
+    pub fn token_error(&self) -> Option<&TokenError> {
+        match self {
+            Self::Failed { error, .. } | Self::Cooling { last: error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn whole_millis(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Something that was asked for cannot be, and nothing has been sent. The message says what was
+/// wrong, with what value, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {problem}")]
+pub struct ConfigError {
+    what: &'static str,
+    problem: String,
+}
+
+impl ConfigError {
+    /// `what` names the setting, `problem` completes the sentence.
+    pub fn new(what: &'static str, problem: impl Into<String>) -> Self {
+        Self { what, problem: problem.into() }
+    }
+
+    /// The name of the setting that is wrong.
+    pub fn setting(&self) -> &'static str {
+        self.what
+    }
+}

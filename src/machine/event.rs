@@ -1,0 +1,210 @@
+//! All that crosses the machine's border: what it is told, and what it wants done.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{SessionError, TokenError};
+use crate::manager::{ExchangeKey, ExchangeRequest, Grant, GrantRequest, TokenRequestOptions};
+use crate::token::{AccessToken, ExchangedToken, TokenId, TokenText};
+
+/// An instant of the session's clock, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// Before everything else.
+    pub const ZERO: Self = Self(0);
+    /// After everything else: an instant that does not come.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// The instant that lies so many nanoseconds after the clock's origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// The time from `earlier` to here, zero if that lies in the future.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(by)))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+    fn sub(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(by)))
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What the machine cannot know by itself; it comes in with each event.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The clock.
+    pub now: Instant,
+    /// In [0, 1): used for every draw that the event asks for.
+    pub random: f64,
+    /// Whether any caller has used the published snapshot.
+    pub used: bool,
+}
+
+/// Names a caller that may wait. Rising: who asked first is answered first.
+pub type CallerId = u64;
+
+/// What can happen to a session; everything that it does answers one of these.
+#[derive(Clone, Debug)]
+pub enum Event<R> {
+    /// A caller that the snapshot could not answer wants a token.
+    GetToken(CallerId, R, TokenRequestOptions),
+    /// A caller wants a narrower token.
+    Exchange(CallerId, R, Box<ExchangeRequest>),
+    /// A caller wants every token gone.
+    Revoke(CallerId, R, TokenRequestOptions),
+    /// A caller read this snapshot at or after its `ask_at`, and does not wait.
+    Asked(u64),
+    /// The resource server refused this token.
+    Invalidate(TokenId),
+    /// This caller no longer waits.
+    Left(CallerId),
+    /// An attempt ended, as each does exactly once.
+    Ended(Ended),
+    /// `next_deadline` has come; early, late or twice changes nothing.
+    Timer,
+    /// The session ends.
+    Shutdown,
+}
+
+/// Which attempt ended, and how.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// The grant.
+    Grant(Result<Grant, TokenError>),
+    /// The exchange for this key.
+    Exchange(Arc<ExchangeKey>, Result<Grant, TokenError>),
+    /// The revocation of the token with this text.
+    Revocation(TokenText, Result<(), TokenError>),
+}
+
+/// What the machine wants done. The order of the fields is the order in which to do it: what is
+/// published comes before the replies that rest on it.
+#[derive(Debug)]
+pub struct Effects<R> {
+    /// What readers shall see from now on.
+    pub publish: Option<Published>,
+    /// Attempts to start.
+    pub start: Vec<Start>,
+    /// Callers to answer.
+    pub replies: Vec<(R, Answer)>,
+    /// What an operator should read.
+    pub warnings: Vec<Warning>,
+}
+
+impl<R> Default for Effects<R> {
+    fn default() -> Self {
+        Self { publish: None, start: Vec::new(), replies: Vec::new(), warnings: Vec::new() }
+    }
+}
+
+/// One attempt, to be started now. It ends exactly once: with its result, or with `TimedOut`.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The attempt's number within its flight, from 1.
+    pub number: u32,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// What to send.
+    pub request: Request,
+}
+
+/// What an attempt sends.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Client credentials.
+    Grant(GrantRequest),
+    /// A token exchange for this key.
+    Exchange(Arc<ExchangeKey>, AccessToken, Box<ExchangeRequest>),
+    /// The revocation of one token.
+    Revocation(TokenText, TokenRequestOptions),
+}
+
+/// What a caller is told.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To `GetToken`.
+    Token(Result<AccessToken, SessionError>),
+    /// To `Exchange`.
+    Exchanged(Result<ExchangedToken, SessionError>),
+    /// To `Revoke`.
+    Revoked(Result<(), SessionError>),
+}
+
+/// What callers can see of the session without asking it.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Rises with each publication.
+    pub number: u64,
+    /// The token held.
+    pub token: Option<PublishedToken>,
+    /// From here on the actor wants to hear of a reader.
+    pub ask_at: Instant,
+    /// Who finds no usable token before `until` gets `last`.
+    pub cooling: Option<Cooling>,
+    /// Nothing will come any more.
+    pub closed: bool,
+}
+
+/// The token in a [`Published`].
+#[derive(Clone, Debug)]
+pub struct PublishedToken {
+    /// The token itself.
+    pub token: AccessToken,
+    /// Given out before this instant.
+    pub usable_until: Instant,
+    /// Rises whenever a doubt of this token was dismissed: older doubts no longer count.
+    pub doubts_dismissed: u64,
+}
+
+/// Why and until when no grant starts.
+#[derive(Clone, Debug)]
+pub struct Cooling {
+    /// The first instant at which a flight may open again.
+    pub until: Instant,
+    /// What the last flight failed with.
+    pub last: Arc<TokenError>,
+}
+
+/// Something that an operator should read in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The server does not say how long its tokens live. Told once per session.
+    LifetimeAssumed(Duration),
+    /// The ledger was full: this token can no longer be revoked.
+    LedgerOverflow(TokenId),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LifetimeAssumed(lifetime) => write!(
+                f,
+                "the server sends no usable expires_in; its tokens are taken to live {}",
+                humantime::format_duration(*lifetime)
+            ),
+            Self::LedgerOverflow(id) => write!(
+                f,
+                "more live tokens than a revoke can reach: {id:?} will live until it expires"
+            ),
+        }
+    }
+}

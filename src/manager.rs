@@ -1,0 +1,403 @@
+//! What a session needs from the outside: one attempt at a time, and an honest report of it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::{Future, ready};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::SessionConfig;
+use crate::error::{ConfigError, TokenError};
+use crate::token::{AccessToken, TokenText};
+
+/// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the
+/// session's: a manager that retries makes the session's promises about request rates untrue.
+///
+/// The session drops the future of an attempt that takes too long. A panic in it becomes
+/// [`TokenError::Panicked`] for that attempt. A manager must not own a handle to its own session:
+/// such a session would never end.
+///
+/// ```
+/// use std::time::Duration;
+/// use ccg_session::{Grant, GrantRequest, Session, TokenError, TokenManager};
+///
+/// struct Metadata;
+///
+/// impl TokenManager for Metadata {
+///     async fn grant(&self, _request: GrantRequest) -> Result<Grant, TokenError> {
+///         // Ask whoever gives out tokens here.
+///         Ok(Grant::bearer("a-token")?.expires_in(Duration::from_secs(3600)))
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let session = Session::builder(Metadata).spawn()?;
+/// assert_eq!(session.get_token().await?.secret(), "a-token");
+/// # Ok(()) }
+/// ```
+#[doc(alias = "getTokensClientCredentialsGrant")]
+pub trait TokenManager: Send + Sync + 'static {
+    /// Asks for a token of the session's own.
+    fn grant(
+        &self,
+        request: GrantRequest,
+    ) -> impl Future<Output = Result<Grant, TokenError>> + Send;
+
+    /// Exchanges `subject`, the session's own token, for a narrower one (RFC 8693).
+    fn exchange(
+        &self,
+        subject: AccessToken,
+        request: ExchangeRequest,
+    ) -> impl Future<Output = Result<Grant, TokenError>> + Send {
+        let _ = (subject, request);
+        ready(Err(TokenError::denied("unsupported", "this manager has no token exchange")))
+    }
+
+    /// Revokes `token` (RFC 7009): on `Ok` it is of no more use to anybody.
+    fn revoke(
+        &self,
+        token: TokenText,
+        options: TokenRequestOptions,
+    ) -> impl Future<Output = Result<(), TokenError>> + Send {
+        let _ = (token, options);
+        ready(Err(TokenError::denied("unsupported", "this manager has no revocation")))
+    }
+
+    /// Whether [`exchange`](Self::exchange) is there. Asked at each exchange; where the answer is no,
+    /// the caller gets [`SessionError::Unsupported`](crate::SessionError::Unsupported). Default: no.
+    fn can_exchange(&self) -> bool {
+        false
+    }
+
+    /// Whether [`revoke`](Self::revoke) is there. Asked at each revoke; where the answer is no, the
+    /// caller gets [`SessionError::Unsupported`](crate::SessionError::Unsupported), and nothing
+    /// changes. Default: no.
+    fn can_revoke(&self) -> bool {
+        false
+    }
+
+    /// How long a token is taken to live whose server does not say. Default: 5 minutes.
+    fn assumed_lifetime(&self) -> Duration {
+        Duration::from_secs(5 * 60)
+    }
+
+    /// Called once, before the session starts: does the session's configuration fit this manager?
+    ///
+    /// # Errors
+    /// Says what does not fit. Default: everything fits.
+    fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
+        let _ = config;
+        Ok(())
+    }
+}
+
+/// What a grant attempt is asked for.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct GrantRequest {
+    /// From the caller that opened the flight.
+    pub options: TokenRequestOptions,
+    /// The token last invalidated or revoked: whoever keeps tokens must not answer with this one.
+    pub refused: Option<TokenText>,
+}
+
+/// A server's answer to a grant or an exchange.
+#[derive(Clone)]
+pub struct Grant {
+    text: TokenText,
+    header: HeaderValue,
+    bearer: bool,
+    expires_in: Option<Duration>,
+    scope: Option<Box<str>>,
+    issued_token_type: Option<Box<str>>,
+}
+
+impl Grant {
+    /// A bearer token (RFC 6750).
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] if it is empty or cannot go into a header.
+    pub fn bearer(access_token: impl Into<SecretString>) -> Result<Self, TokenError> {
+        let access_token = access_token.into();
+        let text = access_token.expose_secret();
+        let header_safe = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let header = HeaderValue::try_from(format!("Bearer {text}"));
+        let (true, Ok(mut header)) = (header_safe, header) else {
+            return Err(TokenError::Malformed {
+                reason: "the access token is empty, or has characters that cannot go into a \
+                         header"
+                    .into(),
+            });
+        };
+        header.set_sensitive(true);
+        Ok(Self {
+            text: TokenText::new(&access_token),
+            header,
+            bearer: true,
+            expires_in: None,
+            scope: None,
+            issued_token_type: None,
+        })
+    }
+
+    /// How much life is left, counted from the start of the call that answers with this. Left out,
+    /// the manager's [`assumed_lifetime`](TokenManager::assumed_lifetime) counts.
+    #[must_use]
+    pub fn expires_in(mut self, life: Duration) -> Self {
+        self.expires_in = Some(life);
+        self
+    }
+
+    /// The scopes granted, where the server named them.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<Box<str>>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// What kind of token an exchange gave (RFC 8693 §2.2.1).
+    #[must_use]
+    pub fn issued_token_type(mut self, kind: impl Into<Box<str>>) -> Self {
+        self.issued_token_type = Some(kind.into());
+        self
+    }
+
+    /// This is not an access token (`"token_type": "N_A"`, RFC 8693 §2.2.1): it has no header.
+    #[must_use]
+    pub fn not_an_access_token(mut self) -> Self {
+        self.bearer = false;
+        self
+    }
+
+    pub(crate) fn text(&self) -> &TokenText {
+        &self.text
+    }
+
+    pub(crate) fn header_value(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    pub(crate) fn is_bearer(&self) -> bool {
+        self.bearer
+    }
+
+    pub(crate) fn life(&self) -> Option<Duration> {
+        self.expires_in
+    }
+
+    pub(crate) fn get_scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
+    pub(crate) fn get_issued_token_type(&self) -> Option<&str> {
+        self.issued_token_type.as_deref()
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("access_token", &self.text)
+            .field("expires_in", &self.expires_in)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a single request may ask for beyond the session's configuration.
+///
+/// ```
+/// use ccg_session::TokenRequestOptions;
+/// use std::time::Duration;
+///
+/// let options = TokenRequestOptions::new()
+///     .ip("192.0.2.7, 198.51.100.2")?
+///     .min_remaining(Duration::from_secs(120));
+/// assert!(TokenRequestOptions::new().ip("localhost").is_err());
+/// # Ok::<(), ccg_session::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenRequestOptions {
+    ip: Option<Box<str>>,
+    min_remaining: Duration,
+}
+
+impl TokenRequestOptions {
+    /// Nothing special.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// On whose behalf this is asked: an IP address, or a chain of them separated by commas, sent as
+    /// `X-Forwarded-For` with every request that this call causes.
+    ///
+    /// It belongs to the request, never to the token: a token that is already there is given as it is.
+    ///
+    /// # Errors
+    /// If it is not a list of addresses.
+    #[doc(alias = "tokenRequestOptions")]
+    pub fn ip(mut self, ip: &str) -> Result<Self, ConfigError> {
+        let mut addresses = Vec::new();
+        for part in ip.split(',') {
+            let address: IpAddr = part.trim().parse().map_err(|_| {
+                ConfigError::new(
+                    "ip",
+                    format!(
+                        "is {ip:?}, but must be an IP address, or several separated by commas, \
+                         such as \"192.0.2.7, 198.51.100.2\""
+                    ),
+                )
+            })?;
+            addresses.push(address.to_string());
+        }
+        self.ip = Some(addresses.join(", ").into());
+        Ok(self)
+    }
+
+    /// How much life the token should have left. Counts as at most nine tenths of the token's
+    /// lifetime; waits for at most one attempt, and then takes the usable token there is. Default:
+    /// zero. In an exchange it is the subject token that this asks for.
+    #[must_use]
+    pub fn min_remaining(mut self, life: Duration) -> Self {
+        self.min_remaining = life;
+        self
+    }
+
+    pub(crate) fn get_min_remaining(&self) -> Duration {
+        self.min_remaining
+    }
+
+    /// What to send as `X-Forwarded-For`.
+    pub fn forwarded_for(&self) -> Option<&str> {
+        self.ip.as_deref()
+    }
+}
+
+/// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693).
+///
+/// Two requests that would give the same token share it: it is cached, and asked for once.
+///
+/// ```
+/// use ccg_session::{Actor, ExchangeRequest};
+///
+/// let preview = ExchangeRequest::scopes(["item_preview"])
+///     .resource("https://api.box.com/2.0/files/123")
+///     .actor(Actor::new("annotator-7", "Ada"));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ExchangeRequest {
+    pub(crate) scopes: Vec<String>,
+    pub(crate) resources: Vec<String>,
+    pub(crate) audiences: Vec<String>,
+    pub(crate) actor: Option<Actor>,
+    pub(crate) shared_link: Option<String>,
+    pub(crate) requested_token_type: Option<String>,
+    pub(crate) params: Vec<(String, String)>,
+    pub(crate) options: TokenRequestOptions,
+}
+
+impl ExchangeRequest {
+    /// A token with these scopes at the most.
+    pub fn scopes<S: Into<String>>(scopes: impl IntoIterator<Item = S>) -> Self {
+        Self { scopes: scopes.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Where the token shall be of use (RFC 8693 §2.1 and RFC 8707): one more `resource`.
+    #[must_use]
+    pub fn resource(mut self, uri: impl Into<String>) -> Self {
+        self.resources.push(uri.into());
+        self
+    }
+
+    /// Whom the token shall be of use with (RFC 8693 §2.1): one more `audience`.
+    #[must_use]
+    pub fn audience(mut self, name: impl Into<String>) -> Self {
+        self.audiences.push(name.into());
+        self
+    }
+
+    /// On whose behalf the token will be used: Box's annotator token.
+    #[must_use]
+    pub fn actor(mut self, actor: Actor) -> Self {
+        self.actor = Some(actor);
+        self
+    }
+
+    /// Restricts the token to what this shared link reaches (Box's `box_shared_link`).
+    #[must_use]
+    pub fn shared_link(mut self, link: impl Into<String>) -> Self {
+        self.shared_link = Some(link.into());
+        self
+    }
+
+    /// What kind of token is wanted (RFC 8693 §3). Default: the server decides.
+    #[must_use]
+    pub fn requested_token_type(mut self, uri: impl Into<String>) -> Self {
+        self.requested_token_type = Some(uri.into());
+        self
+    }
+
+    /// One more parameter of the exchange's form.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// These go with the exchange, and with the grant that it may have to open.
+    #[must_use]
+    pub fn options(mut self, options: TokenRequestOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    pub(crate) fn key(&self) -> ExchangeKey {
+        let mut params = self.params.clone();
+        params.sort();
+        ExchangeKey {
+            scopes: self.scopes.iter().cloned().collect(),
+            resources: without_doubles(&self.resources),
+            audiences: without_doubles(&self.audiences),
+            actor: self.actor.clone(),
+            shared_link: self.shared_link.clone(),
+            requested_token_type: self.requested_token_type.clone(),
+            params,
+        }
+    }
+}
+
+fn without_doubles(values: &[String]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    values.iter().filter(|value| seen.insert(*value)).cloned().collect()
+}
+
+/// Every parameter that changes the token, so that nobody is given another request's: the options are
+/// not among them, since they belong to the request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExchangeKey {
+    scopes: BTreeSet<String>,
+    resources: Vec<String>,
+    audiences: Vec<String>,
+    actor: Option<Actor>,
+    shared_link: Option<String>,
+    requested_token_type: Option<String>,
+    params: Vec<(String, String)>,
+}
+
+/// A person who has no account, on whose behalf a token is used: Box's annotator.
+/// See <https://developer.box.com/guides/embed/ui-elements/custom-annotator-name>.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Actor {
+    pub(crate) id: String,
+    pub(crate) name: String,
+}
+
+impl Actor {
+    /// `id` tells actors apart, `name` is what others see.
+    pub fn new(id: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { id: id.into(), name: name.into() }
+    }
+}

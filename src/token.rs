@@ -1,0 +1,214 @@
+//! The tokens that callers get.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::clock;
+use crate::machine::Instant;
+use crate::manager::Grant;
+
+/// An access token that was usable when it was handed out.
+///
+/// Cloning is cheap, and a clone may be kept; but ask the session again before each use rather than
+/// keep one: the session knows of refreshes and revocations, a kept token does not.
+///
+/// `Debug` prints `[redacted]` where the token would be.
+///
+/// ```
+/// # async fn example(session: ccg_session::SessionHandle) -> Result<(), ccg_session::SessionError> {
+/// let token = session.get_token().await?;
+/// let request = http::Request::get("https://api.box.com/2.0/users/me")
+///     .header(http::header::AUTHORIZATION, token.header_value());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[doc(alias = "TokenInfo")]
+pub struct AccessToken(Issued);
+
+impl AccessToken {
+    pub(crate) fn new(issued: Issued) -> Self {
+        Self(issued)
+    }
+
+    /// The value of an `Authorization` header, `Bearer …` (RFC 6750 §2.1), marked sensitive.
+    pub fn header_value(&self) -> &HeaderValue {
+        self.0.header_value()
+    }
+}
+
+/// A token from [`exchange`](crate::SessionHandle::exchange): narrower than the session's own.
+///
+/// `Debug` prints `[redacted]` where the token would be.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExchangedToken(Issued);
+
+impl ExchangedToken {
+    pub(crate) fn new(issued: Issued) -> Self {
+        Self(issued)
+    }
+
+    /// The value of an `Authorization` header; `None` if the server said that this is not an access
+    /// token (`"token_type": "N_A"`, RFC 8693 §2.2.1).
+    pub fn header_value(&self) -> Option<&HeaderValue> {
+        self.0.grant().is_bearer().then(|| self.0.header_value())
+    }
+
+    /// The server's word for what kind of token this is (RFC 8693 §2.2.1), if it gave one.
+    pub fn issued_token_type(&self) -> Option<&str> {
+        self.0.grant().get_issued_token_type()
+    }
+}
+
+/// What both kinds of tokens have.
+macro_rules! common_to_tokens {
+    ($($token:ty),*) => {$(
+        impl $token {
+            /// The token itself. It is a secret: do not log it.
+            pub fn secret(&self) -> &str {
+                self.0.text().expose()
+            }
+
+            /// How much of its life is left, by a clock that counts the time that the machine was
+            /// suspended; [`Duration::MAX`] if it does not expire.
+            pub fn remaining(&self) -> Duration {
+                self.0.remaining(clock::now())
+            }
+
+            /// The scopes that the server named as granted, as it sent them: separated by spaces.
+            /// `None` means as asked (RFC 6749 §5.1).
+            pub fn scope(&self) -> Option<&str> {
+                self.0.grant().get_scope()
+            }
+
+            pub(crate) fn issued(&self) -> &Issued {
+                &self.0
+            }
+        }
+
+        impl AsRef<TokenId> for $token {
+            fn as_ref(&self) -> &TokenId {
+                &self.0.0.id
+            }
+        }
+
+        impl fmt::Debug for $token {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($token))
+                    .field("token", &"[redacted]")
+                    .field("id", &self.0.0.id)
+                    .field("scope", &self.scope())
+                    .finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+common_to_tokens!(AccessToken, ExchangedToken);
+
+/// Names a token without giving it away: the session that received it, and its generation there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId {
+    pub(crate) session: u64,
+    pub(crate) generation: u64,
+}
+
+impl TokenId {
+    /// Rises with each token that the session receives, exchanged ones included.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// A token's text: what the ledger knows it by, since a server may send the same one again.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenText(Arc<SecretText>);
+
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct SecretText(Box<str>);
+
+/// The bytes are wiped when the last user has gone.
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        // A `SecretBox` wipes what it holds when it is dropped, but cannot be compared or ordered.
+        drop(SecretString::from(std::mem::take(&mut self.0)));
+    }
+}
+
+impl TokenText {
+    pub(crate) fn new(text: &SecretString) -> Self {
+        Self(Arc::new(SecretText(text.expose_secret().into())))
+    }
+
+    /// The token itself.
+    pub fn expose(&self) -> &str {
+        &self.0.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What a server issued, with the instants that the session counts for it.
+#[derive(Clone)]
+pub(crate) struct Issued(Arc<Inner>);
+
+struct Inner {
+    id: TokenId,
+    grant: Grant,
+    expires_at: Instant,
+    lifetime: Duration,
+}
+
+impl Issued {
+    pub(crate) fn new(id: TokenId, grant: Grant, expires_at: Instant, lifetime: Duration) -> Self {
+        Self(Arc::new(Inner { id, grant, expires_at, lifetime }))
+    }
+
+    pub(crate) fn id(&self) -> TokenId {
+        self.0.id
+    }
+
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.0.grant
+    }
+
+    pub(crate) fn text(&self) -> &TokenText {
+        self.0.grant.text()
+    }
+
+    pub(crate) fn expires_at(&self) -> Instant {
+        self.0.expires_at
+    }
+
+    pub(crate) fn remaining(&self, now: Instant) -> Duration {
+        if self.0.expires_at == Instant::NEVER {
+            return Duration::MAX;
+        }
+        self.0.expires_at.since(now)
+    }
+
+    /// Whether as much is left as a caller asks for. More than nine tenths of the lifetime cannot be
+    /// asked for: hardly any token would do.
+    pub(crate) fn has_left(&self, min_remaining: Duration, now: Instant) -> bool {
+        min_remaining.is_zero()
+            || self.remaining(now) >= min_remaining.min(self.0.lifetime / 10 * 9)
+    }
+
+    fn header_value(&self) -> &HeaderValue {
+        self.0.grant.header_value()
+    }
+}
+
+impl PartialEq for Issued {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Issued {}
