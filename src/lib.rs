@@ -1,4 +1,5 @@
 //! An OAuth 2.0 token session for async Rust.
+
 mod clock;
 mod config;
 mod error;
@@ -6,9 +7,11 @@ mod machine;
 mod manager;
 mod token;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
-pub use manager::*;
+pub use machine::{Counters, Phase};
 pub use manager::{Actor, ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
-pub use token::*;
-pub use token::{AccessToken, ExchangedToken, TokenId};
+pub use token::{AccessToken, ExchangedToken, TokenId, TokenText};
