@@ -4,4 +4,5 @@
 pub use crate::clock::suspend;
 pub use crate::machine::*;
 pub use crate::manager::ExchangeKey;
+pub use crate::snapshot::Snapshot;
 pub use crate::token::TokenText;
