@@ -4,6 +4,8 @@ mod config;
 mod error;
 mod machine;
 mod manager;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
