@@ -16,6 +16,9 @@ const GRANT: &[(&str, &str)] = &[
     ("client_secret", "test-secret"),
 ];
 
+/// Changes to a form, and the status and error that they lead to.
+type Case<'a> = (&'a [(&'a str, &'a str)], u16, &'a str);
+
 /// What came back: status, headers, and the body if it is JSON.
 #[derive(Debug)]
 struct Got {
@@ -111,7 +114,7 @@ async fn a_grant_gives_a_token_that_the_resource_accepts() {
 #[tokio::test]
 async fn a_grant_is_refused_as_the_rfc_says() {
     let authority = Authority::builder().user("4711").start().await.unwrap();
-    let cases: &[(&[(&str, &str)], u16, &str)] = &[
+    let cases: &[Case] = &[
         (&[("client_id", "")], 401, "invalid_client"),
         (&[("client_secret", "")], 401, "invalid_client"),
         (&[("client_id", "other")], 401, "invalid_client"),
@@ -242,7 +245,7 @@ async fn an_exchange_is_refused_as_the_rfc_says() {
     let unsigned = format!("{}.{}.", encode(r#"{"alg":"none"}"#), encode(r#"{"sub":"7"}"#));
     let two_parts = unsigned.trim_end_matches('.').to_owned();
     let actor_type = ("actor_token_type", "urn:ietf:params:oauth:token-type:id_token");
-    let cases: &[(&[(&str, &str)], u16, &str)] = &[
+    let cases: &[Case] = &[
         (&[("subject_token", "")], 400, "invalid_request"),
         (&[("subject_token", "unknown")], 400, "invalid_grant"),
         (&[("subject_token", &revoked)], 400, "invalid_grant"),
@@ -440,11 +443,11 @@ async fn dropping_the_authority_closes_its_port_and_its_connections() {
 }
 
 #[tokio::test]
-async fn a_port_can_be_chosen() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let authority = Authority::builder().port(free).start().await.unwrap();
-    assert_eq!(authority.base_url(), format!("http://127.0.0.1:{free}"));
-    assert!(Authority::builder().port(free).start().await.is_err(), "it is taken");
+async fn a_chosen_port_is_used_and_no_other() {
+    let authority = Authority::start().await.unwrap();
+    let port = authority.base_url().rsplit(':').next().unwrap().parse().unwrap();
+    let taken = Authority::builder().port(port).start().await.unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
 }
 
 #[tokio::test]
