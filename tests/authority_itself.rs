@@ -176,6 +176,8 @@ async fn a_client_may_use_basic_with_both_parts_form_encoded() {
     let encoded = "my%20app:s%3Ap%20a%2Bc%26e%3D%25";
     assert_eq!(basic(encoded, &[]).await.unwrap().status, 200);
     assert_eq!(basic("my+app:s%3ap+a%2bc%26e=%25", &[]).await.unwrap().status, 200);
+    // What need not have been encoded to be told apart is taken as it is.
+    assert_eq!(basic("my+app:s:p+a%2bc&e=%25", &[]).await.unwrap().status, 200);
     assert_eq!(basic(encoded, &[("client_id", "my app")]).await.unwrap().status, 200);
     // Not encoded, its plus sign is a space.
     assert_error(&basic(&format!("my app:{secret}"), &[]).await.unwrap(), 401, "invalid_client");
