@@ -300,7 +300,7 @@ mod tests {
             Err(TokenError::Denied { error, description, uri, status, .. }) => {
                 let mut shown = format!("denied {status} {error}");
                 for part in [description, uri].into_iter().flatten() {
-                    shown += &format!("; {part}");
+                    shown = format!("{shown}; {part}");
                 }
                 shown
             }
