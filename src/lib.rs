@@ -5,6 +5,8 @@ mod clock;
 mod config;
 mod error;
 mod handle;
+#[cfg(feature = "http")]
+mod http;
 mod machine;
 mod manager;
 mod session;
@@ -15,6 +17,8 @@ mod token;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "http")]
+pub use crate::http::{ClientAuth, HttpTokenManager, HttpTokenManagerBuilder, Provider, Subject};
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
 pub use handle::SessionHandle;

@@ -80,6 +80,33 @@ impl Authority {
         self.shared.state().client_secret.clone()
     }
 
+    /// A provider for the session under test: Box at this address, as the authority's enterprise.
+    #[cfg(feature = "http")]
+    pub fn provider(&self) -> crate::Provider {
+        crate::Provider::box_ccg(crate::Subject::enterprise(&*self.enterprise))
+            .base_url(&self.base_url)
+    }
+
+    /// A manager for the session under test, with the authority's client and its present secret.
+    ///
+    /// ```
+    /// use ccg_session::{Session, testing::Authority};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let authority = Authority::start().await?;
+    /// let session = Session::builder(authority.manager()?).spawn()?;
+    /// assert!(authority.is_active(session.get_token().await?.secret()));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If the authority was built with an empty client id, secret or enterprise.
+    #[cfg(feature = "http")]
+    pub fn manager(&self) -> Result<crate::HttpTokenManager, crate::ConfigError> {
+        let (provider, id) = (self.provider(), self.client_id());
+        crate::HttpTokenManager::builder(provider, id, self.client_secret()).build()
+    }
+
     /// The enterprise that `box_subject_type=enterprise` may name.
     pub fn enterprise(&self) -> &str {
         &self.enterprise
