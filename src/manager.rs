@@ -66,15 +66,16 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Err(TokenError::denied("unsupported", "this manager has no revocation")))
     }
 
-    /// Whether [`exchange`](Self::exchange) is there. Asked at each exchange; where the answer is no,
-    /// the caller gets [`SessionError::Unsupported`](crate::SessionError::Unsupported). Default: no.
+    /// Whether [`exchange`](Self::exchange) is there. Asked once, when the session starts; where the
+    /// answer is no, callers get [`SessionError::Unsupported`](crate::SessionError::Unsupported).
+    /// Default: no.
     fn can_exchange(&self) -> bool {
         false
     }
 
-    /// Whether [`revoke`](Self::revoke) is there. Asked at each revoke; where the answer is no, the
-    /// caller gets [`SessionError::Unsupported`](crate::SessionError::Unsupported), and nothing
-    /// changes. Default: no.
+    /// Whether [`revoke`](Self::revoke) is there. Asked once, when the session starts; where the answer
+    /// is no, callers get [`SessionError::Unsupported`](crate::SessionError::Unsupported), and
+    /// nothing changes. Default: no.
     fn can_revoke(&self) -> bool {
         false
     }

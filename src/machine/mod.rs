@@ -1,2 +1,810 @@
+//! The machine decides everything, and does nothing: no I/O, no clock, no randomness. It is told what
+//! happened ([`Event`], [`Moment`]) and says what to do ([`Effects`]), and when it wants to be woken
+//! ([`Machine::next_deadline`]).
+//!
+//! There is a method for each event of the table in the crate's design, and in it an arm for each
+//! column. After each event [`Machine::advance`] does whatever is due or may start, so that nothing is
+//! left which could still start.
+
+mod barrier;
 mod event;
+mod exchanges;
+mod flight;
+mod ledger;
+mod lifetime;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 pub use event::*;
+pub use status::{Counters, Phase};
+pub(crate) use status::{Facts, TokenFacts};
+
+use barrier::Barrier;
+use exchanges::{Exchanges, Found};
+use flight::{Flight, Sent};
+use ledger::Ledger;
+use lifetime::Lifetime;
+
+use crate::config::{RefreshMode, SessionConfig};
+use crate::error::{SessionError, TokenError};
+use crate::manager::{ExchangeKey, ExchangeRequest, Grant, GrantRequest, TokenRequestOptions};
+use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, TokenText};
+
+/// The least time between the request for a token and the next grant attempt: whatever throws tokens
+/// away, and however short they live, there is no storm.
+const GRANT_GAP: Duration = Duration::from_secs(1);
+
+/// After an honoured `Invalidate`, a newer token that is refused as well is not what is wrong.
+const INVALIDATE_GAP: Duration = Duration::from_secs(10);
+
+/// What the session's token manager can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// It can exchange tokens.
+    pub exchange: bool,
+    /// It can revoke tokens.
+    pub revoke: bool,
+    /// How long a token is taken to live whose server does not say.
+    pub assumed_lifetime: Duration,
+}
+
+/// One session. `R` is where a caller's answer goes: a channel's end, or a number in a test.
+#[derive(Clone, Debug)]
+pub struct Machine<R> {
+    config: SessionConfig,
+    abilities: Abilities,
+    session: u64,
+
+    held: Option<Held>,
+    flight: Flight,
+    /// No grant attempt starts before this, whatever ended in between.
+    earliest: Instant,
+    callers: BTreeMap<CallerId, R>,
+    /// The token last invalidated or revoked.
+    refused: Option<TokenText>,
+    invalidated_at: Option<Instant>,
+    /// `RefreshMode::Always` keeps a token for somebody.
+    warm: bool,
+
+    exchanges: Exchanges<R>,
+    ledger: Ledger,
+    barrier: Barrier<R>,
+
+    generation: u64,
+    /// How many revokes there have been.
+    revokes: u64,
+    /// A caller used the published snapshot by asking the actor.
+    used: bool,
+    published: Published,
+    next_deadline: Option<Instant>,
+    lifetime_assumed: bool,
+    closed: bool,
+    counters: Counters,
+}
+
+/// The session's own token.
+#[derive(Clone, Debug)]
+struct Held {
+    token: AccessToken,
+    lifetime: Lifetime,
+    /// An attempt to replace it has failed: then it is good until its end.
+    attempt_failed: bool,
+    doubts_dismissed: u64,
+}
+
+impl Held {
+    fn usable_until(&self) -> Instant {
+        if self.attempt_failed { self.lifetime.expires_at } else { self.lifetime.hold_at }
+    }
+}
+
+/// What the table says to somebody who needs a token.
+enum Need {
+    Reply(AccessToken),
+    Queue,
+    QueueAndOpen,
+    Fail(SessionError),
+}
+
+/// What came of a response that holds a token.
+enum Received {
+    Token(Issued, Lifetime),
+    /// A revoke came while it was on the wire.
+    Revoked,
+}
+
+impl<R> Machine<R> {
+    /// A session that holds nothing. `session` tells its tokens from those of other sessions.
+    pub fn new(config: SessionConfig, abilities: Abilities, session: u64) -> Self {
+        let warm = config.refresh_mode == RefreshMode::Always;
+        Self {
+            abilities,
+            session,
+            held: None,
+            flight: Flight::default(),
+            earliest: Instant::ZERO,
+            callers: BTreeMap::new(),
+            refused: None,
+            invalidated_at: None,
+            warm,
+            exchanges: Exchanges::new(config.exchange_capacity),
+            ledger: Ledger::default(),
+            barrier: Barrier::default(),
+            generation: 0,
+            revokes: 0,
+            used: false,
+            published: Published {
+                number: 0,
+                token: None,
+                ask_at: Instant::ZERO,
+                cooling: None,
+                closed: false,
+            },
+            next_deadline: warm.then_some(Instant::ZERO),
+            lifetime_assumed: false,
+            closed: false,
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// What readers see. Before the first event nothing has been put out by an effect yet.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// When to send [`Event::Timer`]. Later than the last event's moment.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.next_deadline
+    }
+
+    /// How many callers wait: for a token, an exchange, or the end of a revoke.
+    pub fn held_callers(&self) -> usize {
+        self.callers.len() + self.barrier.callers() + self.exchanges.callers()
+    }
+
+    /// The only way in.
+    pub fn handle(&mut self, moment: Moment, event: Event<R>, fx: &mut Effects<R>) {
+        match event {
+            _ if self.closed => Self::refuse(event, &SessionError::Closed, fx),
+            Event::GetToken(caller, reply, options) => {
+                self.get_token(moment, caller, reply, options, fx);
+            }
+            Event::Exchange(caller, reply, request) => {
+                self.exchange(moment, caller, reply, request, fx);
+            }
+            Event::Revoke(caller, reply, options) => self.revoke(caller, reply, options, fx),
+            Event::Asked(snapshot) => self.asked(moment, snapshot),
+            Event::Invalidate(id) => self.invalidate(moment, id),
+            Event::Left(caller) => self.left(caller),
+            Event::Ended(Ended::Grant(result)) => self.grant_ended(moment, result, fx),
+            Event::Ended(Ended::Exchange(key, result)) => {
+                self.exchange_ended(moment, &key, result, fx);
+            }
+            Event::Ended(Ended::Revocation(text, result)) => {
+                self.revocation_ended(moment, &text, result);
+            }
+            Event::Timer => {}
+            Event::Shutdown => self.shutdown(fx),
+        }
+        self.advance(moment, fx);
+    }
+
+    // Callers
+
+    fn get_token(
+        &mut self,
+        moment: Moment,
+        caller: CallerId,
+        reply: R,
+        options: TokenRequestOptions,
+        fx: &mut Effects<R>,
+    ) {
+        let need = self.need(moment.now, &options, false);
+        self.note_use(moment.now, &options);
+        match need {
+            Need::Reply(token) => fx.replies.push((reply, Answer::Token(Ok(token)))),
+            Need::Fail(error) => fx.replies.push((reply, Answer::Token(Err(error)))),
+            Need::Queue | Need::QueueAndOpen if self.is_full() => {
+                let answer = match self.unexpired(moment.now) {
+                    Some(token) => Ok(token),
+                    None => Err(self.overloaded()),
+                };
+                fx.replies.push((reply, Answer::Token(answer)));
+            }
+            Need::Queue => self.hold(caller, reply),
+            Need::QueueAndOpen => {
+                self.open(options);
+                self.hold(caller, reply);
+            }
+        }
+    }
+
+    /// The row `GetToken`, which is also an exchange's when it needs a subject. Who has waited for an
+    /// attempt takes the usable token there is, however little is left of it.
+    fn need(&self, now: Instant, options: &TokenRequestOptions, has_waited: bool) -> Need {
+        match self.usable(now) {
+            Some(held) => {
+                let enough = held.token.issued().has_left(options.get_min_remaining(), now);
+                if has_waited || enough {
+                    Need::Reply(held.token.clone())
+                } else if self.flight.is_open() {
+                    Need::Queue
+                } else if self.may_open(now) {
+                    Need::QueueAndOpen
+                } else {
+                    Need::Reply(held.token.clone())
+                }
+            }
+            None => match self.flight.cooling(now) {
+                Some(cooling) => Need::Fail(SessionError::Cooling {
+                    last: cooling.last.clone(),
+                    retry_after: cooling.until.since(now),
+                }),
+                None if self.barrier.is_up() || self.flight.is_open() => Need::Queue,
+                None => Need::QueueAndOpen,
+            },
+        }
+    }
+
+    fn hold(&mut self, caller: CallerId, reply: R) {
+        self.callers.insert(caller, reply);
+        self.count_held();
+    }
+
+    fn exchange(
+        &mut self,
+        moment: Moment,
+        caller: CallerId,
+        reply: R,
+        request: Box<ExchangeRequest>,
+        fx: &mut Effects<R>,
+    ) {
+        if !self.abilities.exchange {
+            let error = SessionError::Unsupported("token exchange");
+            fx.replies.push((reply, Answer::Exchanged(Err(error))));
+            return;
+        }
+        self.note_use(moment.now, &request.options);
+        let key = request.key();
+        let answer = match self.exchanges.find(&key, moment.now) {
+            Found::Token(token) => Ok(token.clone()),
+            Found::Cooling(cooling) => Err(SessionError::Cooling {
+                last: cooling.last.clone(),
+                retry_after: cooling.until.since(moment.now),
+            }),
+            Found::Nothing if self.is_full() => {
+                match self.exchanges.find_unexpired(&key, moment.now) {
+                    Some(token) => Ok(token.clone()),
+                    None => Err(self.overloaded()),
+                }
+            }
+            Found::Nothing => {
+                self.exchanges.join(Arc::new(key), caller, reply, request);
+                self.count_held();
+                return;
+            }
+        };
+        fx.replies.push((reply, Answer::Exchanged(answer)));
+    }
+
+    fn revoke(
+        &mut self,
+        caller: CallerId,
+        reply: R,
+        options: TokenRequestOptions,
+        fx: &mut Effects<R>,
+    ) {
+        let refusal = if !self.abilities.revoke {
+            Some(SessionError::Unsupported("revocation"))
+        } else if self.is_full() {
+            Some(self.overloaded())
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            fx.replies.push((reply, Answer::Revoked(Err(error))));
+            return;
+        }
+        self.revokes += 1;
+        self.counters.revokes += 1;
+        self.warm = false;
+        if let Some(held) = self.held.take() {
+            self.refused = Some(held.token.issued().text().clone());
+        }
+        self.exchanges.drop_all();
+        self.ledger.mark_all();
+        self.barrier.raise(caller, reply, options);
+        self.count_held();
+    }
+
+    /// A reader of another snapshot than the published one asked for what has been done since.
+    fn asked(&mut self, moment: Moment, snapshot: u64) {
+        if snapshot == self.published.number {
+            self.note_use(moment.now, &TokenRequestOptions::default());
+        }
+    }
+
+    /// The row `Asked`: whoever reaches the actor has used what was published, and is a reason to
+    /// fetch a token from `ask_at` on. (There is no `ask_at` while none may be fetched.)
+    fn note_use(&mut self, now: Instant, options: &TokenRequestOptions) {
+        self.used = true;
+        self.warm = true;
+        if self.ask_at() <= now {
+            self.open(options.clone());
+        }
+    }
+
+    fn invalidate(&mut self, moment: Moment, id: TokenId) {
+        let Some(held) = self.held.as_mut().filter(|held| held.token.issued().id() == id) else {
+            self.exchanges.invalidate(id, moment.now);
+            return;
+        };
+        let gap_over = self.invalidated_at.is_none_or(|at| moment.now.since(at) >= INVALIDATE_GAP);
+        if !gap_over {
+            held.doubts_dismissed += 1;
+            return;
+        }
+        self.refused = Some(held.token.issued().text().clone());
+        self.held = None;
+        self.invalidated_at = Some(moment.now);
+        self.exchanges.drop_children(id);
+        self.counters.invalidations += 1;
+    }
+
+    fn left(&mut self, caller: CallerId) {
+        if self.callers.remove(&caller).is_none() && !self.barrier.leave(caller) {
+            self.exchanges.leave(caller);
+        }
+    }
+
+    // Attempts that ended
+
+    fn grant_ended(
+        &mut self,
+        moment: Moment,
+        result: Result<Grant, TokenError>,
+        fx: &mut Effects<R>,
+    ) {
+        let Some(sent) = self.flight.land() else { return };
+        match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
+            Ok(received) => {
+                self.flight.succeed();
+                self.earliest = sent.at + GRANT_GAP;
+                if let Received::Token(issued, lifetime) = received {
+                    self.store(moment.now, AccessToken::new(issued), lifetime, fx);
+                }
+            }
+            Err(error) => self.grant_failed(moment, error, fx),
+        }
+    }
+
+    fn store(&mut self, now: Instant, token: AccessToken, lifetime: Lifetime, fx: &mut Effects<R>) {
+        self.answer_all(&Ok(token.clone()), fx);
+        self.exchanges.subject_came(&token, now);
+        self.held = Some(Held { token, lifetime, attempt_failed: false, doubts_dismissed: 0 });
+    }
+
+    fn grant_failed(&mut self, moment: Moment, error: TokenError, fx: &mut Effects<R>) {
+        self.counters.grants_failed += 1;
+        self.earliest = self.flight.fail(error, &self.config.retry, moment);
+        if let Some(held) = &mut self.held {
+            held.attempt_failed = true;
+        }
+        self.exchanges.subject_did_not_come(moment.now);
+        if let Some(held) = self.usable(moment.now) {
+            let token = held.token.clone();
+            self.answer_all(&Ok(token), fx);
+        } else if !self.flight.is_open() {
+            let Some(error) = self.flight.last_failure().map(|last| failed(last, moment.now))
+            else {
+                return;
+            };
+            self.answer_all(&Err(error.clone()), fx);
+            for key in self.exchanges.due(moment.now) {
+                self.fail_exchange(moment.now, &key, &error, fx);
+            }
+        }
+    }
+
+    fn answer_all(&mut self, answer: &Result<AccessToken, SessionError>, fx: &mut Effects<R>) {
+        let callers = std::mem::take(&mut self.callers).into_values();
+        fx.replies.extend(callers.map(|reply| (reply, Answer::Token(answer.clone()))));
+    }
+
+    fn exchange_ended(
+        &mut self,
+        moment: Moment,
+        key: &Arc<ExchangeKey>,
+        result: Result<Grant, TokenError>,
+        fx: &mut Effects<R>,
+    ) {
+        let Some((sent, subject)) = self.exchanges.open(key).and_then(|open| open.land()) else {
+            return;
+        };
+        match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
+            Ok(Received::Token(issued, lifetime)) => {
+                let token = ExchangedToken::new(issued);
+                let callers = self.exchanges.finish(key, &token, lifetime);
+                fx.replies
+                    .extend(callers.map(|reply| (reply, Answer::Exchanged(Ok(token.clone())))));
+            }
+            Ok(Received::Revoked) => {
+                if let Some(exchange) = self.exchanges.open(key) {
+                    exchange.flight.succeed();
+                    exchange.flight.open(exchange.request.options.clone());
+                }
+            }
+            Err(error) => self.exchange_failed(moment, key, subject, error, fx),
+        }
+    }
+
+    fn exchange_failed(
+        &mut self,
+        moment: Moment,
+        key: &Arc<ExchangeKey>,
+        subject: TokenId,
+        error: TokenError,
+        fx: &mut Effects<R>,
+    ) {
+        self.counters.exchanges_failed += 1;
+        let subject_refused = refuses_subject(&error);
+        if subject_refused {
+            self.invalidate(moment, subject);
+        }
+        let replaced = self.held.as_ref().is_none_or(|held| held.token.issued().id() != subject);
+        let Some(exchange) = self.exchanges.open(key) else { return };
+        if subject_refused && replaced && !exchange.has_rerun {
+            exchange.has_rerun = true;
+            exchange.flight.renew(moment.now);
+            return;
+        }
+        exchange.flight.fail(error, &self.config.retry, moment);
+        if !exchange.flight.is_open()
+            && let Some(error) = exchange.flight.last_failure().map(|last| failed(last, moment.now))
+        {
+            let callers = self.exchanges.cool(key, moment.now);
+            fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
+        }
+    }
+
+    fn revocation_ended(
+        &mut self,
+        moment: Moment,
+        text: &TokenText,
+        result: Result<(), TokenError>,
+    ) {
+        if result.is_err() {
+            self.counters.revocations_failed += 1;
+        }
+        self.barrier.answered(text, result, &mut self.ledger, &self.config.retry, moment);
+    }
+
+    /// A token joins the ledger before anything else is decided about it. There it counts from now
+    /// on, not from when it was asked for: that is the longest that the server can have meant.
+    fn receive(
+        &mut self,
+        moment: Moment,
+        sent: Sent,
+        grant: Grant,
+        fx: &mut Effects<R>,
+    ) -> Result<Received, TokenError> {
+        self.generation += 1;
+        let id = TokenId { session: self.session, generation: self.generation };
+        let life = grant.life().unwrap_or(self.abilities.assumed_lifetime);
+        if grant.life().is_none() && !self.lifetime_assumed {
+            self.lifetime_assumed = true;
+            fx.warnings.push(Warning::LifetimeAssumed(life));
+        }
+        let lifetime = Lifetime::new(sent.at, life, &self.config, moment.random);
+        let text = grant.text().clone();
+        let current = self.held.as_ref().map(|held| held.token.issued().text());
+        if let Some(evicted) = self.ledger.join(id, &text, moment.now + lifetime.length, current) {
+            self.counters.ledger_evicted += 1;
+            fx.warnings.push(Warning::LedgerOverflow(evicted));
+        }
+        if sent.revokes < self.revokes {
+            self.ledger.mark(&text);
+            self.refused = Some(text);
+            return Ok(Received::Revoked);
+        }
+        if self.ledger.is_marked(&text) {
+            return Err(TokenError::Expired { reason: "it has been revoked" });
+        }
+        if lifetime.expires_at <= moment.now {
+            return Err(TokenError::Expired { reason: "its life was over when it arrived" });
+        }
+        let issued = Issued::new(id, grant, lifetime.expires_at, lifetime.length);
+        Ok(Received::Token(issued, lifetime))
+    }
+
+    // What is due
+
+    fn advance(&mut self, moment: Moment, fx: &mut Effects<R>) {
+        if !self.closed {
+            self.ledger.forget_expired(moment.now);
+            self.drive_barrier(moment.now, fx);
+            if self.barrier.is_up() {
+                self.abandon_unwanted(moment.now);
+            } else {
+                self.serve_held(moment.now);
+                self.drive_exchanges(moment.now, fx);
+                self.refresh(moment);
+                self.drive_grant(moment.now, fx);
+            }
+        }
+        self.publish(fx);
+        self.next_deadline = self.soonest_deadline(moment.now);
+    }
+
+    fn drive_barrier(&mut self, now: Instant, fx: &mut Effects<R>) {
+        if self.barrier.is_up() {
+            let started = fx.start.len();
+            let sent = Sent { at: now, revokes: self.revokes };
+            self.barrier.send(sent, &mut self.ledger, &self.config.retry, fx);
+            self.counters.revocations_started += (fx.start.len() - started) as u64;
+            let on_wire = self.flight.is_on_wire() || self.exchanges.is_any_on_wire();
+            self.barrier.lower(on_wire, &self.ledger, fx);
+        }
+    }
+
+    fn abandon_unwanted(&mut self, now: Instant) {
+        self.exchanges.abandon_unwanted(now);
+        if !self.flight.is_on_wire() && self.callers.is_empty() && !self.exchanges.is_any_held() {
+            self.flight.abandon();
+        }
+    }
+
+    /// After the barrier: who was held by it needs a flight.
+    fn serve_held(&mut self, now: Instant) {
+        if !self.callers.is_empty() && self.may_open(now) {
+            self.open(TokenRequestOptions::default());
+        }
+    }
+
+    fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
+        // Without this, each of many keys that wait for a first token would look at all the others.
+        let all_wait = self.usable(now).is_none() && self.flight.is_open();
+        if !all_wait {
+            for key in self.exchanges.due(now) {
+                self.drive_exchange(now, &key, fx);
+            }
+        }
+    }
+
+    fn drive_exchange(&mut self, now: Instant, key: &Arc<ExchangeKey>, fx: &mut Effects<R>) {
+        let Some(exchange) = self.exchanges.open(key) else { return };
+        let (options, has_waited) = (exchange.options().clone(), exchange.has_waited);
+        let need = match exchange.subject.take() {
+            Some(subject) => Need::Reply(subject),
+            None => self.need(now, &options, has_waited),
+        };
+        let Some(exchange) = self.exchanges.open(key) else { return };
+        match need {
+            Need::Reply(subject) => {
+                let sent = Sent { at: now, revokes: self.revokes };
+                let Some(number) = exchange.depart(&subject, sent) else { return };
+                self.counters.exchanges_started += 1;
+                let request = Request::Exchange(key.clone(), subject, exchange.request.clone());
+                let timeout = self.config.retry.attempt_timeout;
+                fx.start.push(Start { number, timeout, request });
+            }
+            Need::Queue => {}
+            Need::QueueAndOpen if exchange.callers.is_empty() => {
+                self.exchanges.abandon(key, now).for_each(drop);
+            }
+            Need::QueueAndOpen => self.open(options),
+            Need::Fail(error) => self.fail_exchange(now, key, &error, fx),
+        }
+    }
+
+    /// There is no subject. That is not this key's failure, so it does not cool.
+    fn fail_exchange(
+        &mut self,
+        now: Instant,
+        key: &Arc<ExchangeKey>,
+        error: &SessionError,
+        fx: &mut Effects<R>,
+    ) {
+        let callers = self.exchanges.abandon(key, now);
+        fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
+    }
+
+    /// The row "`ask_at` passed, no caller".
+    fn refresh(&mut self, moment: Moment) {
+        let wanted = match self.config.refresh_mode {
+            RefreshMode::Always => self.warm,
+            RefreshMode::WhileUsed => {
+                (self.used || moment.used)
+                    && self.usable(moment.now).is_some_and(|held| self.is_published(held))
+            }
+            RefreshMode::OnRequest => false,
+        };
+        if wanted && self.ask_at() <= moment.now {
+            self.open(TokenRequestOptions::default());
+        }
+    }
+
+    fn drive_grant(&mut self, now: Instant, fx: &mut Effects<R>) {
+        if now < self.earliest || !self.flight.is_due(now) {
+            return;
+        }
+        let sent = Sent { at: now, revokes: self.revokes };
+        let Some((number, options)) = self.flight.depart(sent) else { return };
+        self.counters.grants_started += 1;
+        let request = Request::Grant(GrantRequest { options, refused: self.refused.clone() });
+        fx.start.push(Start { number, timeout: self.config.retry.attempt_timeout, request });
+    }
+
+    /// Puts out what readers shall see, if it is not what they see already. Nobody else publishes.
+    fn publish(&mut self, fx: &mut Effects<R>) {
+        let next = Published {
+            number: self.published.number + 1,
+            token: self.held.as_ref().map(|held| PublishedToken {
+                token: held.token.clone(),
+                usable_until: held.usable_until(),
+                doubts_dismissed: held.doubts_dismissed,
+            }),
+            ask_at: self.ask_at(),
+            cooling: self.flight.last_failure().filter(|_| !self.flight.is_open()).cloned(),
+            closed: self.closed,
+        };
+        if !next.says_the_same(&self.published) {
+            self.used = false;
+            self.published = next.clone();
+            fx.publish = Some(next);
+        }
+    }
+
+    fn soonest_deadline(&self, now: Instant) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        let refreshes = match self.config.refresh_mode {
+            RefreshMode::Always => self.warm,
+            RefreshMode::WhileUsed => self.held.is_some(),
+            RefreshMode::OnRequest => false,
+        };
+        let deadlines = if self.barrier.is_up() {
+            [self.barrier.next_attempt_at(), None, None]
+        } else {
+            [
+                self.flight.next_attempt_at().map(|at| at.max(self.earliest)),
+                self.exchanges.next_attempt_at(now),
+                refreshes.then(|| self.ask_at()),
+            ]
+        };
+        deadlines.into_iter().flatten().filter(|at| now < *at && *at < Instant::NEVER).min()
+    }
+
+    // Facts
+
+    fn usable(&self, now: Instant) -> Option<&Held> {
+        self.held.as_ref().filter(|held| now < held.usable_until())
+    }
+
+    fn is_published(&self, held: &Held) -> bool {
+        self.published.token.as_ref().is_some_and(|published| published.token == held.token)
+    }
+
+    fn unexpired(&self, now: Instant) -> Option<AccessToken> {
+        let held = self.held.as_ref().filter(|held| now < held.lifetime.expires_at)?;
+        Some(held.token.clone())
+    }
+
+    fn may_open(&self, now: Instant) -> bool {
+        !self.barrier.is_up() && self.flight.may_open(now)
+    }
+
+    /// From here on the actor wants to hear of a reader.
+    fn ask_at(&self) -> Instant {
+        if self.closed || self.flight.is_open() || self.barrier.is_up() {
+            return Instant::NEVER;
+        }
+        let stale_at = self.held.as_ref().map_or(Instant::ZERO, |held| held.lifetime.stale_at);
+        stale_at.max(self.flight.not_before())
+    }
+
+    fn open(&mut self, options: TokenRequestOptions) {
+        if !self.flight.is_open() {
+            self.flight.open(options);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.held_callers() >= self.config.max_held
+    }
+
+    fn overloaded(&mut self) -> SessionError {
+        self.counters.overloaded += 1;
+        SessionError::Overloaded
+    }
+
+    fn count_held(&mut self) {
+        self.counters.held_max = self.counters.held_max.max(self.held_callers());
+    }
+
+    /// What a status is made of.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            closed: self.closed,
+            barrier_up: self.barrier.is_up(),
+            flight_open: self.flight.is_open(),
+            not_before: self.flight.last_failure().map(|failure| failure.until),
+            token: self.held.as_ref().map(|held| TokenFacts {
+                stale_at: held.lifetime.stale_at,
+                usable_until: held.usable_until(),
+                expires_at: held.lifetime.expires_at,
+                generation: held.token.issued().id().generation,
+            }),
+            held: self.held_callers(),
+            counters: self.counters,
+        }
+    }
+
+    // The end
+
+    fn shutdown(&mut self, fx: &mut Effects<R>) {
+        let closed = SessionError::Closed;
+        self.closed = true;
+        self.held = None;
+        self.flight.abandon();
+        self.ledger = Ledger::default();
+        self.answer_all(&Err(closed.clone()), fx);
+        let exchanges = self.exchanges.close();
+        fx.replies.extend(exchanges.map(|r| (r, Answer::Exchanged(Err(closed.clone())))));
+        let revokes = self.barrier.close();
+        fx.replies.extend(revokes.map(|r| (r, Answer::Revoked(Err(closed.clone())))));
+    }
+
+    fn refuse(event: Event<R>, error: &SessionError, fx: &mut Effects<R>) {
+        let error = error.clone();
+        match event {
+            Event::GetToken(_, reply, _) => fx.replies.push((reply, Answer::Token(Err(error)))),
+            Event::Exchange(_, reply, _) => {
+                fx.replies.push((reply, Answer::Exchanged(Err(error))));
+            }
+            Event::Revoke(_, reply, _) => fx.replies.push((reply, Answer::Revoked(Err(error)))),
+            _ => {}
+        }
+    }
+}
+
+impl Published {
+    /// Apart from its number.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let token = |published: &Self| {
+            published.token.as_ref().map(|token| {
+                (token.token.issued().id(), token.usable_until, token.doubts_dismissed)
+            })
+        };
+        let cooling = |published: &Self| {
+            published.cooling.as_ref().map(|cooling| (cooling.until, Arc::as_ptr(&cooling.last)))
+        };
+        token(self) == token(other)
+            && cooling(self) == cooling(other)
+            && self.ask_at == other.ask_at
+            && self.closed == other.closed
+    }
+}
+
+/// What those get who waited for a flight that failed.
+fn failed(failure: &Cooling, now: Instant) -> SessionError {
+    SessionError::Failed { error: failure.last.clone(), retry_after: failure.until.since(now) }
+}
+
+/// Whether it is the subject token that the server did not like (RFC 8693 §2.2.2).
+fn refuses_subject(error: &TokenError) -> bool {
+    let TokenError::Denied { error, description, .. } = error else { return false };
+    match error.as_str() {
+        "invalid_grant" | "invalid_token" => true,
+        "invalid_request" => description.as_ref().is_some_and(|text| {
+            let text = text.to_ascii_lowercase();
+            text.contains("subject_token") || text.contains("subject token")
+        }),
+        _ => false,
+    }
+}

@@ -1,0 +1,171 @@
+//! Revoke is a barrier: while it is up nothing is sent but revocations, and nobody gets a token that
+//! the session had when the revoke was taken. It ends when the attempts that were on the wire have
+//! ended and the revocation flight is over.
+
+use std::collections::BTreeMap;
+
+use super::flight::{Flight, Sent};
+use super::ledger::Ledger;
+use super::{Answer, CallerId, Effects, Instant, Moment, Request, Start, failed};
+use crate::config::RetryPolicy;
+use crate::error::{SessionError, TokenError};
+use crate::manager::TokenRequestOptions;
+use crate::token::TokenText;
+
+/// How many tokens one attempt of the revocation flight takes.
+const BATCH: usize = 8;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Barrier<R> {
+    up: bool,
+    callers: BTreeMap<CallerId, R>,
+    options: TokenRequestOptions,
+    flight: Flight,
+    batch: Batch,
+    /// The flight failed, or may not open: what is left is for the next revoke.
+    given_up: Option<SessionError>,
+}
+
+/// The attempt on the wire: a request for each of its tokens.
+#[derive(Clone, Debug, Default)]
+struct Batch {
+    on_wire: Vec<TokenText>,
+    any_confirmed: bool,
+    error: Option<TokenError>,
+}
+
+impl<R> Default for Barrier<R> {
+    fn default() -> Self {
+        Self {
+            up: false,
+            callers: BTreeMap::new(),
+            options: TokenRequestOptions::default(),
+            flight: Flight::default(),
+            batch: Batch::default(),
+            given_up: None,
+        }
+    }
+}
+
+impl<R> Barrier<R> {
+    pub(crate) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    pub(crate) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// A revoke: puts the barrier up, or joins it.
+    pub(crate) fn raise(&mut self, caller: CallerId, reply: R, options: TokenRequestOptions) {
+        self.up = true;
+        self.given_up = None;
+        self.options = options;
+        self.callers.insert(caller, reply);
+    }
+
+    pub(crate) fn leave(&mut self, caller: CallerId) -> bool {
+        self.callers.remove(&caller).is_some()
+    }
+
+    pub(crate) fn close(&mut self) -> impl Iterator<Item = R> + use<R> {
+        self.up = false;
+        std::mem::take(&mut self.callers).into_values()
+    }
+
+    /// When the revocation flight wants to go on.
+    pub(crate) fn next_attempt_at(&self) -> Option<Instant> {
+        self.flight.next_attempt_at()
+    }
+
+    /// Starts what of the revocation flight is due.
+    pub(crate) fn send(
+        &mut self,
+        sent: Sent,
+        ledger: &mut Ledger,
+        policy: &RetryPolicy,
+        fx: &mut Effects<R>,
+    ) {
+        if self.flight.is_on_wire() || self.given_up.is_some() {
+            return;
+        }
+        if ledger.is_all_confirmed() {
+            self.flight.abandon();
+            return;
+        }
+        if let Some(cooling) = self.flight.cooling(sent.at) {
+            self.given_up = Some(SessionError::Cooling {
+                last: cooling.last.clone(),
+                retry_after: cooling.until.since(sent.at),
+            });
+            return;
+        }
+        if !self.flight.is_open() {
+            self.flight.open(self.options.clone());
+        }
+        if !self.flight.is_due(sent.at) {
+            return;
+        }
+        let Some((number, options)) = self.flight.depart(sent) else { return };
+        self.batch = Batch { on_wire: ledger.take_unconfirmed(BATCH), ..Batch::default() };
+        fx.start.extend(self.batch.on_wire.iter().map(|text| Start {
+            number,
+            timeout: policy.attempt_timeout,
+            request: Request::Revocation(text.clone(), options.clone()),
+        }));
+    }
+
+    /// One token of the attempt has been answered; the last one ends the attempt. A batch of which
+    /// anything was confirmed shows a server that works, so the flight goes on with all its attempts,
+    /// at once unless the server asked for a pause.
+    pub(crate) fn answered(
+        &mut self,
+        text: &TokenText,
+        result: Result<(), TokenError>,
+        ledger: &mut Ledger,
+        policy: &RetryPolicy,
+        moment: Moment,
+    ) {
+        self.batch.on_wire.retain(|other| other != text);
+        match result {
+            Err(error) if !is_already_invalid(&error) => {
+                self.batch.error.get_or_insert(error);
+            }
+            _ => {
+                ledger.confirm(text);
+                self.batch.any_confirmed = true;
+            }
+        }
+        if !self.batch.on_wire.is_empty() || self.flight.land().is_none() {
+            return;
+        }
+        if self.batch.any_confirmed {
+            self.flight.succeed_in_part(moment.now);
+        }
+        match self.batch.error.take() {
+            Some(error) if error.is_retryable() || !self.batch.any_confirmed => {
+                self.flight.fail(error, policy, moment);
+                if !self.flight.is_open() {
+                    self.given_up = self.flight.last_failure().map(|last| failed(last, moment.now));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the barrier, if nothing that it waits for is left.
+    pub(crate) fn lower(&mut self, anything_on_wire: bool, ledger: &Ledger, fx: &mut Effects<R>) {
+        if !self.up || anything_on_wire || self.flight.is_open() {
+            return;
+        }
+        let error = self.given_up.take().filter(|_| !ledger.is_all_confirmed());
+        for reply in self.close() {
+            fx.replies.push((reply, Answer::Revoked(error.clone().map_or(Ok(()), Err))));
+        }
+    }
+}
+
+/// RFC 7009 §2.2: the client cannot do more about a token that is not valid, so this is a success.
+fn is_already_invalid(error: &TokenError) -> bool {
+    matches!(error, TokenError::Denied { error, .. } if error == "invalid_token")
+}

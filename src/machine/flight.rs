@@ -1,0 +1,174 @@
+//! A flight is a series of attempts with one purpose. One type serves the grant, each exchange key and
+//! the revocation: it counts attempts, spaces them, and keeps a failed server alone for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cooling, Instant, Moment};
+use crate::config::RetryPolicy;
+use crate::error::TokenError;
+use crate::manager::TokenRequestOptions;
+
+/// The first pause between two attempts; it doubles, and chance takes any part of it.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between two attempts. A server that asks for more ends the flight.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long the server is left alone after a failed flight; it doubles up to `cooling`.
+const FIRST_COOLING: Duration = Duration::from_secs(1);
+/// A `Retry-After` beyond this is a mistake, or an attack.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// The flights of one purpose: the one that is open, and what is remembered of those before it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flight {
+    open: Option<Open>,
+    failed_in_a_row: u32,
+    failure: Option<Cooling>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    options: TokenRequestOptions,
+    attempts: u32,
+    next_attempt_at: Instant,
+    on_wire: Option<Sent>,
+    credentials_reread: bool,
+}
+
+/// Stamps an attempt on the wire.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    /// How many revokes there had been: one that came later does not know of this attempt's token.
+    pub(crate) revokes: u64,
+}
+
+impl Flight {
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(crate) fn is_on_wire(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.on_wire.is_some())
+    }
+
+    /// The instant before which the next flight may not open.
+    pub(crate) fn not_before(&self) -> Instant {
+        self.failure.as_ref().map_or(Instant::ZERO, |failure| failure.until)
+    }
+
+    pub(crate) fn may_open(&self, now: Instant) -> bool {
+        !self.is_open() && self.not_before() <= now
+    }
+
+    /// What the last flight failed with, while it keeps the next from opening.
+    pub(crate) fn cooling(&self, now: Instant) -> Option<&Cooling> {
+        self.failure.as_ref().filter(|failure| now < failure.until)
+    }
+
+    /// The same, whatever the time.
+    pub(crate) fn last_failure(&self) -> Option<&Cooling> {
+        self.failure.as_ref()
+    }
+
+    /// `options` are the opener's, and go with every attempt.
+    pub(crate) fn open(&mut self, options: TokenRequestOptions) {
+        self.open = Some(Open {
+            options,
+            attempts: 0,
+            next_attempt_at: Instant::ZERO,
+            on_wire: None,
+            credentials_reread: false,
+        });
+    }
+
+    /// Nobody wants its result any more. What is remembered of earlier flights stays.
+    pub(crate) fn abandon(&mut self) {
+        self.open = None;
+    }
+
+    /// When the next attempt may start: `None` if no flight is open, or an attempt is on the wire.
+    pub(crate) fn next_attempt_at(&self) -> Option<Instant> {
+        self.open.as_ref().filter(|open| open.on_wire.is_none()).map(|open| open.next_attempt_at)
+    }
+
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.next_attempt_at().is_some_and(|at| at <= now)
+    }
+
+    /// Starts an attempt; its number, and the options that go with it. `None` where none may start.
+    pub(crate) fn depart(&mut self, sent: Sent) -> Option<(u32, TokenRequestOptions)> {
+        let open = self.open.as_mut().filter(|open| open.on_wire.is_none())?;
+        open.attempts += 1;
+        open.on_wire = Some(sent);
+        Some((open.attempts, open.options.clone()))
+    }
+
+    /// The attempt on the wire has ended; `None` if there was none.
+    pub(crate) fn land(&mut self) -> Option<Sent> {
+        self.open.as_mut()?.on_wire.take()
+    }
+
+    /// The flight has reached its purpose, and all failures are forgotten.
+    pub(crate) fn succeed(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Begins again with all its attempts, at once: the last one was worth it.
+    pub(crate) fn renew(&mut self, now: Instant) {
+        if let Some(open) = &mut self.open {
+            open.attempts = 0;
+            open.next_attempt_at = now;
+        }
+    }
+
+    /// A success that is not yet the whole: all failures are forgotten, and the flight goes on.
+    pub(crate) fn succeed_in_part(&mut self, now: Instant) {
+        self.failed_in_a_row = 0;
+        self.failure = None;
+        self.renew(now);
+    }
+
+    /// An attempt failed: the flight waits for its next one, or it is over and the server is left
+    /// alone. Returns the instant before which no attempt may start.
+    pub(crate) fn fail(
+        &mut self,
+        error: TokenError,
+        policy: &RetryPolicy,
+        moment: Moment,
+    ) -> Instant {
+        let retry_after = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        let allowed = if self.failed_in_a_row == 0 { policy.attempts } else { 1 };
+        if let Some(open) = &mut self.open {
+            let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
+            if changed && !open.credentials_reread {
+                open.credentials_reread = true;
+                open.attempts = open.attempts.saturating_sub(1);
+                open.next_attempt_at = moment.now;
+                return moment.now;
+            }
+            if error.is_retryable() && open.attempts < allowed && retry_after <= LONGEST_PAUSE {
+                let pause = doubled(FIRST_PAUSE, open.attempts, LONGEST_PAUSE);
+                let pause = pause.mul_f64(moment.random).max(retry_after);
+                open.next_attempt_at = moment.now + pause;
+                return open.next_attempt_at;
+            }
+        }
+        self.open = None;
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+        let alone = if error.is_retryable() {
+            doubled(FIRST_COOLING, self.failed_in_a_row, policy.cooling)
+                .mul_f64(1.0 - moment.random / 2.0)
+        } else {
+            policy.cooling
+        };
+        let until = moment.now + alone.max(retry_after);
+        self.failure = Some(Cooling { until, last: Arc::new(error) });
+        until
+    }
+}
+
+/// `first`, doubled for each one after the first, up to `longest`.
+fn doubled(first: Duration, nth: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(nth.saturating_sub(1))).min(longest)
+}

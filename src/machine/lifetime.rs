@@ -1,0 +1,51 @@
+//! The instants of a token's life.
+//!
+//! ```text
+//! acquired ───────── fresh ─────────► stale_at ──── stale ────► hold_at ── held ──► expires_at
+//!           reply at once                reply at once,            callers wait for   never handed
+//!                                        refresh behind            a fresh token      out from here on
+//! ```
+
+use std::time::Duration;
+
+use super::Instant;
+use crate::config::SessionConfig;
+
+/// Nobody who says longer means it: such figures come from a missing division by a thousand.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The instants of one token, counted from when its request was *sent*: the server may have issued it
+/// at any time since, so this errs on the safe side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    pub(crate) acquired_at: Instant,
+    pub(crate) stale_at: Instant,
+    pub(crate) hold_at: Instant,
+    pub(crate) expires_at: Instant,
+    /// The whole of it.
+    pub(crate) length: Duration,
+}
+
+impl Lifetime {
+    /// The buffers are capped by the life itself, or a short-lived token would be born stale and be
+    /// refreshed in a loop. `random` moves `stale_at` ahead by up to a tenth of its buffer, so that a
+    /// fleet which started together does not refresh together.
+    pub(crate) fn new(
+        acquired_at: Instant,
+        expires_in: Duration,
+        config: &SessionConfig,
+        random: f64,
+    ) -> Self {
+        let length = expires_in.min(LONGEST);
+        let expires_at = acquired_at + length;
+        let stale_buffer = config.stale_buffer.min(length / 2).mul_f64(1.0 + random / 10.0);
+        let hold_at = expires_at - config.expired_buffer.min(length / 10);
+        Self {
+            acquired_at,
+            stale_at: (expires_at - stale_buffer).min(hold_at),
+            hold_at,
+            expires_at,
+            length,
+        }
+    }
+}

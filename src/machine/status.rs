@@ -1,0 +1,97 @@
+//! What the session is doing, for people and dashboards: nothing here decides anything.
+
+use super::Instant;
+
+/// Where a session stands. Derived from facts when it is asked for, never kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// No token, and nobody has asked for one.
+    Empty,
+    /// A token that is not yet stale.
+    Fresh,
+    /// A token that is given out, and due for a refresh.
+    Stale,
+    /// A token that is given out while a new one is being fetched.
+    Refreshing,
+    /// Callers wait for a token that is being fetched.
+    Holding,
+    /// No usable token, and after a failure the server is left alone for a while.
+    Cooling,
+    /// A revoke is under way, and callers wait for its end.
+    Revoking,
+    /// Nothing will come any more.
+    Closed,
+}
+
+/// The facts that a phase is derived from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) closed: bool,
+    pub(crate) barrier_up: bool,
+    pub(crate) flight_open: bool,
+    pub(crate) not_before: Option<Instant>,
+    pub(crate) token: Option<TokenFacts>,
+    pub(crate) held: usize,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenFacts {
+    pub(crate) stale_at: Instant,
+    pub(crate) usable_until: Instant,
+    pub(crate) expires_at: Instant,
+    pub(crate) generation: u64,
+}
+
+impl Facts {
+    pub(crate) fn of_fixed_token() -> Self {
+        let never = Instant::NEVER;
+        let token =
+            TokenFacts { stale_at: never, usable_until: never, expires_at: never, generation: 1 };
+        Self { token: Some(token), ..Self::default() }
+    }
+
+    pub(crate) fn phase(&self, now: Instant) -> Phase {
+        let usable = self.token.filter(|token| now < token.usable_until);
+        match usable {
+            _ if self.closed => Phase::Closed,
+            _ if self.barrier_up => Phase::Revoking,
+            Some(_) if self.flight_open => Phase::Refreshing,
+            Some(token) if now < token.stale_at => Phase::Fresh,
+            Some(_) => Phase::Stale,
+            None if self.flight_open => Phase::Holding,
+            None if self.not_before.is_some_and(|at| now < at) => Phase::Cooling,
+            None => Phase::Empty,
+        }
+    }
+}
+
+/// What the session has done since it started. Callers served by the fast path are not among it: they
+/// ask nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Grant attempts that were started.
+    pub grants_started: u64,
+    /// Grant attempts that failed.
+    pub grants_failed: u64,
+    /// Exchange attempts that were started.
+    pub exchanges_started: u64,
+    /// Exchange attempts that failed.
+    pub exchanges_failed: u64,
+    /// Requests to revoke a token that were sent.
+    pub revocations_started: u64,
+    /// Requests to revoke a token that failed.
+    pub revocations_failed: u64,
+    /// Revokes that callers asked for.
+    pub revokes: u64,
+    /// Invalidations that were honoured.
+    pub invalidations: u64,
+    /// Callers that were turned away because too many waited.
+    pub overloaded: u64,
+    /// Live tokens that a revoke can no longer reach, because there were too many.
+    pub ledger_evicted: u64,
+    /// The most callers that ever waited at once.
+    pub held_max: usize,
+}

@@ -1,0 +1,4 @@
+//! For tests.
+
+#[doc(hidden)]
+pub mod internals;
