@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "http")]
+use secrecy::SecretString;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -11,6 +13,8 @@ use crate::actor::{Actor, Attempts};
 use crate::config::SessionConfig;
 use crate::error::ConfigError;
 use crate::handle::SessionHandle;
+#[cfg(feature = "http")]
+use crate::http::{HttpTokenManager, Provider, Subject};
 use crate::machine::{Abilities, Machine};
 use crate::manager::TokenManager;
 use crate::snapshot::Publisher;
@@ -27,6 +31,31 @@ impl Session {
     /// A session whose tokens come from `manager`.
     pub fn builder<M: TokenManager>(manager: M) -> SessionBuilder<M> {
         SessionBuilder { manager, config: SessionConfig::default(), seed: None }
+    }
+
+    /// A session with Box, by the Client Credentials Grant: see
+    /// <https://developer.box.com/guides/authentication/client-credentials/>.
+    ///
+    /// ```no_run
+    /// use ccg_session::{Session, Subject};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let secret = std::env::var("BOX_CLIENT_SECRET")?;
+    /// let session = Session::box_ccg(Subject::enterprise("12345"), "client-id", secret)?.spawn()?;
+    /// let token = session.get_token().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If the subject, the client id or the secret is empty.
+    #[cfg(feature = "http")]
+    pub fn box_ccg(
+        subject: Subject,
+        client_id: impl Into<String>,
+        client_secret: impl Into<SecretString>,
+    ) -> Result<SessionBuilder<HttpTokenManager>, ConfigError> {
+        let provider = Provider::box_ccg(subject);
+        Ok(Self::builder(HttpTokenManager::builder(provider, client_id, client_secret).build()?))
     }
 }
 
