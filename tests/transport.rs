@@ -190,25 +190,6 @@ async fn a_secret_that_is_echoed_is_not_kept() {
     }
 }
 
-/// A connection that idled for most of a token's life is likely to be dead.
-#[tokio::test]
-async fn no_connection_is_kept_for_the_next_attempt() {
-    let app = axum::Router::new().fallback(|| async { r#"{"access_token":"T"}"# });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let manager = manager(&format!("http://{}/token", listener.local_addr().unwrap()));
-    let (count, mut connections) = tokio::sync::mpsc::unbounded_channel();
-    let listener = axum::serve::ListenerExt::tap_io(listener, move |_| {
-        count.send(()).unwrap();
-    });
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    for _ in 0..3 {
-        manager.grant(GrantRequest::default()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(connections.len(), 3);
-    connections.close();
-}
-
 #[tokio::test]
 async fn what_only_box_has_is_refused_elsewhere() {
     let server = Raw::start(with_length("200 OK", "", r#"{"access_token":"T"}"#), None).await;

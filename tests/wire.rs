@@ -2,20 +2,24 @@
 //!
 //! `goldens/box-wire-golden.json` was recorded from box-node-sdk. Each of its calls is made here
 //! through a session, against a server on loopback that only records.
-#![cfg(feature = "http")]
+#![cfg(all(feature = "http", feature = "testing"))]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::request::Parts;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use ccg_session::{
-    Actor, ClientAuth, ExchangeRequest, HttpTokenManager, Provider, Session, SessionHandle,
-    Subject, TokenRequestOptions,
+    Actor, ClientAuth, ExchangeRequest, GrantRequest, HttpTokenManager, Provider, Session,
+    SessionHandle, Subject, TokenManager, TokenRequestOptions,
 };
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 type Recorded = Arc<Mutex<Vec<Value>>>;
 
@@ -23,16 +27,26 @@ type Recorded = Arc<Mutex<Vec<Value>>>;
 struct Recorder {
     base_url: String,
     requests: Recorded,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Recorder {
     async fn start() -> Self {
-        let requests = Recorded::default();
-        let app = Router::new().fallback(record).with_state(requests.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { base_url, requests }
+        let server = Self { base_url, requests: Recorded::default(), connections: Arc::default() };
+        let (requests, connections) = (server.requests.clone(), server.connections.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::SeqCst);
+                let requests = requests.clone();
+                let service = service_fn(move |request| record(requests.clone(), request));
+                let connection =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(connection);
+            }
+        });
+        server
     }
 
     fn session(&self, subject: Subject) -> SessionHandle {
@@ -49,15 +63,16 @@ impl Recorder {
     }
 }
 
-async fn record(State(requests): State<Recorded>, head: Parts, body: String) -> String {
-    let mut form: Vec<(String, String)> =
-        url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+async fn record(
+    requests: Recorded,
+    request: hyper::Request<Incoming>,
+) -> hyper::Result<hyper::Response<String>> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let mut form: Vec<(String, String)> = url::form_urlencoded::parse(&body).into_owned().collect();
     form.sort();
-    let token = if form.iter().any(|(name, _)| name == "subject_token") {
-        "EXCHANGED_TOKEN"
-    } else {
-        "SESSION_TOKEN"
-    };
+    let is_exchange = form.iter().any(|(name, _)| name == "subject_token");
+    let token = if is_exchange { "EXCHANGED_TOKEN" } else { "SESSION_TOKEN" };
     let mut headers = serde_json::Map::new();
     for name in ["authorization", "x-forwarded-for", "content-type", "accept"] {
         if let Some(value) = head.headers.get(name) {
@@ -70,7 +85,8 @@ async fn record(State(requests): State<Recorded>, head: Parts, body: String) -> 
         "headers": headers,
         "form": form,
     }));
-    json!({ "access_token": token, "token_type": "bearer", "expires_in": 3600 }).to_string()
+    let answer = json!({ "access_token": token, "token_type": "bearer", "expires_in": 3600 });
+    Ok(hyper::Response::new(answer.to_string()))
 }
 
 /// The recorded requests of one call.
@@ -271,4 +287,32 @@ async fn a_generic_provider_with_basic_authentication() {
     assert!(sent[2..].iter().all(|sent| sent["path"] == "/revoke"));
     let basic = "Basic Q0xJRU5UX0lEOkNMSUVOVF9TRUNSRVQ=";
     assert!(sent.iter().all(|sent| sent["headers"]["authorization"] == basic));
+}
+
+/// A connection that idled for most of a token's life is likely to be dead when it is needed.
+#[tokio::test]
+async fn no_connection_is_kept_for_the_next_attempt() {
+    let server = Recorder::start().await;
+    let provider = Provider::box_ccg(enterprise()).base_url(&server.base_url);
+    let builder = HttpTokenManager::builder(provider, "CLIENT_ID", "CLIENT_SECRET");
+    // A client that keeps connections shows that the server would let it.
+    let keeping = reqwest::Client::builder().tls_backend_preconfigured(no_tls()).build().unwrap();
+    for (builder, expected) in [(builder.clone(), 3), (builder.http_client(keeping), 1)] {
+        server.connections.store(0, Ordering::SeqCst);
+        let manager = builder.build().unwrap();
+        for _ in 0..3 {
+            manager.grant(GrantRequest::default()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(server.connections.load(Ordering::SeqCst), expected);
+    }
+}
+
+/// For a client that needs none, on a machine that has no CA certificates.
+fn no_tls() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
 }
