@@ -50,17 +50,17 @@ impl Recorder {
     }
 
     fn session(&self, subject: Subject) -> SessionHandle {
-        self.session_with(Provider::box_ccg(subject).base_url(&self.base_url))
-    }
-
-    fn session_with(&self, provider: Provider) -> SessionHandle {
-        let manager = HttpTokenManager::builder(provider, "CLIENT_ID", "CLIENT_SECRET");
-        Session::builder(manager.build().unwrap()).spawn().unwrap()
+        session(Provider::box_ccg(subject).base_url(&self.base_url))
     }
 
     fn taken(&self) -> Vec<Value> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
+}
+
+fn session(provider: Provider) -> SessionHandle {
+    let manager = HttpTokenManager::builder(provider, "CLIENT_ID", "CLIENT_SECRET");
+    Session::builder(manager.build().unwrap()).spawn().unwrap()
 }
 
 async fn record(
@@ -250,7 +250,7 @@ async fn a_generic_provider_with_basic_authentication() {
         .client_auth(ClientAuth::Basic)
         .scopes(["read", "write"])
         .param("audience", "https://api.example.com");
-    let session = server.session_with(provider);
+    let session = session(provider);
     let request =
         ExchangeRequest::scopes(["read"]).resource("urn:2").resource("urn:1").audience("a");
     session.exchange(request).await.unwrap();
