@@ -35,7 +35,7 @@ use wire::{Answer, Asked};
 /// trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
 /// like), as reqwest does.
 ///
-/// ```
+/// ```no_run
 /// use ccg_session::{HttpTokenManager, Provider, Subject};
 ///
 /// # fn main() -> Result<(), ccg_session::ConfigError> {
