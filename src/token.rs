@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -126,6 +126,13 @@ impl TokenId {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+}
+
+/// A number of its own for each session of the process, so that none takes another's token for one of
+/// its own.
+pub(crate) fn next_session() -> u64 {
+    static SESSIONS: AtomicU64 = AtomicU64::new(1);
+    SESSIONS.fetch_add(1, Relaxed)
 }
 
 /// A token's text: what the ledger knows it by, since a server may send the same one again.
