@@ -511,6 +511,7 @@ mod refresh {
         for number in 0..5 {
             endpoint.grant().await.token(&format!("token-{number}"), HOUR);
         }
+        settle().await;
         assert_eq!(session.get_token().await.unwrap().secret(), "token-4");
     }
 
@@ -849,10 +850,9 @@ mod exchanging {
         let asking = exchange(&session, scope("a"));
         endpoint.exchange().await.token("child", 2 * HOUR);
         asking.await.unwrap().unwrap();
-        sleep(secs(52 * 60)).await;
-        session.get_token().await.unwrap();
         endpoint.grant().await.token("parent-2", HOUR);
         settle().await;
+        assert_eq!(fast(&session).as_deref(), Some("parent-2"));
         assert_eq!(session.exchange(scope("a")).await.unwrap().secret(), "child");
         endpoint.is_quiet().await;
     }
@@ -1540,17 +1540,15 @@ mod storms {
     }
 
     /// A dead endpoint is asked three times, then once for each flight: after at least 0.5, 1, 2, 4, 8
-    /// and then each 15 s, and at most after 30 s.
-    fn assert_left_alone(grants: &[Instant], expected_probes: bool) {
-        let most = 3 + 5 + usize::try_from(MINUTES.as_secs()).unwrap() / 15;
-        assert!(grants.len() <= most, "{}", grants.len());
-        assert!(!expected_probes || grants.len() >= 10, "{}", grants.len());
-        for (pair, least) in grants.windows(2).skip(2).zip([500, 1_000, 2_000, 4_000, 8_000]) {
-            assert!(pair[1] - pair[0] >= millis(least), "{:?} < {least} ms", pair[1] - pair[0]);
-        }
-        for pair in grants.windows(2).skip(7) {
-            assert!(pair[1] - pair[0] >= secs(15), "{:?}", pair[1] - pair[0]);
-            assert!(pair[1] - pair[0] <= secs(31), "{:?}", pair[1] - pair[0]);
+    /// and then each 15 s, and at most after 30 s (and a caller's pause).
+    fn assert_left_alone(attempts: &[Instant], extra: usize) {
+        let most = 3 + 5 + 300 / 15 + extra;
+        assert!((10..=most).contains(&attempts.len()), "{}", attempts.len());
+        let least = [500, 1_000, 2_000, 4_000, 8_000].into_iter().chain(std::iter::repeat(15_000));
+        for (pair, least) in attempts.windows(2).skip(2 + extra).zip(least) {
+            let pause = pair[1] - pair[0];
+            assert!(pause >= millis(least), "{pause:?} < {least} ms");
+            assert!(pause <= secs(31), "{pause:?}");
         }
     }
 
@@ -1614,8 +1612,10 @@ mod storms {
         drop(session);
         let served = served.await.unwrap();
         let revocations: Vec<_> = served.revocations.iter().map(|(at, _)| *at).collect();
-        assert_left_alone(&revocations, true);
-        assert_left_alone(&served.grants, true);
+        assert_left_alone(&revocations, 0);
+        // A grant flight that waits between attempts ends when the barrier goes up and nobody waits for
+        // it; the one that follows has its three attempts again, no sooner.
+        assert_left_alone(&served.grants, 2);
     }
 
     #[tokio::test(start_paused = true)]
@@ -1644,7 +1644,7 @@ mod storms {
             sleep(millis(10)).await;
         }
         drop(session);
-        assert_left_alone(&served.await.unwrap().grants, true);
+        assert_left_alone(&served.await.unwrap().grants, 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -1693,7 +1693,7 @@ mod storms {
             sleep(millis(5)).await;
         }
         drop(session);
-        assert_left_alone(&served.await.unwrap().grants, true);
+        assert_left_alone(&served.await.unwrap().grants, 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -1717,7 +1717,7 @@ mod storms {
         }
         drop(session);
         let served = served.await.unwrap();
-        assert_left_alone(&served.grants, true);
+        assert_left_alone(&served.grants, 0);
         assert_eq!(served.grants_on_wire_max, 1);
     }
 
