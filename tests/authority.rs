@@ -10,10 +10,11 @@ use std::time::Duration;
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
 use ccg_session::{
     AccessToken, ExchangeRequest, Grant, GrantRequest, HttpTokenManager, Phase, RefreshMode,
-    Session, SessionConfig, SessionError, SessionHandle, Status, TokenError, TokenManager,
+    Session, SessionConfig, SessionError, SessionHandle, Status, TokenError, TokenId, TokenManager,
     TokenRequestOptions, TokenText,
 };
-use http::StatusCode;
+use http::header::{AUTHORIZATION, LOCATION};
+use http::{HeaderValue, StatusCode};
 use reqwest::Client;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -50,9 +51,11 @@ fn client() -> Client {
 
 /// Uses a token, as a service does.
 async fn resource(client: &Client, authority: &Authority, token: &AccessToken) -> (u16, Value) {
-    let request = client
-        .get(authority.resource_url())
-        .header(http::header::AUTHORIZATION, token.header_value());
+    use_header(client, authority, token.header_value()).await
+}
+
+async fn use_header(client: &Client, authority: &Authority, header: &HeaderValue) -> (u16, Value) {
+    let request = client.get(authority.resource_url()).header(AUTHORIZATION, header);
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null))
@@ -169,10 +172,9 @@ async fn each_fault_of_the_script_is_what_its_caller_sees() {
             |e| matches!(e, TokenError::Denied { error, status: 400, .. } if error == "unauthorized_client"),
         ),
         (answer(403).into(), |e| matches!(e, TokenError::Denied { status: 403, .. })),
-        (
-            answer(301).header(http::header::LOCATION, "/oauth2/token/".parse().unwrap()).into(),
-            |e| matches!(e, TokenError::Denied { .. }) && e.to_string().contains("/oauth2/token/"),
-        ),
+        (answer(301).header(LOCATION, "/oauth2/token/".parse().unwrap()).into(), |e| {
+            matches!(e, TokenError::Denied { .. }) && e.to_string().contains("/oauth2/token/")
+        }),
         (Fault::Drop, |e| matches!(e, TokenError::Transport { .. })),
         (Fault::Cut, |e| matches!(e, TokenError::Transport { .. })),
         (Fault::Hang, |e| matches!(e, TokenError::TimedOut { after } if *after == millis(300))),
@@ -459,19 +461,21 @@ async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
     let session = Session::builder(manager).config(config).spawn().unwrap();
     let healed = Arc::new(AtomicBool::new(false));
     let deaths = Arc::<Deaths>::default();
+    let client = client();
     let tasks: Vec<_> = (0..200)
-        .map(|_| {
+        .map(|number| {
             let (session, authority) = (session.clone(), authority.clone());
-            let (healed, deaths, client) = (healed.clone(), deaths.clone(), client());
+            let (healed, deaths, client) = (healed.clone(), deaths.clone(), client.clone());
             tokio::spawn(async move {
                 let (mut used, mut used_after_healing) = (0, 0);
                 while used_after_healing < 2 {
                     let is_healed = healed.load(Ordering::SeqCst);
                     let asked_at = authority.elapsed();
-                    match session.get_token().await {
+                    match obtain(&session, number % 4 == 0).await {
                         Ok(token) => {
                             deaths.note(&token, authority.elapsed());
-                            let (status, body) = resource(&client, &authority, &token).await;
+                            let (status, body) =
+                                use_header(&client, &authority, &token.header).await;
                             if status != 200 {
                                 deaths.excuse(&token, asked_at, &body);
                             }
@@ -498,11 +502,13 @@ async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
             5 => Some(Answer::new(StatusCode::TOO_MANY_REQUESTS).into()),
             _ => None,
         };
-        authority.set_script(fault.map_or_else(Script::new, |fault| {
-            Script::new()
-                .rule(Rule::new(Kind::Grant).fault(fault.clone()))
-                .rule(Rule::new(Kind::Revoke).fault(fault))
-        }));
+        let mut script = Script::new();
+        for kind in [Kind::Grant, Kind::Exchange, Kind::Revoke] {
+            if let Some(fault) = fault.clone().filter(|_| random.below(2) == 0) {
+                script = script.rule(Rule::new(kind).fault(fault));
+            }
+        }
+        authority.set_script(script);
         if random.below(4) == 0 {
             // It may fail, as its endpoint does.
             revokes += u64::from(session.revoke().await.is_ok());
@@ -522,24 +528,41 @@ async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
     assert!(counts.grants <= 60, "{counts:?}");
 }
 
-/// When tokens died, on the authority's clock.
+/// A token of either kind.
+struct Obtained {
+    id: TokenId,
+    header: HeaderValue,
+    remaining: Duration,
+}
+
+async fn obtain(session: &SessionHandle, narrow: bool) -> Result<Obtained, SessionError> {
+    if narrow {
+        let token = session.exchange(preview()).await?;
+        let header = token.header_value().unwrap().clone();
+        return Ok(Obtained { id: token.id(), header, remaining: token.remaining() });
+    }
+    let token = session.get_token().await?;
+    let header = token.header_value().clone();
+    Ok(Obtained { id: token.id(), header, remaining: token.remaining() })
+}
+
+/// When tokens die, on the authority's clock.
 #[derive(Default)]
-struct Deaths(Mutex<HashMap<u64, Duration>>);
+struct Deaths(Mutex<HashMap<TokenId, Duration>>);
 
 impl Deaths {
-    /// This token, seen at `now`, will die when its life is over.
-    fn note(&self, token: &AccessToken, now: Duration) {
-        let left = token.remaining();
-        if left > Duration::ZERO {
-            self.0.lock().unwrap().insert(token.id().generation(), now + left);
+    /// This token, seen at `now`, dies when its life is over.
+    fn note(&self, token: &Obtained, now: Duration) {
+        if token.remaining > Duration::ZERO {
+            self.0.lock().unwrap().insert(token.id, now + token.remaining);
         }
     }
 
     /// A token that was refused must have been alive when it was asked for.
-    fn excuse(&self, token: &AccessToken, asked_at: Duration, body: &Value) {
+    fn excuse(&self, token: &Obtained, asked_at: Duration, body: &Value) {
         let died_at = match body["refused"].as_str() {
             Some("revoked") => Duration::from_nanos(body["revoked_at_ns"].as_u64().unwrap()),
-            Some("expired") => self.0.lock().unwrap()[&token.id().generation()],
+            Some("expired") => self.0.lock().unwrap()[&token.id],
             _ => panic!("{body}"),
         };
         assert!(asked_at < died_at, "asked for at {asked_at:?}, died at {died_at:?}: {body}");
@@ -559,13 +582,13 @@ struct OnWire {
     most: AtomicU64,
 }
 
+struct Landing<'a>(&'a OnWire);
+
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::SeqCst);
     }
 }
-
-struct Landing<'a>(&'a OnWire);
 
 impl TokenManager for Watched {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
@@ -575,12 +598,24 @@ impl TokenManager for Watched {
         self.manager.grant(request).await
     }
 
+    async fn exchange(
+        &self,
+        subject: AccessToken,
+        request: ExchangeRequest,
+    ) -> Result<Grant, TokenError> {
+        self.manager.exchange(subject, request).await
+    }
+
     async fn revoke(
         &self,
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
         self.manager.revoke(token, options).await
+    }
+
+    fn can_exchange(&self) -> bool {
+        true
     }
 
     fn can_revoke(&self) -> bool {
