@@ -57,19 +57,15 @@ impl Snapshot {
         if self.doubted.load(Relaxed) {
             return None;
         }
-        match self.published.token.as_ref().filter(|token| now < token.usable_until) {
-            Some(PublishedToken { token, .. }) => {
-                token.issued().has_left(options.get_min_remaining(), now).then_some(Ok(token))
-            }
-            None => {
-                let cooling =
-                    self.published.cooling.as_ref().filter(|cooling| now < cooling.until)?;
-                Some(Err(SessionError::Cooling {
-                    last: cooling.last.clone(),
-                    retry_after: cooling.until.since(now),
-                }))
-            }
+        let usable = self.published.token.as_ref().filter(|token| now < token.usable_until);
+        if let Some(PublishedToken { token, .. }) = usable {
+            return token.issued().has_left(options.get_min_remaining(), now).then_some(Ok(token));
         }
+        let cooling = self.published.cooling.as_ref().filter(|cooling| now < cooling.until)?;
+        Some(Err(SessionError::Cooling {
+            last: cooling.last.clone(),
+            retry_after: cooling.until.since(now),
+        }))
     }
 
     /// Notes that a caller used this; whether the actor wants to hear of it, from this caller.

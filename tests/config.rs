@@ -159,7 +159,7 @@ mod refused {
     fn what_is_at_the_border_is_allowed() {
         let mut config = SessionConfig::default();
         config.stale_buffer = DAY;
-        config.expired_buffer = DAY - Duration::from_nanos(1);
+        config.expired_buffer = secs(86_399);
         config.retry.attempts = 1;
         config.retry.attempt_timeout = DAY;
         config.retry.cooling = DAY;

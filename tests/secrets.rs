@@ -1,7 +1,7 @@
 //! No client secret and no token in anything that is shown: not in a tracing event or span at any level,
 //! not in any `Debug` or `Display`, whatever the server answers.
 
-use std::fmt::{Debug, Display, Write as _};
+use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Shown {
         self.line(&format!("{value:?}\n{value:#?}"));
     }
 
-    fn error(&self, error: &(impl std::error::Error + Display)) {
+    fn error(&self, error: &impl std::error::Error) {
         self.debug(error);
         self.line(&error.to_string());
         let mut source = error.source();

@@ -32,7 +32,7 @@ pub struct Scripted {
 #[derive(Debug)]
 pub enum Asked {
     Grant(GrantRequest),
-    Exchange(AccessToken, ExchangeRequest),
+    Exchange(AccessToken),
     Revocation(TokenText, TokenRequestOptions),
 }
 
@@ -107,9 +107,9 @@ impl TokenManager for Scripted {
     async fn exchange(
         &self,
         subject: AccessToken,
-        request: ExchangeRequest,
+        _: ExchangeRequest,
     ) -> Result<Grant, TokenError> {
-        self.token(Asked::Exchange(subject, request)).await
+        self.token(Asked::Exchange(subject)).await
     }
 
     async fn revoke(
@@ -155,7 +155,7 @@ impl Endpoint {
 
     pub async fn exchange(&mut self) -> Call {
         let call = self.next().await;
-        assert!(matches!(call.asked, Asked::Exchange(..)), "{call:?}");
+        assert!(matches!(call.asked, Asked::Exchange(_)), "{call:?}");
         call
     }
 
@@ -192,7 +192,7 @@ impl Endpoint {
             while let Some(call) = self.calls.recv().await {
                 match &call.asked {
                     Asked::Grant(_) => served.grants.push(call.at),
-                    Asked::Exchange(..) => served.exchanges.push(call.at),
+                    Asked::Exchange(_) => served.exchanges.push(call.at),
                     Asked::Revocation(token, _) => {
                         served.revocations.push((call.at, token.expose().to_owned()));
                     }
@@ -243,7 +243,7 @@ impl Call {
     pub fn about(&self) -> &str {
         match &self.asked {
             Asked::Revocation(token, _) => token.expose(),
-            Asked::Exchange(subject, _) => subject.secret(),
+            Asked::Exchange(subject) => subject.secret(),
             Asked::Grant(_) => panic!("a grant is about no token"),
         }
     }
@@ -252,7 +252,7 @@ impl Call {
         match &self.asked {
             Asked::Grant(request) => Some(&request.options),
             Asked::Revocation(_, options) => Some(options),
-            Asked::Exchange(..) => None,
+            Asked::Exchange(_) => None,
         }
     }
 
