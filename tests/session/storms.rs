@@ -97,7 +97,7 @@ async fn invalidate_in_a_loop() {
     let start = Instant::now();
     while start.elapsed() < MINUTES {
         session.invalidate(&session.get_token().await.unwrap());
-        sleep(millis(10)).await;
+        sleep(millis(50)).await;
     }
     drop(session);
     let grants = served.await.unwrap().grants;
@@ -113,7 +113,7 @@ async fn invalidate_in_a_loop_against_a_dead_endpoint() {
     while start.elapsed() < MINUTES {
         session.invalidate(&one);
         session.get_token().await.unwrap_err();
-        sleep(millis(10)).await;
+        sleep(millis(50)).await;
     }
     drop(session);
     assert_left_alone(&served.await.unwrap().grants, 0);
@@ -131,7 +131,7 @@ async fn tokens_that_live_one_second() {
             assert!(token.remaining() > Duration::ZERO);
             assert!(token.id().generation() >= generation);
             generation = token.id().generation();
-            sleep(millis(7)).await;
+            sleep(millis(23)).await;
         }
         drop(session);
         let served = served.await.unwrap();
@@ -147,7 +147,7 @@ async fn try_token_in_a_loop_against_a_healthy_endpoint() {
     let start = Instant::now();
     while start.elapsed() < MINUTES {
         session.try_token();
-        sleep(millis(5)).await;
+        sleep(millis(20)).await;
     }
     drop(session);
     let grants = served.await.unwrap().grants;
@@ -162,7 +162,7 @@ async fn try_token_in_a_loop_against_a_dead_endpoint() {
     let start = Instant::now();
     while start.elapsed() < MINUTES {
         assert_eq!(session.try_token(), None);
-        sleep(millis(5)).await;
+        sleep(millis(20)).await;
     }
     drop(session);
     assert_left_alone(&served.await.unwrap().grants, 0);
@@ -179,7 +179,7 @@ async fn a_thousand_callers_in_a_retry_loop_cost_a_dead_endpoint_what_one_does()
             tokio::spawn(async move {
                 while start.elapsed() < MINUTES {
                     session.get_token().await.unwrap_err();
-                    sleep(millis(500)).await;
+                    sleep(secs(2)).await;
                 }
             })
         })
@@ -212,7 +212,7 @@ async fn exchange_in_a_loop_against_a_dead_endpoint() {
     let start = Instant::now();
     while start.elapsed() < MINUTES {
         session.exchange(scope("a")).await.unwrap_err();
-        sleep(millis(10)).await;
+        sleep(millis(50)).await;
     }
     drop(session);
     let served = served.await.unwrap();
@@ -238,7 +238,7 @@ async fn exchanges_whose_subjects_are_all_refused() {
     while start.elapsed() < MINUTES {
         keys += 1;
         session.exchange(scope(&format!("scope-{keys}"))).await.unwrap_err();
-        sleep(millis(100)).await;
+        sleep(millis(500)).await;
     }
     drop(session);
     let served = served.await.unwrap();
@@ -253,7 +253,7 @@ async fn a_refused_client_is_probed_once_in_30_seconds() {
     let start = Instant::now();
     while start.elapsed() < MINUTES {
         session.get_token().await.unwrap_err();
-        sleep(millis(10)).await;
+        sleep(millis(50)).await;
     }
     drop(session);
     let grants = served.await.unwrap().grants;
@@ -276,7 +276,7 @@ async fn a_server_that_repeats_a_dying_token_costs_a_few_requests_not_a_loop() {
     let start = Instant::now();
     while start.elapsed() < 3 * HOUR {
         session.get_token().await.unwrap();
-        sleep(millis(100)).await;
+        sleep(secs(1)).await;
     }
     drop(session);
     let grants = served.await.unwrap().grants;
