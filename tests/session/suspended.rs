@@ -29,7 +29,7 @@ async fn no_dead_exchanged_token_is_handed_out_after_waking() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_was_on_the_wire_ends() {
-    let (session, mut endpoint) = session();
+    let (session, mut endpoint) = session_with(|config| config.retry.attempt_timeout = secs(600));
     let asking = ask(&session);
     let mut grant = endpoint.grant().await;
     let woke = Instant::now();
