@@ -109,19 +109,17 @@ impl Model {
         let at = self.entry(name);
         let sent = self.keys[at].flight.wire.take().expect("an exchange was on the wire");
         let received = match found {
-            Ok((text, life)) => self.receive(text, *life, sent.at),
+            Ok((text, life)) => self.receive(text, *life, &sent),
             Err(failure) => Err(*failure),
         };
         match received {
             Err(failure) => self.exchange_failed(at, failure),
-            Ok(received) if sent.revokes < self.revokes => {
-                self.ledger.mark(&received.text);
+            Ok(_) if sent.revokes < self.revokes => {
                 let key = &mut self.keys[at];
                 key.flight.succeeded();
                 if !key.callers.is_empty() {
                     let asks = key.flight.asks.clone();
                     key.flight.open(&self.setup, &asks);
-                    key.ran_again = false;
                 }
             }
             Ok(received) => self.exchanged(at, sent.at, received),
@@ -150,7 +148,7 @@ impl Model {
             let key = &mut self.keys[at];
             if gone && !key.ran_again {
                 key.ran_again = true;
-                key.flight.counted -= 1;
+                key.flight.renew(&self.setup);
                 key.flight.next_at = self.now;
                 return;
             }
@@ -194,22 +192,30 @@ impl Model {
             if !key.needs_subject(self.now) {
                 continue;
             }
-            let awaited = !key.callers.is_empty();
-            let asks = key.flight.asks.clone();
             match self.usable() {
                 Some(subject) if key.likes(&subject, self.now) => {
                     self.start_exchange(at, subject.generation);
                 }
                 Some(_) if self.grant.open => {}
-                Some(_) if awaited && self.may_open() => self.open_grant(&asks),
+                Some(_) if self.may_open() => self.open_for_exchange(at),
                 Some(subject) => self.start_exchange(at, subject.generation),
                 None if self.grant.open => {}
                 None => match self.grant.cooling(self.now) {
                     Some(wrong) => self.refuse_subjects(&wrong),
-                    None if awaited => self.open_grant(&asks),
-                    None => {}
+                    None => self.open_for_exchange(at),
                 },
             }
+        }
+    }
+
+    /// A grant that the exchange needs: if nobody waits for it any more, that is its end instead.
+    fn open_for_exchange(&mut self, at: usize) {
+        let key = &mut self.keys[at];
+        if key.callers.is_empty() {
+            key.flight.open = false;
+        } else {
+            let asks = key.flight.asks.clone();
+            self.open_grant(&asks);
         }
     }
 
@@ -242,6 +248,9 @@ impl Model {
     }
 
     fn forget_beyond_capacity(&mut self) {
+        for key in &mut self.keys {
+            key.token.take_if(|token| token.expires_at <= self.now);
+        }
         loop {
             let finished = self.keys.iter().filter(|key| key.is_finished());
             if finished.clone().count() <= self.setup.exchange_capacity {

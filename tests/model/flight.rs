@@ -2,7 +2,7 @@
 
 use super::operations::{Failure, Setup};
 use super::words::{Asks, Wrong};
-use super::{Nanos, SECOND};
+use super::{Nanos, SECOND, times};
 
 const MILLISECOND: Nanos = 1_000_000;
 /// The longest pause between two attempts of one flight.
@@ -31,9 +31,7 @@ pub struct Flight {
     pub open: bool,
     pub wire: Option<Sent>,
     pub asks: Asks,
-    /// How many attempts were sent in this flight.
-    pub sent: u32,
-    /// How many of them count.
+    /// How many attempts were sent in this flight, without those that do not count.
     pub counted: u32,
     /// How many may.
     pub limit: u32,
@@ -64,21 +62,31 @@ impl Flight {
     pub fn open(&mut self, setup: &Setup, asks: &Asks) {
         self.open = true;
         self.asks = asks.clone();
-        self.limit = if self.failures > 0 { 1 } else { setup.attempts };
-        (self.sent, self.counted, self.next_at) = (0, 0, 0);
+        self.next_at = 0;
         self.credentials_retried = false;
+        self.renew(setup);
+    }
+
+    /// It has all its attempts again.
+    pub fn renew(&mut self, setup: &Setup) {
+        self.limit = if self.failures > 0 { 1 } else { setup.attempts };
+        self.counted = 0;
     }
 
     /// Returns the attempt's number.
     pub fn start(&mut self, now: Nanos, revokes: u64) -> u32 {
         self.wire = Some(Sent { at: now, revokes });
-        self.sent += 1;
         self.counted += 1;
-        self.sent
+        self.counted
     }
 
     pub fn succeeded(&mut self) {
         self.open = false;
+        self.forgive();
+    }
+
+    /// All earlier failures are forgotten.
+    pub fn forgive(&mut self) {
         (self.failures, self.not_before, self.last) = (0, 0, None);
     }
 
@@ -112,19 +120,18 @@ impl Flight {
             for _ in 1..self.failures {
                 wait = (wait * 2).min(setup.cooling());
             }
-            wait = (wait as f64 * (1.0 - random / 2.0)) as u64;
+            wait = times(wait, 1.0 - random / 2.0);
         }
         self.not_before = now + wait.max(retry_after.min(LONGEST_RETRY_AFTER));
         Verdict::Over
     }
 
     /// 250 ms, doubling with every attempt that counts, up to 5 s; any part of it, by chance.
-    pub fn pause(&mut self, retry_after: Nanos, now: Nanos, random: f64) {
+    fn pause(&mut self, retry_after: Nanos, now: Nanos, random: f64) {
         let mut pause = 250 * MILLISECOND;
         for _ in 1..self.counted {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        let pause = (pause as f64 * random) as u64;
-        self.next_at = now + pause.max(retry_after);
+        self.next_at = now + times(pause, random).max(retry_after);
     }
 }

@@ -23,8 +23,12 @@ impl Ledger {
     }
 
     pub fn join(&mut self, text: &str, expires_at: Nanos, now: Nanos) {
-        match self.entries.iter_mut().find(|entry| entry.text == text) {
-            Some(entry) => entry.expires_at = entry.expires_at.max(expires_at),
+        match self.entries.iter().position(|entry| entry.text == text) {
+            Some(at) => {
+                let mut entry = self.entries.remove(at);
+                entry.expires_at = entry.expires_at.max(expires_at);
+                self.entries.push(entry);
+            }
             None if now < expires_at => self.entries.push(Entry {
                 text: text.into(),
                 expires_at,
@@ -52,7 +56,8 @@ impl Ledger {
         self.entries.iter().filter(|entry| entry.marked && !entry.confirmed).count()
     }
 
-    /// The next that go out: up to eight, those least often sent first.
+    /// The next that go out: up to eight, those least often sent first, among these the first to
+    /// expire.
     pub fn take_batch(&mut self) -> Vec<String> {
         let mut batch = Vec::new();
         while batch.len() < 8 {
@@ -60,7 +65,7 @@ impl Ledger {
                 .entries
                 .iter_mut()
                 .filter(|entry| entry.marked && !entry.confirmed && !entry.on_the_wire)
-                .min_by_key(|entry| entry.times_sent);
+                .min_by_key(|entry| (entry.times_sent, entry.expires_at));
             let Some(entry) = next else { break };
             entry.on_the_wire = true;
             batch.push(entry.text.clone());

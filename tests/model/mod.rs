@@ -11,8 +11,10 @@ mod revocation;
 pub mod run;
 pub mod words;
 
+use std::time::Duration;
+
 use exchanges::Key;
-use flight::{Flight, Verdict};
+use flight::{Flight, Sent, Verdict};
 use ledger::Ledger;
 use operations::{Failure, Mode, Setup};
 use revocation::Barrier;
@@ -26,6 +28,8 @@ pub const NEVER: Nanos = u64::MAX;
 pub const SECOND: Nanos = 1_000_000_000;
 /// Between two invalidations that are honoured.
 const INVALIDATE_GAP: Nanos = 10 * SECOND;
+/// No token counts as living longer.
+const LONGEST_LIFE: Nanos = 30 * 24 * 60 * 60 * SECOND;
 
 /// A token of the session's own.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +58,12 @@ impl Held {
     fn told(&self) -> Told {
         Told::Token(Ok((self.generation, self.text.clone())))
     }
+}
+
+/// So many times as long.
+fn times(nanos: Nanos, factor: f64) -> Nanos {
+    let times = Duration::from_nanos(nanos).mul_f64(factor);
+    Nanos::try_from(times.as_nanos()).expect("it is at most doubled")
 }
 
 /// A token as it was received, with the instants that follow from it.
@@ -156,7 +166,9 @@ impl Model {
         std::mem::take(&mut self.out)
     }
 
-    /// The first instant at which a timer would do anything at all, found by trying.
+    /// The first instant at which a timer would do anything at all, found by trying. (A token that a
+    /// revoke could not reach may expire meanwhile. That ends the barrier, but nobody need wake up for
+    /// it: the revocation flight does anyway.)
     pub fn next_deadline(&self) -> Option<Nanos> {
         let mut instants = vec![
             self.earliest,
@@ -166,7 +178,6 @@ impl Model {
         ];
         instants.extend(self.held.iter().flat_map(|t| [t.stale_at, t.hold_at, t.expires_at]));
         instants.extend(self.keys.iter().flat_map(|k| [k.flight.next_at, k.flight.not_before]));
-        instants.extend(self.ledger.entries.iter().map(|entry| entry.expires_at));
         instants.retain(|instant| *instant > self.now && *instant < NEVER);
         instants.sort_unstable();
         instants.dedup();
@@ -175,6 +186,12 @@ impl Model {
                 self.clone().handle(*instant, 0.0, used, &What::Timer) != Output::default()
             })
         })
+    }
+
+    /// Instants at which it may wake up in vain: whether the token was used, or a subject is there, can
+    /// be seen only then.
+    pub fn may_wake_at(&self, instant: Nanos) -> bool {
+        instant == self.ask_at() || self.keys.iter().any(|key| key.flight.next_at == instant)
     }
 
     // ---- The facts that decide.
@@ -201,9 +218,9 @@ impl Model {
         self.gets.len() + exchanging + revoking >= self.setup.max_held
     }
 
-    /// Somebody waits for a grant: to have its token, or to exchange it.
+    /// Somebody waits for a grant: to have its token, or to exchange it now or after a pause.
     fn grant_is_awaited(&self) -> bool {
-        let exchange = |key: &Key| key.needs_subject(self.now) && !key.callers.is_empty();
+        let exchange = |key: &Key| key.flight.waits() && !key.callers.is_empty();
         !self.gets.is_empty() || self.keys.iter().any(exchange)
     }
 
@@ -272,7 +289,7 @@ impl Model {
     fn grant_ended(&mut self, found: &Found) {
         let sent = self.grant.wire.take().expect("a grant was on the wire");
         let received = match found {
-            Ok((text, life)) => self.receive(text, *life, sent.at),
+            Ok((text, life)) => self.receive(text, *life, &sent),
             Err(failure) => Err(*failure),
         };
         match received {
@@ -281,7 +298,7 @@ impl Model {
                 self.grant.succeeded();
                 self.earliest = sent.at + SECOND;
                 if sent.revokes < self.revokes {
-                    self.ledger.mark(&received.text);
+                    self.refused = Some(received.text);
                 } else {
                     self.store(received);
                 }
@@ -301,6 +318,8 @@ impl Model {
             failed_since: false,
             doubts_dismissed: 0,
         };
+        // Nobody has used this one yet.
+        (self.used, self.used_here) = (false, false);
         // A success serves all who wait, even past its own `hold_at`.
         self.answer_gets(&token.told());
         self.held = Some(token);
@@ -343,7 +362,8 @@ impl Model {
         for id in self.barrier.take().map(|barrier| barrier.callers).unwrap_or_default() {
             self.tell(id, Told::Revoked(Err(Wrong::Closed)));
         }
-        self.out.publish = Some(Seen { token: None, ask_at: NEVER, cooling: None, closed: true });
+        let cooling = self.grant.last.map(|last| (self.grant.not_before, last));
+        self.out.publish = Some(Seen { token: None, ask_at: NEVER, cooling, closed: true });
         std::mem::take(&mut self.out)
     }
 
@@ -368,8 +388,8 @@ impl Model {
             if !self.gets.is_empty() && self.usable().is_none() {
                 self.open_grant(&Asks::default());
             }
-            self.start_grant();
             self.advance_exchanges();
+            self.start_grant();
             if before == *self {
                 return;
             }
@@ -420,8 +440,9 @@ impl Model {
 
     // ---- What all of them need.
 
-    /// Takes in a token: into the ledger before anything else is decided.
-    fn receive(&mut self, text: &str, life: Life, sent_at: Nanos) -> Result<Received, Failure> {
+    /// Takes in a token: into the ledger before anything else is decided. If a revoke came while it was
+    /// on the wire, it is marked there, and whether it is alive does not matter.
+    fn receive(&mut self, text: &str, life: Life, sent: &Sent) -> Result<Received, Failure> {
         let lifetime = life.nanos().unwrap_or_else(|| {
             if !self.lifetime_assumed {
                 self.lifetime_assumed = true;
@@ -429,14 +450,17 @@ impl Model {
             }
             self.setup.assumed_lifetime()
         });
+        let lifetime = lifetime.min(LONGEST_LIFE);
         self.generation += 1;
         self.ledger.join(text, self.now.saturating_add(lifetime), self.now);
-        let expires_at = sent_at.saturating_add(lifetime);
-        if expires_at <= self.now || self.ledger.is_marked(text) {
+        let expires_at = sent.at.saturating_add(lifetime);
+        if sent.revokes < self.revokes {
+            self.ledger.mark(text);
+        } else if expires_at <= self.now || self.ledger.is_marked(text) {
             return Err(Failure::Expired);
         }
-        let stale = (self.setup.stale_buffer().min(lifetime / 2)) as f64;
-        let stale = (stale * (1.0 + self.random / 10.0)) as u64;
+        let stale = self.setup.stale_buffer().min(lifetime / 2);
+        let stale = times(stale, 1.0 + self.random / 10.0);
         let hold_at = expires_at - self.setup.expired_buffer().min(lifetime / 10);
         Ok(Received {
             generation: self.generation,
@@ -459,7 +483,8 @@ impl Model {
             usable_until: token.usable_until(),
             doubts_dismissed: token.doubts_dismissed,
         });
-        let cooling = self.grant.last.map(|last| (self.grant.not_before, last));
+        let last = self.grant.last.filter(|_| !self.grant.open);
+        let cooling = last.map(|last| (self.grant.not_before, last));
         let seen = Seen { token, ask_at: self.ask_at(), cooling, closed: false };
         if seen != self.seen {
             self.seen = seen.clone();

@@ -9,12 +9,21 @@ use super::words::{Asks, Start, Told, Wrong};
 pub struct Barrier {
     pub callers: Vec<u64>,
     asks: Asks,
-    /// Why nothing more is sent before the next revoke.
-    stuck: bool,
+    /// Nothing more is sent before the next revoke.
+    stuck: Option<Why>,
     /// The batch on the wire: how many have yet to end, and how the others did.
     outstanding: usize,
     confirmed: bool,
     errors: Vec<Failure>,
+}
+
+/// Why nothing more is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Why {
+    /// The flight has failed.
+    Failed,
+    /// No flight may open yet.
+    Cools,
 }
 
 impl Model {
@@ -37,17 +46,22 @@ impl Model {
         let barrier = self.barrier.get_or_insert_with(|| Barrier {
             callers: Vec::new(),
             asks: Asks::default(),
-            stuck: false,
+            stuck: None,
             outstanding: 0,
             confirmed: false,
             errors: Vec::new(),
         });
         barrier.callers.push(id);
         barrier.asks = asks.clone();
-        barrier.stuck = false;
+        barrier.stuck = None;
     }
 
     pub(super) fn revocation_ended(&mut self, text: &str, result: Result<(), Failure>) {
+        // Of a token that is invalid already there is nothing to revoke.
+        let result = result.or_else(|failure| match failure {
+            Failure::InvalidToken => Ok(()),
+            other => Err(other),
+        });
         self.ledger.came_back(text, result.is_ok());
         let barrier = self.barrier.as_mut().expect("revocations are sent behind a barrier");
         barrier.outstanding -= 1;
@@ -60,18 +74,18 @@ impl Model {
         }
         self.revocation.wire = None;
         let (now, random) = (self.now, self.random);
-        if barrier.confirmed {
-            let pause = barrier.errors.iter().find(|error| error.is_retryable()).copied();
-            let asks = self.revocation.asks.clone();
-            self.revocation.succeeded();
-            self.revocation.open(&self.setup, &asks);
-            if let Some(failure) = pause {
-                self.revocation.pause(failure.retry_after().unwrap_or(0), now, random);
-            }
+        let mut errors = barrier.errors.iter();
+        let error = if barrier.confirmed {
+            self.revocation.forgive();
+            self.revocation.renew(&self.setup);
+            self.revocation.next_at = now;
+            errors.find(|error| error.is_retryable())
         } else {
-            let failure = barrier.errors[0];
-            let verdict = self.revocation.failed(failure, &self.setup, now, random);
-            barrier.stuck = verdict == Verdict::Over;
+            errors.next()
+        };
+        let Some(error) = error else { return };
+        if self.revocation.failed(*error, &self.setup, now, random) == Verdict::Over {
+            barrier.stuck = Some(Why::Failed);
         }
     }
 
@@ -82,11 +96,11 @@ impl Model {
         if self.revocation.waits() && left == 0 {
             self.revocation.open = false;
         }
-        if !self.revocation.open && left > 0 && !barrier.stuck {
+        if !self.revocation.open && left > 0 && barrier.stuck.is_none() {
             if self.revocation.may_open(self.now) {
                 self.revocation.open(&self.setup, &barrier.asks);
             } else {
-                barrier.stuck = true;
+                barrier.stuck = Some(Why::Cools);
             }
         }
         if !self.revocation.waits() || self.now < self.revocation.next_at {
@@ -113,7 +127,11 @@ impl Model {
             Ok(())
         } else {
             let last = self.revocation.last.expect("what is left is left because of an error");
-            Err(Wrong::Failed(last, self.revocation.not_before.saturating_sub(self.now)))
+            let wait = self.revocation.not_before.saturating_sub(self.now);
+            Err(match barrier.stuck {
+                Some(Why::Cools) => Wrong::Cooling(last, wait),
+                _ => Wrong::Failed(last, wait),
+            })
         };
         for id in barrier.callers {
             self.tell(id, Told::Revoked(told.clone()));

@@ -10,7 +10,7 @@ use ccg_session::{Grant, TokenError, TokenId, TokenRequestOptions};
 
 use super::operations::*;
 use super::properties::{self, History};
-use super::words::{self, Asks, Found, Output, Start, Told, What, put_into_words};
+use super::words::{self, Asks, Found, Output, What, put_into_words};
 use super::{Model, Nanos, SECOND};
 
 /// The session's clock does not begin with the session.
@@ -231,7 +231,10 @@ impl Run {
         }
         let deadline = self.machine.next_deadline().map(words::nanos);
         let expected = self.model.next_deadline();
-        if deadline != expected {
+        let in_vain = |at: Nanos| {
+            expected.is_none_or(|expected| at < expected) && self.model.may_wake_at(at)
+        };
+        if deadline != expected && !deadline.is_some_and(in_vain) {
             let from_now =
                 |at: Option<Nanos>| at.map(|at| i128::from(at) - i128::from(self.now));
             return Err(format!(
