@@ -31,7 +31,7 @@ pub(crate) struct Barrier<R> {
 struct Batch {
     on_wire: Vec<TokenText>,
     any_confirmed: bool,
-    error: Option<TokenError>,
+    errors: Vec<TokenError>,
 }
 
 impl<R> Default for Barrier<R> {
@@ -129,7 +129,7 @@ impl<R> Barrier<R> {
         self.batch.on_wire.retain(|other| other != text);
         match result {
             Err(error) if !is_already_invalid(&error) => {
-                self.batch.error.get_or_insert(error);
+                self.batch.errors.push(error);
             }
             _ => {
                 ledger.confirm(text);
@@ -139,17 +139,17 @@ impl<R> Barrier<R> {
         if !self.batch.on_wire.is_empty() || self.flight.land().is_none() {
             return;
         }
-        if self.batch.any_confirmed {
+        let mut errors = self.batch.errors.drain(..);
+        let error = if self.batch.any_confirmed {
             self.flight.succeed_in_part(moment.now);
-        }
-        match self.batch.error.take() {
-            Some(error) if error.is_retryable() || !self.batch.any_confirmed => {
-                self.flight.fail(error, policy, moment);
-                if !self.flight.is_open() {
-                    self.given_up = self.flight.last_failure().map(|last| failed(last, moment.now));
-                }
-            }
-            _ => {}
+            errors.find(TokenError::is_retryable)
+        } else {
+            errors.next()
+        };
+        let Some(error) = error else { return };
+        self.flight.fail(error, policy, moment);
+        if !self.flight.is_open() {
+            self.given_up = self.flight.last_failure().map(|last| failed(last, moment.now));
         }
     }
 

@@ -182,9 +182,9 @@ impl Model {
         instants.sort_unstable();
         instants.dedup();
         instants.into_iter().find(|instant| {
-            [false, true].into_iter().any(|used| {
-                self.clone().handle(*instant, 0.0, used, &What::Timer) != Output::default()
-            })
+            // From `ask_at` on, a reader that uses the token also sends word.
+            let used = *instant == self.ask_at();
+            self.clone().handle(*instant, 0.0, used, &What::Timer) != Output::default()
         })
     }
 
@@ -384,11 +384,11 @@ impl Model {
             self.drop_unwanted_flights();
             self.advance_revocation();
             self.end_barrier();
-            self.open_for_timer();
             if !self.gets.is_empty() && self.usable().is_none() {
                 self.open_grant(&Asks::default());
             }
             self.advance_exchanges();
+            self.open_for_timer();
             self.start_grant();
             if before == *self {
                 return;
