@@ -16,7 +16,7 @@ use std::fs;
 use proptest::test_runner::{Config, FileFailurePersistence, TestError, TestRunner};
 use proptest::test_runner::TestCaseError;
 use reference::operations::stories;
-use reference::run::{pasteable, play};
+use reference::run::{pasteable, play, shrink};
 
 /// Where the seeds of failures go.
 const REGRESSIONS: &str = "tests/model.proptest-regressions";
@@ -42,7 +42,9 @@ fn the_machine_does_what_the_model_does() {
     println!("{} cases, {} events", cases.get(), events.get());
     match result {
         Ok(()) => {}
-        Err(TestError::Fail(problem, (setup, steps))) => {
+        Err(TestError::Fail(_, (setup, steps))) => {
+            let steps = shrink(&setup, steps);
+            let problem = play(&setup, &steps).unwrap_err();
             let file = fs::read_to_string(REGRESSIONS).unwrap_or_default();
             panic!(
                 "after {} cases; shrunk to {} steps\n{problem}\n\nPaste this:\n\n{}\nOr run it again: \

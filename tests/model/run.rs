@@ -51,6 +51,23 @@ pub fn play(setup: &Setup, steps: &[Step]) -> Result<usize, String> {
     Ok(run.events)
 }
 
+/// Leaves out whatever step a failure does not need. (Proptest tries each but once.)
+pub fn shrink(setup: &Setup, mut steps: Vec<Step>) -> Vec<Step> {
+    loop {
+        let before = steps.len();
+        for at in (0..before).rev() {
+            let mut fewer = steps.clone();
+            fewer.remove(at);
+            if play(setup, &fewer).is_err() {
+                steps = fewer;
+            }
+        }
+        if steps.len() == before {
+            return steps;
+        }
+    }
+}
+
 /// For pasted tests.
 pub fn check(setup: &Setup, steps: &[Step]) {
     if let Err(problem) = play(setup, steps) {
