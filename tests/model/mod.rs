@@ -166,16 +166,14 @@ impl Model {
         std::mem::take(&mut self.out)
     }
 
-    /// The first instant at which a timer would do anything at all, found by trying. (A token that a
-    /// revoke could not reach may expire meanwhile. That ends the barrier, but nobody need wake up for
-    /// it: the revocation flight does anyway.)
+    /// The first instant at which a timer would do anything at all, found by trying. Behind the barrier
+    /// that is the next revocation. (What a revoke has yet to reach may expire before, which ends the
+    /// barrier; but nobody wakes up for it.)
     pub fn next_deadline(&self) -> Option<Nanos> {
-        let mut instants = vec![
-            self.earliest,
-            self.grant.not_before,
-            self.revocation.next_at,
-            self.revocation.not_before,
-        ];
+        if self.barrier.is_some() {
+            return Some(self.revocation.next_at).filter(|_| self.revocation.waits());
+        }
+        let mut instants = vec![self.earliest, self.grant.not_before];
         instants.extend(self.held.iter().flat_map(|t| [t.stale_at, t.hold_at, t.expires_at]));
         instants.extend(self.keys.iter().flat_map(|k| [k.flight.next_at, k.flight.not_before]));
         instants.retain(|instant| *instant > self.now && *instant < NEVER);
