@@ -557,7 +557,7 @@ impl<R> Machine<R> {
         self.barrier.send(sent, &mut self.ledger, &self.config.retry, fx);
         self.counters.revocations_started += (fx.start.len() - started) as u64;
         let on_wire = self.flight.is_on_wire() || self.exchanges.is_any_on_wire();
-        self.barrier.lower(on_wire, &self.ledger, fx);
+        self.barrier.lower(now, on_wire, &self.ledger, fx);
     }
 
     /// After the barrier: who was held by it needs a flight.
