@@ -618,7 +618,7 @@ impl<R> Machine<R> {
     /// The row "`ask_at` passed, no caller".
     fn refresh(&mut self, moment: Moment) {
         let wanted = match self.config.refresh_mode {
-            RefreshMode::Always => self.warm,
+            RefreshMode::Always => self.warm || self.usable(moment.now).is_some(),
             RefreshMode::WhileUsed => {
                 (self.used || moment.used)
                     && self.usable(moment.now).is_some_and(|held| self.is_published(held))
@@ -666,7 +666,7 @@ impl<R> Machine<R> {
             return None;
         }
         let refreshes = match self.config.refresh_mode {
-            RefreshMode::Always => self.warm,
+            RefreshMode::Always => self.warm || self.held.is_some(),
             RefreshMode::WhileUsed => self.held.is_some(),
             RefreshMode::OnRequest => false,
         };
