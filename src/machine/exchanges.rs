@@ -129,6 +129,10 @@ impl<R> Exchanges<R> {
         exchange.callers.insert(caller, reply);
     }
 
+    pub(crate) fn is_open(&self, key: &ExchangeKey) -> bool {
+        self.open.contains_key(key)
+    }
+
     pub(crate) fn open(&mut self, key: &ExchangeKey) -> Option<&mut Exchange<R>> {
         self.open.get_mut(key)
     }

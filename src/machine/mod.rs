@@ -276,16 +276,21 @@ impl<R> Machine<R> {
                 last: cooling.last.clone(),
                 retry_after: cooling.until.since(moment.now),
             }),
-            Found::Nothing if self.is_full() => {
-                match self.exchanges.find_unexpired(&key, moment.now) {
-                    Some(token) => Ok(token.clone()),
-                    None => Err(self.overloaded()),
-                }
-            }
             Found::Nothing => {
-                self.exchanges.join(Arc::new(key), caller, reply, request);
-                self.count_held();
-                return;
+                let need = self.need(moment.now, &request.options, false);
+                match need {
+                    // It would fail at once, but for the barrier.
+                    Need::Fail(error) if !self.exchanges.is_open(&key) => Err(error),
+                    _ if self.is_full() => match self.exchanges.find_unexpired(&key, moment.now) {
+                        Some(token) => Ok(token.clone()),
+                        None => Err(self.overloaded()),
+                    },
+                    _ => {
+                        self.exchanges.join(Arc::new(key), caller, reply, request);
+                        self.count_held();
+                        return;
+                    }
+                }
             }
         };
         fx.replies.push((reply, Answer::Exchanged(answer)));
