@@ -56,6 +56,12 @@ impl Key {
 }
 
 impl Model {
+    /// When the first of the exchanged tokens is to be replaced.
+    pub fn exchanged_hold_at(&self) -> Option<Nanos> {
+        let tokens = self.keys.iter().filter_map(|key| key.token.as_ref());
+        tokens.map(|token| token.hold_at).filter(|hold_at| *hold_at > self.now).min()
+    }
+
     pub(super) fn exchange(&mut self, id: u64, name: u8, asks: &Asks) {
         if !self.setup.can_exchange {
             return self.tell(id, Told::Exchanged(Err(Wrong::Unsupported)));

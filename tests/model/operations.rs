@@ -104,7 +104,7 @@ pub enum Failure {
     TimedOut,
     Panicked,
 }
-use Failure::*;
+pub use Failure::*;
 
 impl Failure {
     pub fn credentials_changed(self) -> bool {
@@ -215,6 +215,8 @@ pub enum Mark {
     AskAt,
     UsableUntil,
     NotBefore,
+    /// Of the exchanged token that comes to it first.
+    ExchangedHoldAt,
 }
 pub use Mark::*;
 
@@ -278,20 +280,21 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
     ]
 }
 
-fn operations() -> impl Strategy<Value = Op> {
+/// `weights` are those of asking for a token, for an exchange, and for a revocation.
+fn operations(weights: [u32; 3]) -> impl Strategy<Value = Op> {
     let left = || prop_oneof![3 => Just(0), 1 => select(LEFT.to_vec())];
     let ip = || prop_oneof![3 => Just(0_u8), 1 => 0..3_u8];
     let passes = prop_oneof![
         select(vec![0, 1, 100, 250, 1_000, 5_000, 10_000, 30_000, 60_000, 3_600_000, 36_000_000]),
         0..40_000_u64,
     ];
-    let mark = select(vec![Deadline, AskAt, UsableUntil, NotBefore]);
+    let mark = select(vec![Deadline, AskAt, UsableUntil, NotBefore, ExchangedHoldAt]);
     let which = prop_oneof![4 => Just(Current), 2 => (0..4_u8).prop_map(Back), 1 => Just(Foreign)];
     prop_oneof![
-        14 => (left(), ip()).prop_map(|(left, ip)| Get { left, ip }),
-        8 => (0..3_u8, any::<bool>(), left(), ip())
+        weights[0] => (left(), ip()).prop_map(|(left, ip)| Get { left, ip }),
+        weights[1] => (0..3_u8, any::<bool>(), left(), ip())
             .prop_map(|(key, reversed, left, ip)| Exchange { key, reversed, left, ip }),
-        6 => ip().prop_map(|ip| Revoke { ip }),
+        weights[2] => ip().prop_map(|ip| Revoke { ip }),
         4 => any::<u8>().prop_map(Leave),
         3 => Just(Use),
         4 => prop_oneof![3 => Just(true), 1 => Just(false)].prop_map(|current| Asked { current }),
@@ -330,6 +333,15 @@ fn setups() -> impl Strategy<Value = Setup> {
 
 /// A session and all that happens to it.
 pub fn stories() -> impl Strategy<Value = (Setup, Vec<Step>)> {
-    let random = (0..1_000_u16).prop_map(|part| f64::from(part) / 1_000.0);
-    (setups(), prop::collection::vec((random, operations()), 1..60))
+    let steps = |weights| {
+        let random = (0..1_000_u16).prop_map(|part| f64::from(part) / 1_000.0);
+        prop::collection::vec((random, operations(weights)), 1..60)
+    };
+    let steps = prop_oneof![
+        2 => steps([14, 8, 6]),
+        1 => steps([4, 20, 1]),
+        1 => steps([14, 1, 12]),
+        1 => steps([20, 1, 1]),
+    ];
+    (setups(), steps)
 }

@@ -147,13 +147,15 @@ impl Run {
 
     fn pass_to(&mut self, mark: Mark, off: i8) {
         let published = self.machine.published();
+        let nanos = |instant: Option<Instant>| instant.map(words::nanos);
         let instant = match mark {
-            Deadline => self.machine.next_deadline(),
-            AskAt => Some(published.ask_at),
-            UsableUntil => published.token.as_ref().map(|token| token.usable_until),
-            NotBefore => published.cooling.as_ref().map(|cooling| cooling.until),
+            Deadline => nanos(self.machine.next_deadline()),
+            AskAt => Some(words::nanos(published.ask_at)),
+            UsableUntil => nanos(published.token.as_ref().map(|token| token.usable_until)),
+            NotBefore => nanos(published.cooling.as_ref().map(|cooling| cooling.until)),
+            ExchangedHoldAt => self.model.exchanged_hold_at(),
         };
-        let instant = instant.map(words::nanos).filter(|instant| *instant < Nanos::MAX / 2);
+        let instant = instant.filter(|instant| *instant < Nanos::MAX / 2);
         if let Some(instant) = instant {
             self.now = self.now.max(instant.saturating_add_signed(off.into()));
         }
