@@ -15,8 +15,23 @@ use std::fs;
 
 use proptest::test_runner::{Config, FileFailurePersistence, TestError, TestRunner};
 use proptest::test_runner::TestCaseError;
-use reference::operations::stories;
-use reference::run::{pasteable, play, shrink};
+use reference::operations::*;
+use reference::run::{check, pasteable, play, shrink};
+
+/// What the tests below begin with.
+fn usual() -> Setup {
+    Setup {
+        mode: Mode::WhileUsed,
+        stale_buffer: 600,
+        expired_buffer: 30,
+        attempts: 2,
+        cooling: 30,
+        max_held: 100,
+        exchange_capacity: 100,
+        can_exchange: true,
+        can_revoke: true,
+    }
+}
 
 /// Where the seeds of failures go.
 const REGRESSIONS: &str = "tests/model.proptest-regressions";
@@ -57,4 +72,21 @@ fn the_machine_does_what_the_model_does() {
         }
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
+}
+
+#[test]
+fn an_unexpired_exchanged_token_is_given_when_too_many_wait_for_its_successor() {
+    let setup = Setup { max_held: 1, ..usual() };
+    check(
+        &setup,
+        &[
+            (0.0, Get { left: 0, ip: 0 }),
+            (0.0, End(0, New(Millis(3_600_000)))),
+            (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
+            (0.0, End(0, New(Millis(60_000)))),
+            (0.0, To(ExchangedHoldAt, 0)),
+            (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
+            (0.0, Exchange { key: 0, reversed: true, left: 0, ip: 0 }),
+        ],
+    );
 }

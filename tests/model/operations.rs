@@ -272,16 +272,18 @@ fn failures() -> impl Strategy<Value = Failure> {
     ]
 }
 
-fn outcomes() -> impl Strategy<Value = Outcome> {
+/// So many of twenty fail.
+fn outcomes(failing: u32) -> impl Strategy<Value = Outcome> {
     prop_oneof![
-        8 => lives().prop_map(New),
-        2 => (0..3_u8, lives()).prop_map(|(back, life)| Again(back, life)),
-        6 => failures().prop_map(Fails),
+        16 - failing => lives().prop_map(New),
+        4 => (0..3_u8, lives()).prop_map(|(back, life)| Again(back, life)),
+        failing => failures().prop_map(Fails),
     ]
 }
 
-/// `weights` are those of asking for a token, for an exchange, and for a revocation.
-fn operations(weights: [u32; 3]) -> impl Strategy<Value = Op> {
+/// `weights` are those of asking for a token, for an exchange, for a revocation, and (of twenty) of an
+/// attempt that fails.
+fn operations(weights: [u32; 4]) -> impl Strategy<Value = Op> {
     let left = || prop_oneof![3 => Just(0), 1 => select(LEFT.to_vec())];
     let ip = || prop_oneof![3 => Just(0_u8), 1 => 0..3_u8];
     let passes = prop_oneof![
@@ -292,14 +294,14 @@ fn operations(weights: [u32; 3]) -> impl Strategy<Value = Op> {
     let which = prop_oneof![4 => Just(Current), 2 => (0..4_u8).prop_map(Back), 1 => Just(Foreign)];
     prop_oneof![
         weights[0] => (left(), ip()).prop_map(|(left, ip)| Get { left, ip }),
-        weights[1] => (0..3_u8, any::<bool>(), left(), ip())
+        weights[1] => (prop_oneof![2 => Just(0_u8), 1 => 0..3_u8], any::<bool>(), left(), ip())
             .prop_map(|(key, reversed, left, ip)| Exchange { key, reversed, left, ip }),
         weights[2] => ip().prop_map(|ip| Revoke { ip }),
         4 => any::<u8>().prop_map(Leave),
         3 => Just(Use),
         4 => prop_oneof![3 => Just(true), 1 => Just(false)].prop_map(|current| Asked { current }),
         4 => which.prop_map(Invalidate),
-        30 => (0..4_u8, outcomes()).prop_map(|(which, outcome)| End(which, outcome)),
+        30 => (0..4_u8, outcomes(weights[3])).prop_map(|(which, outcome)| End(which, outcome)),
         10 => passes.prop_map(Pass),
         6 => (mark, -1..=1_i8).prop_map(|(mark, off)| To(mark, off)),
         3 => Just(Timer),
@@ -338,10 +340,12 @@ pub fn stories() -> impl Strategy<Value = (Setup, Vec<Step>)> {
         prop::collection::vec((random, operations(weights)), 1..60)
     };
     let steps = prop_oneof![
-        2 => steps([14, 8, 6]),
-        1 => steps([4, 20, 1]),
-        1 => steps([14, 1, 12]),
-        1 => steps([20, 1, 1]),
+        2 => steps([14, 8, 6, 8]),
+        1 => steps([4, 20, 1, 8]),
+        1 => steps([4, 30, 1, 1]),
+        1 => steps([14, 1, 12, 8]),
+        1 => steps([14, 4, 8, 2]),
+        1 => steps([20, 1, 1, 10]),
     ];
     (setups(), steps)
 }
