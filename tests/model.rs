@@ -13,8 +13,8 @@ mod reference;
 use std::cell::Cell;
 use std::fs;
 
-use proptest::test_runner::{Config, FileFailurePersistence, TestError, TestRunner};
 use proptest::test_runner::TestCaseError;
+use proptest::test_runner::{Config, FileFailurePersistence, TestError, TestRunner};
 use reference::operations::*;
 use reference::run::{check, pasteable, play, shrink};
 
@@ -87,6 +87,117 @@ fn an_unexpired_exchanged_token_is_given_when_too_many_wait_for_its_successor() 
             (0.0, To(ExchangedHoldAt, 0)),
             (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
             (0.0, Exchange { key: 0, reversed: true, left: 0, ip: 0 }),
+        ],
+    );
+}
+
+// What the model found in the machine: each was wrong once.
+
+#[test]
+fn a_batch_of_revocations_pauses_for_a_retryable_error_that_was_not_its_first() {
+    let exchange = |key| Exchange { key, reversed: false, left: 0, ip: 0 };
+    check(
+        &usual(),
+        &[
+            (0.0, exchange(1)),
+            (0.0, exchange(0)),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, End(0, Fails(Denied))),
+            (0.0, End(0, Fails(RateLimited(Some(5_000))))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, Wake),
+        ],
+    );
+}
+
+#[test]
+fn a_grant_is_not_warned_of_an_exchanged_token() {
+    check(
+        &usual(),
+        &[
+            (0.0, Get { left: 0, ip: 0 }),
+            (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, Wake),
+        ],
+    );
+}
+
+#[test]
+fn a_flight_that_nobody_wants_ends_however_short_the_barrier_was() {
+    check(
+        &Setup { mode: Mode::Always, ..usual() },
+        &[(0.0, Timer), (0.0, Revoke { ip: 0 }), (0.0, End(0, Fails(Transport))), (0.0, Wake)],
+    );
+}
+
+#[test]
+fn a_failed_revoke_counts_the_time_from_its_answer() {
+    check(
+        &Setup { attempts: 1, ..usual() },
+        &[
+            (0.0, Get { left: 0, ip: 0 }),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, End(0, New(Millis(60_000)))),
+            (0.0, End(0, Fails(RateLimited(Some(5_000))))),
+            (0.0, Wake),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, Pass(1)),
+            (0.0, End(0, New(Millis(60_000)))),
+        ],
+    );
+}
+
+#[test]
+fn a_token_that_came_after_a_revoke_is_kept_fresh() {
+    check(
+        &Setup { mode: Mode::Always, ..usual() },
+        &[
+            (0.0, Get { left: 0, ip: 0 }),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, End(0, New(Millis(60_000)))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, Wake),
+            (0.0, End(0, New(Millis(60_000)))),
+            (0.0, Wake),
+        ],
+    );
+}
+
+#[test]
+fn an_exchange_without_a_subject_fails_at_once_behind_the_barrier_too() {
+    check(
+        &Setup { mode: Mode::Always, attempts: 1, ..usual() },
+        &[
+            (0.0, Timer),
+            (0.0, End(0, New(Millis(60_000)))),
+            (0.0, Wake),
+            (0.0, End(0, Fails(TimedOut))),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
+        ],
+    );
+}
+
+#[test]
+fn a_text_that_comes_again_after_its_expiry_is_a_new_token() {
+    check(
+        &usual(),
+        &[
+            (0.0, Get { left: 0, ip: 0 }),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, End(0, New(Millis(13_000)))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, Wake),
+            (0.0, Pass(12_000)),
+            (0.0, End(0, Again(0, Millis(60_000)))),
         ],
     );
 }

@@ -202,10 +202,9 @@ impl Model {
                 Some(subject) if key.likes(&subject, self.now) => {
                     self.start_exchange(at, subject.generation);
                 }
-                Some(_) if self.grant.open => {}
+                _ if self.grant.open => {}
                 Some(_) if self.may_open() => self.open_for_exchange(at),
                 Some(subject) => self.start_exchange(at, subject.generation),
-                None if self.grant.open => {}
                 None => match self.grant.cooling(self.now) {
                     Some(wrong) => self.refuse_subjects(&wrong),
                     None => self.open_for_exchange(at),

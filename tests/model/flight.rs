@@ -90,13 +90,7 @@ impl Flight {
         (self.failures, self.not_before, self.last) = (0, 0, None);
     }
 
-    pub fn failed(
-        &mut self,
-        failure: Failure,
-        setup: &Setup,
-        now: Nanos,
-        random: f64,
-    ) -> Verdict {
+    pub fn failed(&mut self, failure: Failure, setup: &Setup, now: Nanos, random: f64) -> Verdict {
         if failure.credentials_changed() && !self.credentials_retried {
             self.credentials_retried = true;
             self.counted -= 1;
@@ -104,9 +98,8 @@ impl Flight {
             return Verdict::Again;
         }
         let retry_after = failure.retry_after().unwrap_or(0);
-        let goes_on = failure.is_retryable()
-            && self.counted < self.limit
-            && retry_after <= LONGEST_PAUSE;
+        let goes_on =
+            failure.is_retryable() && self.counted < self.limit && retry_after <= LONGEST_PAUSE;
         if goes_on {
             self.pause(retry_after, now, random);
             return Verdict::Again;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use exchanges::Key;
 use flight::{Flight, Sent, Verdict};
 use ledger::Ledger;
-use operations::{Failure, Mode, Setup};
+use operations::{ASSUMED_LIFETIME, Failure, Mode, Setup};
 use revocation::Barrier;
 use words::{Asks, Found, Life, Output, Seen, SeenToken, Start, Told, What, Wrong};
 
@@ -446,7 +446,7 @@ impl Model {
                 self.lifetime_assumed = true;
                 self.out.warnings.push("lifetime assumed".into());
             }
-            self.setup.assumed_lifetime()
+            ASSUMED_LIFETIME
         });
         let lifetime = lifetime.min(LONGEST_LIFE);
         self.generation += 1;

@@ -35,6 +35,9 @@ pub struct Setup {
     pub can_revoke: bool,
 }
 
+/// How long a token is taken to live whose server does not say.
+pub const ASSUMED_LIFETIME: Nanos = 300 * SECOND;
+
 /// How long an attempt may take.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(7);
 
@@ -49,10 +52,6 @@ impl Setup {
 
     pub fn cooling(&self) -> Nanos {
         self.cooling * SECOND
-    }
-
-    pub fn assumed_lifetime(&self) -> Nanos {
-        300 * SECOND
     }
 
     pub fn config(&self) -> SessionConfig {
@@ -76,7 +75,7 @@ impl Setup {
         Abilities {
             exchange: self.can_exchange,
             revoke: self.can_revoke,
-            assumed_lifetime: Duration::from_nanos(self.assumed_lifetime()),
+            assumed_lifetime: Duration::from_nanos(ASSUMED_LIFETIME),
         }
     }
 }
@@ -114,7 +113,12 @@ impl Failure {
     pub fn is_retryable(self) -> bool {
         !matches!(
             self,
-            Denied | CredentialsChanged | InvalidGrant | InvalidToken | SubjectNamed | InvalidRequest
+            Denied
+                | CredentialsChanged
+                | InvalidGrant
+                | InvalidToken
+                | SubjectNamed
+                | InvalidRequest
         )
     }
 
@@ -158,9 +162,8 @@ impl Failure {
 
     /// Which failure this is the error of.
     pub fn of(error: &TokenError) -> Self {
-        let millis = |after: &Option<Duration>| {
-            after.map(|after| u64::try_from(after.as_millis()).unwrap())
-        };
+        let millis =
+            |after: &Option<Duration>| after.map(|after| u64::try_from(after.as_millis()).unwrap());
         match error {
             TokenError::Denied { credentials_changed: true, .. } => CredentialsChanged,
             TokenError::Denied { error, description, .. } => match error.as_str() {
@@ -223,15 +226,27 @@ pub use Mark::*;
 /// One thing that happens. `left` is in seconds, `ip` names an address, other spans are milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
-    Get { left: u32, ip: u8 },
-    Exchange { key: u8, reversed: bool, left: u32, ip: u8 },
-    Revoke { ip: u8 },
+    Get {
+        left: u32,
+        ip: u8,
+    },
+    Exchange {
+        key: u8,
+        reversed: bool,
+        left: u32,
+        ip: u8,
+    },
+    Revoke {
+        ip: u8,
+    },
     /// One of those who wait leaves.
     Leave(u8),
     /// A reader finds the token in the snapshot.
     Use,
     /// A reader sends word that it read the current snapshot, or an older one.
-    Asked { current: bool },
+    Asked {
+        current: bool,
+    },
     Invalidate(Which),
     /// An attempt on the wire ends, counted from the oldest.
     End(u8, Outcome),
@@ -261,7 +276,15 @@ fn lives() -> impl Strategy<Value = Life> {
 }
 
 fn failures() -> impl Strategy<Value = Failure> {
-    let after = select(vec![None, Some(0), Some(900), Some(5_000), Some(5_001), Some(40_000), Some(7_200_000)]);
+    let after = select(vec![
+        None,
+        Some(0),
+        Some(900),
+        Some(5_000),
+        Some(5_001),
+        Some(40_000),
+        Some(7_200_000),
+    ]);
     prop_oneof![
         3 => select(vec![TimedOut, Transport, Malformed, Expired, Panicked]),
         2 => select(vec![Denied, InvalidRequest]),

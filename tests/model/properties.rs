@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ccg_session::testing::internals::{Effects, Event, Machine, Moment};
 
 use super::Nanos;
-use super::words::{self, Output, Start, Told, What};
+use super::words::{self, Output, Start, Told, What, Wrong};
 
 /// What the world around the machine knows.
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub struct History {
     sent_at: BTreeMap<Option<u8>, Nanos>,
     /// The last generation of the session's own that a caller was given.
     last_given: u64,
+    /// The highest generation that was given or published, of either kind.
+    highest: u64,
     /// No generation up to this may be given: it was revoked.
     revoked_up_to: u64,
     closed: bool,
@@ -162,66 +164,43 @@ fn no_revoked_generation_is_given(
     what: &What,
     did: &Output,
 ) -> Result<(), String> {
-    let of = |told: &Told| match told {
-        Told::Token(Ok(token)) | Told::Exchanged(Ok(token)) => Some(token.0),
-        _ => None,
+    let taken = |id| {
+        let refusals = [Wrong::Unsupported, Wrong::Overloaded, Wrong::Closed];
+        let refusals = refusals.map(|wrong| (id, Told::Revoked(Err(wrong))));
+        !did.replies.iter().any(|reply| refusals.contains(reply))
     };
-    for generation in did.replies.iter().filter_map(|(_, told)| of(told)) {
-        if generation <= history.revoked_up_to {
-            return Err(format!("generation {generation} was given after it was revoked"));
-        }
+    if matches!(what, What::Revoke(id, _) if taken(*id)) {
+        history.revoked_up_to = history.highest;
     }
-    if let What::Revoke(id, _) = what {
-        let published = machine.published().token.is_some();
-        let refused = did.replies.iter().any(|(answered, told)| {
-            answered == id
-                && matches!(
-                    told,
-                    Told::Revoked(Err(
-                        words::Wrong::Unsupported
-                            | words::Wrong::Overloaded
-                            | words::Wrong::Closed
-                    ))
-                )
-        });
-        if !refused {
-            if published {
-                return Err("a token is published after a revoke".into());
-            }
-            history.revoked_up_to = history.highest();
+    let published = machine.published().token.as_ref().map(|token| token.token.id().generation());
+    let given = did.replies.iter().filter_map(|(_, told)| match told {
+        Told::Token(Ok((generation, _))) | Told::Exchanged(Ok((generation, _))) => {
+            Some(*generation)
         }
+        _ => None,
+    });
+    for generation in given.chain(published) {
+        if generation <= history.revoked_up_to {
+            return Err(format!("generation {generation} is there after it was revoked"));
+        }
+        history.highest = history.highest.max(generation);
     }
     Ok(())
 }
 
-impl History {
-    /// The highest generation that anybody can have been given.
-    fn highest(&self) -> u64 {
-        self.last_given
-    }
-}
-
-fn nothing_expired_is_given(
-    history: &History,
-    moment: Moment,
-    did: &Output,
-) -> Result<(), String> {
+fn nothing_expired_is_given(history: &History, moment: Moment, did: &Output) -> Result<(), String> {
     let now = words::nanos(moment.now);
     for (_, told) in &did.replies {
-        if let Told::Token(Ok((_, text))) | Told::Exchanged(Ok((_, text))) = told {
-            if history.expires[text] <= now {
-                return Err(format!("{text} was given after its expiry"));
-            }
+        if let Told::Token(Ok((_, text))) | Told::Exchanged(Ok((_, text))) = told
+            && history.expires[text] <= now
+        {
+            return Err(format!("{text} was given after its expiry"));
         }
     }
     Ok(())
 }
 
-fn nothing_after_closing(
-    history: &mut History,
-    what: &What,
-    did: &Output,
-) -> Result<(), String> {
+fn nothing_after_closing(history: &mut History, what: &What, did: &Output) -> Result<(), String> {
     if history.closed && (did.publish.is_some() || !did.starts.is_empty()) {
         return Err("something was done after the session had closed".into());
     }

@@ -250,12 +250,10 @@ impl Run {
         }
         let deadline = self.machine.next_deadline().map(words::nanos);
         let expected = self.model.next_deadline();
-        let in_vain = |at: Nanos| {
-            expected.is_none_or(|expected| at < expected) && self.model.may_wake_at(at)
-        };
+        let in_vain =
+            |at: Nanos| expected.is_none_or(|expected| at < expected) && self.model.may_wake_at(at);
         if deadline != expected && !deadline.is_some_and(in_vain) {
-            let from_now =
-                |at: Option<Nanos>| at.map(|at| i128::from(at) - i128::from(self.now));
+            let from_now = |at: Option<Nanos>| at.map(|at| i128::from(at) - i128::from(self.now));
             return Err(format!(
                 "the deadline of the machine is {:?} ns from now, of the model {:?}",
                 from_now(deadline),
@@ -280,10 +278,10 @@ impl Run {
             });
         }
         for (_, answer) in effects.replies {
-            if let Answer::Exchanged(Ok(token)) = answer {
-                if !self.ids.contains(&token.id()) {
-                    self.ids.push(token.id());
-                }
+            if let Answer::Exchanged(Ok(token)) = answer
+                && !self.ids.contains(&token.id())
+            {
+                self.ids.push(token.id());
             }
         }
     }

@@ -6,7 +6,7 @@ use ccg_session::testing::internals::{self, Answer, Effects, Published, Request,
 use ccg_session::{ExchangeRequest, SessionError, TokenError, TokenRequestOptions};
 
 use super::Nanos;
-use super::operations::Failure;
+use super::operations::{ATTEMPT_TIMEOUT, Failure};
 
 /// The options of a caller.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,8 +23,8 @@ impl Asks {
     }
 
     pub fn options(&self) -> TokenRequestOptions {
-        let options = TokenRequestOptions::new()
-            .min_remaining(Duration::from_secs(u64::from(self.left)));
+        let options =
+            TokenRequestOptions::new().min_remaining(Duration::from_secs(u64::from(self.left)));
         match self.ip {
             0 => options,
             ip => options.ip(&format!("192.0.2.{ip}")).unwrap(),
@@ -165,6 +165,7 @@ fn seen(published: &Published) -> Seen {
 
 fn start(start: &internals::Start) -> Start {
     let number = start.number;
+    assert_eq!(start.timeout, ATTEMPT_TIMEOUT);
     match &start.request {
         Request::Grant(request) => Start::Grant {
             number,
@@ -180,11 +181,9 @@ fn start(start: &internals::Start) -> Start {
                 asks: asks_of_exchange(key, request),
             }
         }
-        Request::Revocation(text, options) => Start::Revocation {
-            number,
-            text: text.expose().into(),
-            asks: asks(options),
-        },
+        Request::Revocation(text, options) => {
+            Start::Revocation { number, text: text.expose().into(), asks: asks(options) }
+        }
     }
 }
 
@@ -204,9 +203,9 @@ fn asks_of_exchange(key: u8, request: &ExchangeRequest) -> Asks {
     let text = format!("{request:?}");
     all_asks()
         .find(|asks| {
-            [false, true].into_iter().any(|reversed| {
-                text == format!("{:?}", exchange_request(key, asks, reversed))
-            })
+            [false, true]
+                .into_iter()
+                .any(|reversed| text == format!("{:?}", exchange_request(key, asks, reversed)))
         })
         .expect("a request that somebody made")
 }
