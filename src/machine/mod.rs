@@ -282,11 +282,15 @@ impl<R> Machine<R> {
                     None => Err(self.overloaded()),
                 }
             }
-            Found::Nothing => {
-                self.exchanges.join(Arc::new(key), caller, reply, request);
-                self.count_held();
-                return;
-            }
+            Found::Nothing => match self.need(moment.now, &request.options, false) {
+                // Without the barrier it is `advance` that finds this out.
+                Need::Fail(error) if self.barrier.is_up() => Err(error),
+                _ => {
+                    self.exchanges.join(Arc::new(key), caller, reply, request);
+                    self.count_held();
+                    return;
+                }
+            },
         };
         fx.replies.push((reply, Answer::Exchanged(answer)));
     }
