@@ -71,7 +71,7 @@ fn unusable(mode: RefreshMode) -> Session {
 /// The token is being revoked (by caller 2).
 fn revoking(mode: RefreshMode) -> Session {
     let mut session = fresh(mode);
-    assert_eq!(session.revoke(), "publish nothing; revoke t1; 2: revoked".replace("; 2: revoked", ""));
+    assert_eq!(session.revoke(), "publish nothing; revoke t1");
     session
 }
 
@@ -364,7 +364,7 @@ fn grant_success_after_a_revoke_goes_to_the_ledger_and_callers_stay_held() {
     assert_eq!(session.granted(secs(60)), "revoke t1");
     assert!(session.waits(1));
     session.pass(secs(2));
-    assert_eq!(session.confirmed(), "publish nothing; grant #1; 2: revoked");
+    assert_eq!(session.confirmed(), "grant #1; 2: revoked");
     assert_eq!(session.granted(secs(60)), "publish t2; 1: t2");
 }
 
@@ -475,7 +475,7 @@ fn revoke_drops_all_exchanged_tokens_and_marks_the_whole_ledger() {
     assert_eq!(session.revoke(), "publish nothing; revoke x1; revoke x2; revoke t1");
     session.suspend(secs(1));
     assert_eq!(session.exchange(scope("a")), "nothing");
-    assert_eq!(session.confirmed(), "publish nothing; grant #1; 4: revoked");
+    assert_eq!(session.confirmed(), "grant #1; 4: revoked");
     assert_eq!(session.granted(secs(60)), "publish t2; exchange #1 of t2");
 }
 
@@ -499,15 +499,14 @@ fn the_barriers_end_opens_for_callers_who_wait() {
 
 #[test]
 fn the_barriers_end_lets_the_flight_go_on_that_waited() {
-    let mut session = unusable(RefreshMode::WhileUsed);
-    session.suspend(secs(4));
-    assert_eq!(session.exchange(scope("a")), "publish t1; grant #1");
-    assert_eq!(session.grant_fails(transient()), "publish t1; exchange #1 of t1");
-    assert_eq!(session.revoke(), "publish nothing; revoke t1");
-    session.ask();
-    session.pass(millis(125));
-    assert_eq!(session.confirmed(), "nothing");
-    assert_eq!(session.exchange_fails(transient()), "grant #2; 3: revoked");
+    let mut session = fresh(RefreshMode::WhileUsed);
+    session.invalidate("t1");
+    session.suspend(secs(1));
+    assert_eq!(session.ask(), "publish nothing; grant #1");
+    assert_eq!(session.grant_fails(transient()), "nothing");
+    assert_eq!(session.revoke(), "revoke t1");
+    assert_eq!(session.pass(secs(1)), "nothing", "the next attempt is due, but the barrier is up");
+    assert_eq!(session.confirmed(), "grant #2; 3: revoked");
 }
 
 // Left
