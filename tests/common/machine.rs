@@ -8,7 +8,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ pub struct Session {
     pub published: Published,
     on_wire: Vec<Attempt>,
     callers: u32,
-    gone: BTreeSet<u32>,
+    waiting: BTreeSet<u32>,
     revoking: BTreeSet<u32>,
     tokens: u32,
     exchanged_tokens: u32,
@@ -104,15 +104,16 @@ pub struct Session {
     used: bool,
     asked: bool,
     doubted: Option<(TokenId, u64)>,
-    log: Vec<String>,
+    log: VecDeque<String>,
 }
 
 /// Shows what happened before an assertion failed.
 impl Drop for Session {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let shown = self.log.len().saturating_sub(60);
-            eprintln!("{}", self.log[shown..].join("\n"));
+            for line in &self.log {
+                eprintln!("{line}");
+            }
         }
     }
 }
@@ -150,7 +151,7 @@ impl Session {
             machine,
             on_wire: Vec::new(),
             callers: 0,
-            gone: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             revoking: BTreeSet::new(),
             tokens: 0,
             exchanged_tokens: 0,
@@ -160,7 +161,7 @@ impl Session {
             used: false,
             asked: false,
             doubted: None,
-            log: Vec::new(),
+            log: VecDeque::new(),
         }
     }
 
@@ -245,9 +246,17 @@ impl Session {
     }
 
     pub fn leave(&mut self, caller: u32) -> String {
-        self.gone.insert(caller);
+        self.waiting.remove(&caller);
         self.revoking.remove(&caller);
         self.send(Event::Left(caller.into()))
+    }
+
+    /// Everybody who waits gives up.
+    pub fn leave_all(&mut self) {
+        let waiting: Vec<_> = self.waiting.iter().copied().collect();
+        for caller in waiting {
+            self.leave(caller);
+        }
     }
 
     pub fn shutdown(&mut self) -> String {
@@ -344,13 +353,23 @@ impl Session {
 
     /// Whatever is on the wire, and whatever that leads to at once, succeeds.
     pub fn all_succeed(&mut self, life: Duration) -> String {
+        self.each_ends(|session, what| match what {
+            "grant" => session.granted(life),
+            "exchange" => session.exchanged(life),
+            _ => session.confirmed(),
+        })
+    }
+
+    /// Whatever is on the wire, and whatever that leads to at once, ends as it is told.
+    pub fn each_ends(&mut self, mut how: impl FnMut(&mut Self, &str) -> String) -> String {
         let mut said = Vec::new();
         while let Some(attempt) = self.on_wire.first() {
-            said.push(match attempt.start.request {
-                Request::Grant(_) => self.granted(life),
-                Request::Exchange(..) => self.exchanged(life),
-                Request::Revocation(..) => self.confirmed(),
-            });
+            let what = match attempt.start.request {
+                Request::Grant(_) => "grant",
+                Request::Exchange(..) => "exchange",
+                Request::Revocation(..) => "revocations",
+            };
+            said.push(how(self, what));
         }
         joined(said)
     }
@@ -432,7 +451,7 @@ impl Session {
     }
 
     pub fn waits(&self, caller: u32) -> bool {
-        !self.answers.contains_key(&caller)
+        self.waiting.contains(&caller)
     }
 
     pub fn error_of(&self, caller: u32) -> &SessionError {
@@ -504,6 +523,7 @@ impl Session {
 
     fn next_caller(&mut self) -> u32 {
         self.callers += 1;
+        self.waiting.insert(self.callers);
         self.callers
     }
 
@@ -516,7 +536,11 @@ impl Session {
         let mut fx = Effects::default();
         self.machine.handle(self.moment(), event, &mut fx);
         let said = self.carry_out(fx);
-        self.log.push(format!("{:>10.3?} {told:.120}\n           -> {said}", self.elapsed()));
+        let at = format!("{:.3}s", self.elapsed().as_secs_f64());
+        self.log.push_back(format!("{at:>10} {told:.120}\n           -> {said}"));
+        if self.log.len() > 60 {
+            self.log.pop_front();
+        }
         self.check();
         said
     }
@@ -550,10 +574,9 @@ impl Session {
         }
         for (caller, answer) in fx.replies {
             said.push(format!("{caller}: {}", self.judged(&answer)));
-            assert!(caller <= self.callers, "nobody is called {caller}");
-            assert!(!self.gone.contains(&caller), "caller {caller} had left, and got {answer:?}");
-            let earlier = self.answers.insert(caller, answer);
-            assert!(earlier.is_none(), "caller {caller} is answered twice, first {earlier:?}");
+            let waited = self.waiting.remove(&caller);
+            assert!(waited, "caller {caller} no longer waits, and gets {answer:?}");
+            self.answers.insert(caller, answer);
             self.revoking.remove(&caller);
         }
         assert!(
@@ -588,6 +611,7 @@ impl Session {
 
     /// What holds after any event.
     fn check(&self) {
+        assert_eq!(self.machine.held_callers(), self.waiting.len(), "who waits: {:?}", self.waiting);
         if let Some(at) = self.machine.next_deadline() {
             assert!(at > self.now, "the timer is due at once, again");
         }
