@@ -530,10 +530,11 @@ impl<R> Machine<R> {
     fn advance(&mut self, moment: Moment, fx: &mut Effects<R>) {
         if !self.closed {
             self.ledger.forget_expired(moment.now);
-            self.drive_barrier(moment.now, fx);
             if self.barrier.is_up() {
                 self.abandon_unwanted(moment.now);
-            } else {
+                self.drive_barrier(moment.now, fx);
+            }
+            if !self.barrier.is_up() {
                 self.serve_held(moment.now);
                 self.drive_exchanges(moment.now, fx);
                 self.refresh(moment);
@@ -545,16 +546,15 @@ impl<R> Machine<R> {
     }
 
     fn drive_barrier(&mut self, now: Instant, fx: &mut Effects<R>) {
-        if self.barrier.is_up() {
-            let started = fx.start.len();
-            let sent = Sent { at: now, revokes: self.revokes };
-            self.barrier.send(sent, &mut self.ledger, &self.config.retry, fx);
-            self.counters.revocations_started += (fx.start.len() - started) as u64;
-            let on_wire = self.flight.is_on_wire() || self.exchanges.is_any_on_wire();
-            self.barrier.lower(on_wire, &self.ledger, fx);
-        }
+        let started = fx.start.len();
+        let sent = Sent { at: now, revokes: self.revokes };
+        self.barrier.send(sent, &mut self.ledger, &self.config.retry, fx);
+        self.counters.revocations_started += (fx.start.len() - started) as u64;
+        let on_wire = self.flight.is_on_wire() || self.exchanges.is_any_on_wire();
+        self.barrier.lower(on_wire, &self.ledger, fx);
     }
 
+    /// Before the barrier may end: even one that is down again at once ends what nobody waits for.
     fn abandon_unwanted(&mut self, now: Instant) {
         self.exchanges.abandon_unwanted(now);
         if !self.flight.is_on_wire() && self.callers.is_empty() && !self.exchanges.is_any_held() {
