@@ -113,7 +113,7 @@ enum Need {
 enum Received {
     Token(Issued, Lifetime),
     /// A revoke came while it was on the wire.
-    Revoked,
+    Revoked(TokenText),
 }
 
 impl<R> Machine<R> {
@@ -378,8 +378,11 @@ impl<R> Machine<R> {
             Ok(received) => {
                 self.flight.succeed();
                 self.earliest = sent.at + GRANT_GAP;
-                if let Received::Token(issued, lifetime) = received {
-                    self.store(moment.now, AccessToken::new(issued), lifetime, fx);
+                match received {
+                    Received::Token(issued, lifetime) => {
+                        self.store(moment.now, AccessToken::new(issued), lifetime, fx);
+                    }
+                    Received::Revoked(text) => self.refused = Some(text),
                 }
             }
             Err(error) => self.grant_failed(moment, error, fx),
@@ -436,7 +439,7 @@ impl<R> Machine<R> {
                 fx.replies
                     .extend(callers.map(|reply| (reply, Answer::Exchanged(Ok(token.clone())))));
             }
-            Ok(Received::Revoked) => {
+            Ok(Received::Revoked(_)) => {
                 if let Some(exchange) = self.exchanges.open(key) {
                     exchange.flight.succeed();
                     exchange.flight.open(exchange.request.options.clone());
@@ -512,8 +515,7 @@ impl<R> Machine<R> {
         }
         if sent.revokes < self.revokes {
             self.ledger.mark(&text);
-            self.refused = Some(text);
-            return Ok(Received::Revoked);
+            return Ok(Received::Revoked(text));
         }
         if self.ledger.is_marked(&text) {
             return Err(TokenError::Expired { reason: "it has been revoked" });
