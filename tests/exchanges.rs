@@ -208,7 +208,11 @@ fn failed_keys_that_cool_count_too() {
     session.exchange(scope("b"));
     session.exchanged(secs(600));
     assert_eq!(session.exchange(scope("b")), "4: x1");
-    assert_eq!(session.exchange(scope("a")), "exchange #1 of t1", "its failure was the first to end");
+    assert_eq!(
+        session.exchange(scope("a")),
+        "exchange #1 of t1",
+        "its failure was the first to end"
+    );
 }
 
 #[test]

@@ -123,7 +123,12 @@ impl Session {
         let mut config = SessionConfig::default();
         change(&mut config);
         config.check().expect("a configuration that makes sense");
-        Self::new(config, true)
+        Self::new(config, true, 7)
+    }
+
+    /// Another session than the others here, which are all number 7.
+    pub fn numbered(number: u64) -> Self {
+        Self::new(SessionConfig::default(), true, number)
     }
 
     pub fn of(mode: RefreshMode) -> Self {
@@ -132,13 +137,13 @@ impl Session {
 
     /// Its manager neither revokes nor exchanges.
     pub fn bare() -> Self {
-        Self::new(SessionConfig::default(), false)
+        Self::new(SessionConfig::default(), false, 7)
     }
 
-    fn new(config: SessionConfig, able: bool) -> Self {
+    fn new(config: SessionConfig, able: bool, number: u64) -> Self {
         let abilities =
             Abilities { exchange: able, revoke: able, assumed_lifetime: Duration::from_secs(300) };
-        let machine = Machine::new(config, abilities, 7);
+        let machine = Machine::new(config, abilities, number);
         Self {
             now: START,
             random: 0.5,
@@ -328,10 +333,8 @@ impl Session {
         &mut self,
         mut how: impl FnMut(&str) -> Result<(), TokenError>,
     ) -> String {
-        let ended: Vec<_> = self
-            .on_wire
-            .extract_if(.., |attempt| is_revocation(&attempt.start.request))
-            .collect();
+        let ended: Vec<_> =
+            self.on_wire.extract_if(.., |attempt| is_revocation(&attempt.start.request)).collect();
         assert!(!ended.is_empty(), "no revocation is on the wire");
         let said = ended.into_iter().map(|attempt| {
             let Request::Revocation(text, _) = attempt.start.request else { unreachable!() };
@@ -456,9 +459,9 @@ impl Session {
 
     pub fn error_of(&self, caller: u32) -> &SessionError {
         match &self.answers[&caller] {
-            Answer::Token(Err(error)) | Answer::Exchanged(Err(error)) | Answer::Revoked(Err(error)) => {
-                error
-            }
+            Answer::Token(Err(error))
+            | Answer::Exchanged(Err(error))
+            | Answer::Revoked(Err(error)) => error,
             answer => panic!("caller {caller} got {answer:?}"),
         }
     }
@@ -479,6 +482,15 @@ impl Session {
     fn sent(&self, is_it: impl Fn(&Request) -> bool) -> Vec<Duration> {
         let sent = self.started.iter().filter(|(_, start)| is_it(&start.request));
         sent.map(|(at, _)| at.since(START)).collect()
+    }
+
+    /// The tokens whose revocation was ever sent.
+    pub fn revoked_names(&self) -> BTreeSet<&str> {
+        let sent = self.started.iter().filter_map(|(_, start)| match &start.request {
+            Request::Revocation(text, _) => Some(text.expose()),
+            _ => None,
+        });
+        sent.collect()
     }
 
     /// The options that went with the attempt started last.
@@ -611,7 +623,12 @@ impl Session {
 
     /// What holds after any event.
     fn check(&self) {
-        assert_eq!(self.machine.held_callers(), self.waiting.len(), "who waits: {:?}", self.waiting);
+        assert_eq!(
+            self.machine.held_callers(),
+            self.waiting.len(),
+            "who waits: {:?}",
+            self.waiting
+        );
         if let Some(at) = self.machine.next_deadline() {
             assert!(at > self.now, "the timer is due at once, again");
         }
@@ -620,8 +637,7 @@ impl Session {
         if self.check_idle {
             let mut fx = Effects::default();
             self.machine.clone().handle(self.moment(), Event::Timer, &mut fx);
-            let still =
-                fx.publish.is_none() && fx.start.is_empty() && fx.replies.is_empty();
+            let still = fx.publish.is_none() && fx.start.is_empty() && fx.replies.is_empty();
             assert!(still, "something could still start, or be said: {fx:?}");
         }
     }
