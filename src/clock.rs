@@ -109,9 +109,9 @@ mod tokio_time {
         let boottime = read(ClockId::Boottime);
         let after = read(ClockId::Monotonic);
         let (least, most) = (boottime.since(after), boottime.since(before));
-        let last = Duration::from_nanos(LAST.load(Ordering::Relaxed));
-        if (least..=most).contains(&last) {
-            return last;
+        let known = Duration::from_nanos(LAST.load(Ordering::Relaxed));
+        if (least..=most).contains(&known) {
+            return known;
         }
         let nanos = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(LAST.fetch_max(nanos, Ordering::Relaxed).max(nanos))

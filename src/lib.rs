@@ -1,17 +1,97 @@
-//! An OAuth 2.0 token session for async Rust.
+//! An OAuth 2.0 token session for async Rust: give it client credentials once, and every task asks a
+//! cheap handle for an access token that is usable now.
+//!
+//! ```no_run
+//! use ccg_session::{Session, Subject};
+//!
+//! # #[cfg(feature = "http")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let secret = std::env::var("BOX_CLIENT_SECRET")?;
+//! let session = Session::box_ccg(Subject::enterprise("12345"), "client-id", secret)?.spawn()?;
+//!
+//! for _ in 0..100 {
+//!     let session = session.clone();
+//!     tokio::spawn(async move {
+//!         let token = session.get_token().await?; // one grant serves all hundred
+//!         let _header = token.header_value();     // "Bearer …", marked sensitive
+//!         Ok::<_, ccg_session::SessionError>(())
+//!     });
+//! }
+//! # Ok(()) }
+//! # #[cfg(not(feature = "http"))] fn main() {}
+//! ```
+//!
+//! # One token's life
+//! ```text
+//! acquired ───────── fresh ─────────► stale ─────────────────► held ─────────► expired
+//!           answered at once           answered at once,        callers wait     never handed
+//!                                      refreshed behind         for a new one    out
+//! ```
+//! It is *fresh* until [`stale_buffer`](SessionConfig::stale_buffer) before its expiry. *Stale*, it is
+//! still given out while one request for a new one runs behind. In its last seconds
+//! ([`expired_buffer`](SessionConfig::expired_buffer)) callers are *held* until the new one is there; if
+//! that request fails, they get the token that there is. Nobody ever waits while there is a usable
+//! token, and nobody ever sees an error while there is one.
+//!
+//! # What you can rely on
+//! - At most one grant request is on the wire, however many callers wait. A caller that is cancelled
+//!   takes nobody's request with it.
+//! - A failing server is asked as often as one caller would ask: retries are spaced, and after a failed
+//!   series callers without a token get the last error at once until it is time to try again.
+//! - No error is for ever: a session recovers from every failure.
+//! - After [`revoke`](SessionHandle::revoke) nobody gets an earlier token, not even one whose request was
+//!   under way.
+//! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again.
+//! - The clock counts the time that the machine was suspended (on Linux), and never follows the wall
+//!   clock.
+//! - Secrets and tokens are in no `Debug`, error or log.
+//!
+//! # What it does not do
+//! - It keeps no token in a file, and starts no browser: this is for services.
+//! - It does not know what a resource server thinks of a token before you tell it
+//!   ([`invalidate`](SessionHandle::invalidate)).
+//! - A token whose response never arrived is not known, and cannot be revoked.
+//!
+//! # Features
+//! - `http` (default): [`HttpTokenManager`], for Box and any other OAuth 2.0 server. Without it bring a
+//!   [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
+//! - `testing`: an embedded authority for your own tests (module `testing`), and a session clock that
+//!   follows tokio's paused time.
+//! - `cli`: the command `ccg-session`.
+//!
+//! # Tracing
+//! Names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`)
+//! and the events `token.published` and `session.phase`.
 
+mod actor;
 mod clock;
 mod config;
 mod error;
+mod handle;
+#[cfg(feature = "http")]
+mod http;
 mod machine;
 mod manager;
+mod session;
+mod snapshot;
+mod status;
 mod token;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "http")]
+pub use crate::http::{ClientAuth, HttpTokenManager, HttpTokenManagerBuilder, Provider, Subject};
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
+pub use handle::SessionHandle;
 pub use machine::{Counters, Phase};
 pub use manager::{Actor, ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
+pub use session::{Session, SessionBuilder};
+pub use status::{Status, StatusSubscription};
 pub use token::{AccessToken, ExchangedToken, TokenId, TokenText};
+
+/// The README's examples compile, and run where they can.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,7 +6,6 @@ use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::SessionConfig;
@@ -109,7 +108,6 @@ pub struct GrantRequest {
 #[derive(Clone)]
 pub struct Grant {
     text: TokenText,
-    header: HeaderValue,
     bearer: bool,
     expires_in: Option<Duration>,
     scope: Option<Box<str>>,
@@ -123,25 +121,11 @@ impl Grant {
     /// [`TokenError::Malformed`] if it is empty or cannot go into a header.
     pub fn bearer(access_token: impl Into<SecretString>) -> Result<Self, TokenError> {
         let access_token = access_token.into();
-        let text = access_token.expose_secret();
-        let header_safe = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let header = HeaderValue::try_from(format!("Bearer {text}"));
-        let (true, Ok(mut header)) = (header_safe, header) else {
-            return Err(TokenError::Malformed {
-                reason: "the access token is empty, or has characters that cannot go into a \
-                         header"
-                    .into(),
-            });
-        };
-        header.set_sensitive(true);
-        Ok(Self {
-            text: TokenText::new(&access_token),
-            header,
-            bearer: true,
-            expires_in: None,
-            scope: None,
-            issued_token_type: None,
-        })
+        let text = TokenText::new(access_token.expose_secret()).ok_or(TokenError::Malformed {
+            reason: "the access token is empty, or has characters that cannot go into a header"
+                .into(),
+        })?;
+        Ok(Self { text, bearer: true, expires_in: None, scope: None, issued_token_type: None })
     }
 
     /// How much life is left, counted from the start of the call that answers with this. Left out,
@@ -175,10 +159,6 @@ impl Grant {
 
     pub(crate) fn text(&self) -> &TokenText {
         &self.text
-    }
-
-    pub(crate) fn header_value(&self) -> &HeaderValue {
-        &self.header
     }
 
     pub(crate) fn is_bearer(&self) -> bool {

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
-use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock;
 use crate::machine::Instant;
@@ -84,14 +84,19 @@ macro_rules! common_to_tokens {
                 self.0.grant().get_scope()
             }
 
+            /// Names this token without giving it away.
+            pub fn id(&self) -> TokenId {
+                self.0.id()
+            }
+
             pub(crate) fn issued(&self) -> &Issued {
                 &self.0
             }
         }
 
-        impl AsRef<TokenId> for $token {
-            fn as_ref(&self) -> &TokenId {
-                &self.0.0.id
+        impl AsRef<Issued> for $token {
+            fn as_ref(&self) -> &Issued {
+                &self.0
             }
         }
 
@@ -99,7 +104,7 @@ macro_rules! common_to_tokens {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($token))
                     .field("token", &"[redacted]")
-                    .field("id", &self.0.0.id)
+                    .field("id", &self.id())
                     .field("scope", &self.scope())
                     .finish_non_exhaustive()
             }
@@ -122,29 +127,33 @@ impl TokenId {
     }
 }
 
+/// What stands before a token in an `Authorization` header (RFC 6750 §2.1).
+const SCHEME: &str = "Bearer ";
+
 /// A token's text: what the ledger knows it by, since a server may send the same one again.
+///
+/// Kept as the header that it is sent in, so that sending it copies nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenText(Arc<SecretText>);
-
-#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct SecretText(Box<str>);
-
-/// The bytes are wiped when the last user has gone.
-impl Drop for SecretText {
-    fn drop(&mut self) {
-        // A `SecretBox` wipes what it holds when it is dropped, but cannot be compared or ordered.
-        drop(SecretString::from(std::mem::take(&mut self.0)));
-    }
-}
+pub struct TokenText(HeaderValue);
 
 impl TokenText {
-    pub(crate) fn new(text: &SecretString) -> Self {
-        Self(Arc::new(SecretText(text.expose_secret().into())))
+    /// `None` if it is empty or cannot go into a header.
+    pub(crate) fn new(token: &str) -> Option<Self> {
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        let mut header = HeaderValue::try_from(format!("{SCHEME}{token}")).ok()?;
+        header.set_sensitive(true);
+        Some(Self(header))
     }
 
     /// The token itself.
     pub fn expose(&self) -> &str {
-        &self.0.0
+        self.0.to_str().map_or("", |header| &header[SCHEME.len()..])
+    }
+
+    pub(crate) fn header_value(&self) -> &HeaderValue {
+        &self.0
     }
 }
 
@@ -154,20 +163,41 @@ impl fmt::Debug for TokenText {
     }
 }
 
-/// What a server issued, with the instants that the session counts for it.
+/// What a server issued, with the instants that the session counts for it. Both kinds of tokens are
+/// one of these.
 #[derive(Clone)]
-pub(crate) struct Issued(Arc<Inner>);
+pub struct Issued(Arc<Inner>);
 
 struct Inner {
     id: TokenId,
     grant: Grant,
     expires_at: Instant,
     lifetime: Duration,
+    /// A caller's word that this was refused is on its way to the actor: one at a time, or a loop of
+    /// invalidations would fill the mailbox.
+    doubt_under_way: AtomicBool,
 }
 
 impl Issued {
     pub(crate) fn new(id: TokenId, grant: Grant, expires_at: Instant, lifetime: Duration) -> Self {
-        Self(Arc::new(Inner { id, grant, expires_at, lifetime }))
+        Self(Arc::new(Inner {
+            id,
+            grant,
+            expires_at,
+            lifetime,
+            doubt_under_way: AtomicBool::new(false),
+        }))
+    }
+
+    /// Whether this caller's word that it was refused has to go to the actor.
+    pub(crate) fn doubt(&self) -> bool {
+        !self.0.doubt_under_way.swap(true, Relaxed)
+    }
+
+    /// The word has arrived.
+    pub(crate) fn doubt_arrived(&self) -> TokenId {
+        self.0.doubt_under_way.store(false, Relaxed);
+        self.0.id
     }
 
     pub(crate) fn id(&self) -> TokenId {
@@ -180,10 +210,6 @@ impl Issued {
 
     pub(crate) fn text(&self) -> &TokenText {
         self.0.grant.text()
-    }
-
-    pub(crate) fn expires_at(&self) -> Instant {
-        self.0.expires_at
     }
 
     pub(crate) fn remaining(&self, now: Instant) -> Duration {
@@ -201,7 +227,13 @@ impl Issued {
     }
 
     fn header_value(&self) -> &HeaderValue {
-        self.0.grant.header_value()
+        self.text().header_value()
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Issued({:?}, [redacted])", self.0.id)
     }
 }
 

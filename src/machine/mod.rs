@@ -23,7 +23,7 @@ pub use status::{Counters, Phase};
 pub(crate) use status::{Facts, TokenFacts};
 
 use barrier::Barrier;
-use exchanges::{Exchanges, Found};
+use exchanges::{Exchange, Exchanges, Found};
 use flight::{Flight, Sent};
 use ledger::Ledger;
 use lifetime::Lifetime;
@@ -429,7 +429,7 @@ impl<R> Machine<R> {
         result: Result<Grant, TokenError>,
         fx: &mut Effects<R>,
     ) {
-        let Some((sent, subject)) = self.exchanges.open(key).and_then(|open| open.land()) else {
+        let Some((sent, subject)) = self.exchanges.open(key).and_then(Exchange::land) else {
             return;
         };
         match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {

@@ -45,6 +45,13 @@ pub(crate) struct TokenFacts {
 }
 
 impl Facts {
+    pub(crate) fn of_fixed_token() -> Self {
+        let never = Instant::NEVER;
+        let token =
+            TokenFacts { stale_at: never, usable_until: never, expires_at: never, generation: 1 };
+        Self { token: Some(token), ..Self::default() }
+    }
+
     pub(crate) fn phase(&self, now: Instant) -> Phase {
         let usable = self.token.filter(|token| now < token.usable_until);
         match usable {

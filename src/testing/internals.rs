@@ -1,7 +1,7 @@
 //! What this crate's own tests, fuzz targets and benches look at. Not part of the public surface: it
 //! changes without notice.
 
-pub use crate::clock::suspend;
 pub use crate::machine::*;
 pub use crate::manager::ExchangeKey;
+pub use crate::snapshot::Snapshot;
 pub use crate::token::TokenText;

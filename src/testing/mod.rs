@@ -1,4 +1,71 @@
-//! For tests.
+//! An OAuth 2.0 authority for tests: a real HTTP server on loopback, in the test's own process, that
+//! can be made to fail in every way that real ones do. Cargo feature `testing`.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let authority = Authority::start().await?;
+//! // Point what you test at these:
+//! let _ = (authority.token_url(), authority.client_id(), authority.client_secret());
+//!
+//! // Each has a default; so has the rest.
+//! let authority = Authority::builder()
+//!     .client("my-app", "s3cret")
+//!     .ttl(Duration::from_secs(5))
+//!     .script(Script::new().rule(
+//!         Rule::new(Kind::Grant)
+//!             .requests(1..=2)
+//!             .fault(Answer::new(http::StatusCode::SERVICE_UNAVAILABLE)),
+//!     ))
+//!     .start()
+//!     .await?;
+//! assert_eq!(authority.counts().grants, 0);
+//!
+//! // While it runs:
+//! authority.fail(Kind::Grant, Fault::Drop);
+//! authority.heal();
+//! # Ok(()) }
+//! ```
+//!
+//! # Endpoints
+//! | endpoint | does | checks |
+//! |---|---|---|
+//! | `POST /oauth2/token` | grants with `client_credentials` (RFC 6749 §4.4) | the client and its secret, by `client_secret_basic` or `_post`; `box_subject_type` and `box_subject_id`, if sent or required; the scopes |
+//! | the same | exchanges (RFC 8693) | besides the client: that the subject token is alive and has the scopes asked for, the token types, the shape of an actor token, that each `resource` is an absolute URI |
+//! | `POST /oauth2/revoke` | revokes (RFC 7009): 200 for any token | the client |
+//! | `POST /oauth2/introspect` | tells whether a token is active (RFC 7662) | the client |
+//! | `GET /2.0/users/me` | answers whoever brings a good token (RFC 6750) | that the token is known, not expired, not revoked, and has the scopes that the query's `scope` names |
+//!
+//! A refused client gets 401 `invalid_client`, any other refusal of the first four is a 400 with an
+//! OAuth error. An exchanged token lives as long as any other, and is not revoked with its subject.
+//! The resource answers 401 with a `Bearer` challenge (RFC 6750 §3), or 403 if scopes are missing. The
+//! JSON of a 401 says in `refused` what the token is (`unknown`, `expired`, `revoked`), in
+//! `received_at_ns` when the request had arrived, and in `revoked_at_ns` when the token was revoked,
+//! both on the clock of [`Authority::elapsed`].
+//!
+//! # Time
+//! The authority's clock is tokio's ([`tokio::time::Instant`]), as is that of a session while this
+//! feature is on: tokens age together with the session that uses them. Mind that *paused* time does not
+//! go well with real sockets: when every task waits for one, tokio takes the runtime for idle and lets
+//! time jump to the next timer, so that time-outs strike while an answer is on its way. Run the authority
+//! on real time and with short lives; for paused time, script a
+//! [`TokenManager`](crate::TokenManager) of your own.
 
+mod authority;
+mod client;
+mod counts;
+mod endpoints;
 #[doc(hidden)]
 pub mod internals;
+mod reply;
+mod script;
+mod server;
+mod state;
+mod tokens;
+
+pub use crate::clock::suspend;
+pub use authority::{Authority, AuthorityBuilder, Gate};
+pub use counts::{Counts, Kind, ReceivedRequest};
+pub use script::{Answer, Fault, Rule, Script};

@@ -1,0 +1,256 @@
+//! The loop around the machine: it carries messages, attempts and the time to it, and carries out what
+//! it says. It holds no rule of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
+
+use crate::clock;
+use crate::error::TokenError;
+use crate::machine::{
+    Answer, CallerId, Effects, Ended, Event, Facts, Instant, Machine, Moment, Phase, Published,
+    Request, Start,
+};
+use crate::manager::{ExchangeKey, ExchangeRequest, TokenManager, TokenRequestOptions};
+use crate::snapshot::Publisher;
+use crate::token::{Issued, TokenId, TokenText};
+
+/// Where a caller waits for its answer.
+pub(crate) type Reply = oneshot::Sender<Answer>;
+
+/// What handles send. The mailbox is unbounded, but bounded by what is in it: callers that wait are
+/// counted by the machine, and of the others there is one for each snapshot, token or abandoned wait.
+#[derive(Debug)]
+pub(crate) enum Message {
+    GetToken(CallerId, Reply, TokenRequestOptions),
+    Exchange(CallerId, Reply, Box<ExchangeRequest>),
+    Revoke(CallerId, Reply, TokenRequestOptions),
+    Asked(u64),
+    Invalidate(TokenId),
+    InvalidateOther(Issued),
+    Left(CallerId),
+}
+
+impl From<Message> for Event<Reply> {
+    fn from(message: Message) -> Self {
+        match message {
+            Message::GetToken(caller, reply, options) => Self::GetToken(caller, reply, options),
+            Message::Exchange(caller, reply, request) => Self::Exchange(caller, reply, request),
+            Message::Revoke(caller, reply, options) => Self::Revoke(caller, reply, options),
+            Message::Asked(snapshot) => Self::Asked(snapshot),
+            Message::Invalidate(id) => Self::Invalidate(id),
+            Message::InvalidateOther(token) => Self::Invalidate(token.doubt_arrived()),
+            Message::Left(caller) => Self::Left(caller),
+        }
+    }
+}
+
+/// How many messages are taken from the mailbox before stop, attempts and the clock are looked at
+/// again.
+const BATCH: usize = 128;
+
+#[derive(Debug)]
+pub(crate) struct Actor<M> {
+    pub(crate) machine: Machine<Reply>,
+    pub(crate) manager: Arc<M>,
+    pub(crate) mailbox: mpsc::UnboundedReceiver<Message>,
+    pub(crate) publisher: Publisher,
+    pub(crate) status: watch::Sender<Facts>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) random: fastrand::Rng,
+    pub(crate) attempts: Attempts,
+}
+
+impl<M: TokenManager> Actor<M> {
+    /// Ends when the last handle is dropped or `stop` is cancelled.
+    pub(crate) async fn run(mut self) {
+        let mut messages = Vec::new();
+        let mut effects = Effects::default();
+        loop {
+            let deadline = self.machine.next_deadline();
+            tokio::select! {
+                // Stop, then results, then the clock, then callers: a flood of messages delays none.
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(ended) = self.attempts.next() => {
+                    self.handle(Event::Ended(ended), &mut effects);
+                }
+                () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
+                    self.handle(Event::Timer, &mut effects);
+                }
+                taken = self.mailbox.recv_many(&mut messages, BATCH) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    for message in messages.drain(..) {
+                        self.handle(message.into(), &mut effects);
+                    }
+                }
+            }
+            self.report();
+        }
+        self.handle(Event::Shutdown, &mut effects);
+        self.report();
+        self.attempts.stop().await;
+    }
+
+    fn handle(&mut self, event: Event<Reply>, effects: &mut Effects<Reply>) {
+        let moment =
+            Moment { now: clock::now(), random: self.random.f64(), used: self.publisher.is_used() };
+        self.machine.handle(moment, event, effects);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: &mut Effects<Reply>) {
+        if let Some(published) = effects.publish.take() {
+            self.publish(published);
+        }
+        for start in effects.start.drain(..) {
+            self.attempts.start(&self.manager, start);
+        }
+        for (reply, answer) in effects.replies.drain(..) {
+            // The caller may have left.
+            let _ = reply.send(answer);
+        }
+        for warning in effects.warnings.drain(..) {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    fn publish(&self, published: Published) {
+        let before = self.status.borrow().token.map(|token| token.generation);
+        let after = published.token.as_ref().map(|token| token.token.id().generation());
+        self.publisher.publish(published);
+        if let Some(generation) = after.filter(|_| before != after) {
+            tracing::debug!(name: "token.published", generation, "token.published");
+        }
+    }
+
+    /// Tells whoever watches what has become of the session.
+    fn report(&self) {
+        let (facts, now) = (self.machine.facts(), clock::now());
+        let mut before = Phase::Empty;
+        self.status.send_if_modified(|known| {
+            before = known.phase(now);
+            let modified = *known != facts;
+            *known = facts;
+            modified
+        });
+        let phase = facts.phase(now);
+        if phase != before {
+            tracing::debug!(name: "session.phase", ?phase, "session.phase");
+        }
+    }
+}
+
+/// The attempts on the wire, each in a task of its own that ends exactly once.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    tasks: JoinSet<Ended>,
+    /// A task that panicked no longer knows what it was.
+    names: HashMap<Id, Name>,
+}
+
+#[derive(Debug)]
+enum Name {
+    Grant,
+    Exchange(Arc<ExchangeKey>),
+    Revocation(TokenText),
+}
+
+impl Attempts {
+    fn start<M: TokenManager>(&mut self, manager: &Arc<M>, start: Start) {
+        let manager = Arc::clone(manager);
+        let Start { number, timeout, request } = start;
+        let name = match &request {
+            Request::Grant(_) => Name::Grant,
+            Request::Exchange(key, ..) => Name::Exchange(Arc::clone(key)),
+            Request::Revocation(text, _) => Name::Revocation(text.clone()),
+        };
+        let span = tracing::debug_span!(
+            "ccg_session.attempt",
+            kind = name.kind(),
+            attempt = number,
+            outcome = tracing::field::Empty,
+        );
+        let task = self.tasks.spawn(attempt(manager, request, timeout).instrument(span));
+        self.names.insert(task.id(), name);
+    }
+
+    /// `None` while nothing is on the wire.
+    async fn next(&mut self) -> Option<Ended> {
+        loop {
+            let (id, ended) = match self.tasks.join_next_with_id().await? {
+                Ok((id, ended)) => (id, Ok(ended)),
+                Err(error) => (error.id(), Err(error)),
+            };
+            let name = self.names.remove(&id);
+            match (ended, name) {
+                (Ok(ended), _) => return Some(ended),
+                (Err(error), Some(name)) => return Some(name.failed(&error)),
+                (Err(_), None) => {}
+            }
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+impl Name {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Exchange(_) => "exchange",
+            Self::Revocation(_) => "revocation",
+        }
+    }
+
+    /// The message of a panic may hold anything, so it is not kept.
+    fn failed(self, error: &JoinError) -> Ended {
+        tracing::error!(kind = self.kind(), panicked = error.is_panic(), "an attempt was lost");
+        match self {
+            Self::Grant => Ended::Grant(Err(TokenError::Panicked)),
+            Self::Exchange(key) => Ended::Exchange(key, Err(TokenError::Panicked)),
+            Self::Revocation(text) => Ended::Revocation(text, Err(TokenError::Panicked)),
+        }
+    }
+}
+
+async fn attempt<M: TokenManager>(manager: Arc<M>, request: Request, timeout: Duration) -> Ended {
+    match request {
+        Request::Grant(request) => Ended::Grant(within(timeout, manager.grant(request)).await),
+        Request::Exchange(key, subject, request) => {
+            let result = within(timeout, manager.exchange(subject, *request)).await;
+            Ended::Exchange(key, result)
+        }
+        Request::Revocation(text, options) => {
+            let result = within(timeout, manager.revoke(text.clone(), options)).await;
+            Ended::Revocation(text, result)
+        }
+    }
+}
+
+/// The result, or `TimedOut` by the session's clock; then the request has been dropped.
+async fn within<T>(
+    timeout: Duration,
+    request: impl Future<Output = Result<T, TokenError>>,
+) -> Result<T, TokenError> {
+    let until = clock::now() + timeout;
+    let result = tokio::select! {
+        biased;
+        result = request => result,
+        () = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
+    };
+    match &result {
+        Ok(_) => Span::current().record("outcome", "ok"),
+        Err(error) => Span::current().record("outcome", tracing::field::display(error)),
+    };
+    result
+}

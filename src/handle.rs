@@ -1,0 +1,365 @@
+//! What callers hold: the fast path, and the messages.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::actor::{Message, Reply};
+use crate::clock;
+use crate::error::{SessionError, TokenError};
+use crate::machine::{Answer, CallerId, Facts, Instant};
+use crate::manager::{ExchangeRequest, Grant, TokenRequestOptions};
+use crate::snapshot::Reader;
+use crate::status::{Status, StatusSubscription};
+use crate::token::{AccessToken, ExchangedToken, Issued, TokenId};
+
+/// All that callers hold of a session. Cheap to clone, and fit for any thread, task or `static`.
+///
+/// The session ends when the last handle is dropped. A call that waits keeps it alive.
+///
+/// ```
+/// use ccg_session::{SessionError, SessionHandle};
+///
+/// async fn call_the_api(session: SessionHandle) -> Result<(), SessionError> {
+///     let token = session.get_token().await?;
+///     let status = send_with(token.header_value()).await;
+///     if status == 401 {
+///         session.invalidate(&token); // the next get_token gives another one
+///     }
+///     Ok(())
+/// }
+/// # async fn send_with(_: &http::HeaderValue) -> u16 { 200 }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # call_the_api(SessionHandle::fixed("a-token").unwrap()).await.unwrap();
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SessionHandle(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Live(Arc<Live>),
+    Fixed(Arc<Fixed>),
+}
+
+struct Live {
+    reader: Reader,
+    mailbox: mpsc::UnboundedSender<Message>,
+    status: watch::Receiver<Facts>,
+    stop: CancellationToken,
+    next_caller: AtomicU64,
+}
+
+struct Fixed {
+    token: AccessToken,
+    refused: AtomicBool,
+    status: watch::Sender<Facts>,
+}
+
+impl SessionHandle {
+    pub(crate) fn new(
+        reader: Reader,
+        mailbox: mpsc::UnboundedSender<Message>,
+        status: watch::Receiver<Facts>,
+        stop: CancellationToken,
+    ) -> Self {
+        let next_caller = AtomicU64::new(0);
+        Self(Kind::Live(Arc::new(Live { reader, mailbox, status, stop, next_caller })))
+    }
+
+    /// A handle that always gives this token, for developer tokens and tests: no server, no task, no
+    /// runtime, no expiry. After [`invalidate`](Self::invalidate) it gives
+    /// [`TokenError::Denied`]; exchange and revoke are
+    /// [`Unsupported`](SessionError::Unsupported).
+    ///
+    /// ```
+    /// use ccg_session::SessionHandle;
+    ///
+    /// let session = SessionHandle::fixed("developer-token")?;
+    /// assert_eq!(session.blocking_get_token().unwrap().secret(), "developer-token");
+    /// # Ok::<(), ccg_session::TokenError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TokenError::Malformed`] if the token is empty or cannot go into a header.
+    pub fn fixed(token: &str) -> Result<Self, TokenError> {
+        let id = TokenId { session: 0, generation: 1 };
+        let issued =
+            Issued::new(id, Grant::bearer(token)?, Instant::NEVER, std::time::Duration::MAX);
+        let token = AccessToken::new(issued);
+        let status = watch::Sender::new(Facts::of_fixed_token());
+        Ok(Self(Kind::Fixed(Arc::new(Fixed { token, refused: AtomicBool::new(false), status }))))
+    }
+
+    /// A usable access token: at once while the session has one, else as soon as the one grant that
+    /// all callers share has ended.
+    ///
+    /// # Errors
+    /// [`Failed`](SessionError::Failed) if the attempts that this call waited for failed,
+    /// [`Cooling`](SessionError::Cooling) while a failed server is left alone,
+    /// [`Overloaded`](SessionError::Overloaded), [`Closed`](SessionError::Closed). Never while there
+    /// is a usable token.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropping the call loses nothing and does not stop the grant for others.
+    #[doc(alias = "getAccessToken")]
+    #[doc(alias = "access_token")]
+    pub async fn get_token(&self) -> Result<AccessToken, SessionError> {
+        self.get_token_with(TokenRequestOptions::default()).await
+    }
+
+    /// [`get_token`](Self::get_token) with options of this request's own.
+    ///
+    /// # Errors
+    /// As [`get_token`](Self::get_token).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn get_token_with(
+        &self,
+        options: TokenRequestOptions,
+    ) -> Result<AccessToken, SessionError> {
+        let live = match &self.0 {
+            Kind::Live(live) => live,
+            Kind::Fixed(fixed) => return fixed.get_token(),
+        };
+        if let Some(answer) = live.read(&options) {
+            return answer;
+        }
+        let ask = |caller, reply| Message::GetToken(caller, reply, options);
+        match live.ask(ask).await {
+            Some(Answer::Token(answer)) => answer,
+            _ => Err(SessionError::Closed),
+        }
+    }
+
+    /// The token, if there is a usable one right now. If not, the session is asked to get one, and
+    /// this does not wait for it: for synchronous code that is called again and again.
+    pub fn try_token(&self) -> Option<AccessToken> {
+        match &self.0 {
+            Kind::Live(live) => live.try_token(),
+            Kind::Fixed(fixed) => fixed.get_token().ok(),
+        }
+    }
+
+    /// [`get_token`](Self::get_token) for threads outside any async runtime. The session must run
+    /// elsewhere: see [`spawn_thread`](crate::SessionBuilder::spawn_thread).
+    ///
+    /// # Errors
+    /// As [`get_token`](Self::get_token), and [`WouldBlock`](SessionError::WouldBlock) inside a tokio
+    /// runtime (`spawn_blocking` included) if there is no usable token at once.
+    pub fn blocking_get_token(&self) -> Result<AccessToken, SessionError> {
+        let live = match &self.0 {
+            Kind::Live(live) => live,
+            Kind::Fixed(fixed) => return fixed.get_token(),
+        };
+        let options = TokenRequestOptions::default();
+        if let Some(answer) = live.read(&options) {
+            return answer;
+        }
+        if Handle::try_current().is_ok() {
+            return Err(SessionError::WouldBlock);
+        }
+        let (reply, answer) = oneshot::channel();
+        let message = Message::GetToken(live.next_caller(), reply, options);
+        live.mailbox.send(message).map_err(|_| SessionError::Closed)?;
+        match answer.blocking_recv() {
+            Ok(Answer::Token(answer)) => answer,
+            _ => Err(SessionError::Closed),
+        }
+    }
+
+    /// A token narrower than the session's own, from [RFC 8693] token exchange. Cached until shortly
+    /// before it expires; callers that ask for the same one share one request.
+    ///
+    /// The session's own token, which it is exchanged from, is fetched if need be.
+    ///
+    /// [RFC 8693]: https://www.rfc-editor.org/rfc/rfc8693
+    ///
+    /// # Errors
+    /// As [`get_token`](Self::get_token), for the subject as for the exchange itself, and
+    /// [`Unsupported`](SessionError::Unsupported) if the session's manager has no exchange.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the exchange goes on for others, and its result is kept.
+    #[doc(alias = "exchangeToken")]
+    pub async fn exchange(&self, request: ExchangeRequest) -> Result<ExchangedToken, SessionError> {
+        let Kind::Live(live) = &self.0 else {
+            return Err(SessionError::Unsupported("token exchange"));
+        };
+        let request = Box::new(request);
+        match live.ask(|caller, reply| Message::Exchange(caller, reply, request)).await {
+            Some(Answer::Exchanged(answer)) => answer,
+            _ => Err(SessionError::Closed),
+        }
+    }
+
+    /// Tells the session that a resource server refused this token (401), so that the next
+    /// [`get_token`](Self::get_token) of this task does not give it again.
+    ///
+    /// A token that has been replaced already, or that belongs to another session, is ignored. So is a
+    /// second refusal within 10 seconds: then it is not the token that is wrong.
+    pub fn invalidate(&self, token: &impl AsRef<Issued>) {
+        let issued = token.as_ref();
+        match &self.0 {
+            Kind::Live(live) => live.invalidate(issued),
+            Kind::Fixed(fixed) if issued == fixed.token.as_ref() => {
+                fixed.refused.store(true, Relaxed);
+            }
+            Kind::Fixed(_) => {}
+        }
+    }
+
+    /// Revokes every live token that this session has received ([RFC 7009]), exchanged ones included.
+    ///
+    /// From the moment that the session takes this up nobody gets an earlier token; who asks for one
+    /// meanwhile waits, and gets a later one. `Ok` means that the server has confirmed each of them,
+    /// those included whose request was under way. With no live token nothing is sent.
+    ///
+    /// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
+    ///
+    /// # Errors
+    /// [`Failed`](SessionError::Failed) or [`Cooling`](SessionError::Cooling) if the server did not
+    /// confirm them all: the session gives none of them out all the same, and the next revoke tries
+    /// those again. [`Unsupported`](SessionError::Unsupported) if the provider has no revocation, and
+    /// [`Overloaded`](SessionError::Overloaded): then nothing has changed.
+    ///
+    /// # Cancel safety
+    /// A revoke goes on though its caller left, unless that was the session's last handle.
+    #[doc(alias = "revokeTokens")]
+    pub async fn revoke(&self) -> Result<(), SessionError> {
+        self.revoke_with(TokenRequestOptions::default()).await
+    }
+
+    /// [`revoke`](Self::revoke) with options of this request's own.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke).
+    ///
+    /// # Cancel safety
+    /// As [`revoke`](Self::revoke).
+    pub async fn revoke_with(&self, options: TokenRequestOptions) -> Result<(), SessionError> {
+        let Kind::Live(live) = &self.0 else {
+            return Err(SessionError::Unsupported("revocation"));
+        };
+        match live.ask(|caller, reply| Message::Revoke(caller, reply, options)).await {
+            Some(Answer::Revoked(answer)) => answer,
+            _ => Err(SessionError::Closed),
+        }
+    }
+
+    /// What the session is doing.
+    pub fn status(&self) -> Status {
+        match &self.0 {
+            Kind::Live(live) => Status::new(*live.status.borrow(), clock::now()),
+            Kind::Fixed(fixed) => Status::new(*fixed.status.borrow(), clock::now()),
+        }
+    }
+
+    /// Told whenever the session does something: for dashboards, and for long-lived connections that
+    /// need each new token. A subscription does not keep the session alive.
+    pub fn subscribe(&self) -> StatusSubscription {
+        match &self.0 {
+            Kind::Live(live) => StatusSubscription::new(live.status.clone()),
+            Kind::Fixed(fixed) => StatusSubscription::new(fixed.status.subscribe()),
+        }
+    }
+
+    /// Ends the session, and waits until its task and its requests have ended. Revokes nothing. All
+    /// who wait get [`Closed`](SessionError::Closed), as do all later calls. A
+    /// [`fixed`](Self::fixed) session has nothing to end.
+    ///
+    /// # Cancel safety
+    /// The session ends even if this is dropped.
+    pub async fn shutdown(&self) {
+        if let Kind::Live(live) = &self.0 {
+            live.stop.cancel();
+            live.mailbox.closed().await;
+        }
+    }
+}
+
+impl Live {
+    /// The fast path. The snapshot is loaded before the clock is read: the other way round, a reader
+    /// that was held up between the two could judge a new snapshot by an old time.
+    fn read(&self, options: &TokenRequestOptions) -> Option<Result<AccessToken, SessionError>> {
+        let snapshot = self.reader.load();
+        let now = clock::now();
+        let answer = snapshot.read(now, options)?.cloned();
+        if snapshot.note_use(now) {
+            // Nobody listens once the actor is gone.
+            let _ = self.mailbox.send(Message::Asked(snapshot.number()));
+        }
+        Some(answer)
+    }
+
+    fn try_token(&self) -> Option<AccessToken> {
+        let snapshot = self.reader.load();
+        let now = clock::now();
+        if snapshot.note_use(now) {
+            let _ = self.mailbox.send(Message::Asked(snapshot.number()));
+        }
+        snapshot.read(now, &TokenRequestOptions::default())?.ok().cloned()
+    }
+
+    fn invalidate(&self, token: &Issued) {
+        let message = match self.reader.load().doubt(token.id()) {
+            Some(true) => Message::Invalidate(token.id()),
+            None if token.doubt() => Message::InvalidateOther(token.clone()),
+            _ => return,
+        };
+        let _ = self.mailbox.send(message);
+    }
+
+    fn next_caller(&self) -> CallerId {
+        self.next_caller.fetch_add(1, Relaxed)
+    }
+
+    /// The slow path. `None` if the actor has ended.
+    async fn ask(&self, message: impl FnOnce(CallerId, Reply) -> Message) -> Option<Answer> {
+        let caller = self.next_caller();
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(message(caller, reply)).ok()?;
+        let mut wait = Wait { live: self, caller, is_over: false };
+        let answer = answer.await.ok();
+        wait.is_over = true;
+        answer
+    }
+}
+
+/// A caller that waits; dropped before its time, it says that it left.
+struct Wait<'a> {
+    live: &'a Live,
+    caller: CallerId,
+    is_over: bool,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let _ = self.live.mailbox.send(Message::Left(self.caller));
+        }
+    }
+}
+
+impl Fixed {
+    fn get_token(&self) -> Result<AccessToken, SessionError> {
+        if !self.refused.load(Relaxed) {
+            return Ok(self.token.clone());
+        }
+        let error = TokenError::denied("invalid_token", "the fixed token was refused");
+        Err(SessionError::Failed { error: Arc::new(error), retry_after: std::time::Duration::MAX })
+    }
+}
+
+impl fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionHandle")
+            .field("phase", &self.status().phase())
+            .finish_non_exhaustive()
+    }
+}

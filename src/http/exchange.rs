@@ -1,0 +1,162 @@
+//! What an exchange sends (RFC 8693 §2.1), with Box's additions to it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use serde_json::{Value, json};
+
+use super::provider::Provider;
+use super::{Form, push_extras};
+use crate::manager::{Actor, ExchangeRequest};
+
+/// How long an actor token is good for, in seconds: as long as the original client's.
+const ACTOR_LIFE: u64 = 60;
+
+/// The parts of an exchange's form that have to be put together first.
+pub(super) struct Texts {
+    scope: String,
+    actor_token: Option<String>,
+}
+
+impl Texts {
+    /// Made for each attempt, since an actor token has an `exp` and a `jti` of its own.
+    ///
+    /// Only Box knows of actors and shared links. Another server would ignore them, and answer with a
+    /// token that may do more than was asked for; so the request is refused.
+    pub(super) fn new(
+        request: &ExchangeRequest,
+        client_id: &str,
+        provider: &Provider,
+    ) -> Result<Self, String> {
+        let unknown = |what| format!("this provider knows of no {what}, which only Box has");
+        let actor_token = match (&request.actor, provider.actor_audience) {
+            (Some(actor), Some(audience)) => Some(actor_token(actor, client_id, audience)),
+            (Some(_), None) => return Err(unknown("actor")),
+            (None, None) if request.shared_link.is_some() => return Err(unknown("shared link")),
+            (None, _) => None,
+        };
+        Ok(Self { scope: request.scopes.join(" "), actor_token })
+    }
+}
+
+/// The form, client authentication aside.
+pub(super) fn form<'a>(
+    subject: &'a str,
+    request: &'a ExchangeRequest,
+    texts: &'a Texts,
+) -> Result<Form<'a>, String> {
+    let mut form = vec![
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", subject),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+    ];
+    if !texts.scope.is_empty() {
+        form.push(("scope", &texts.scope));
+    }
+    form.extend(request.resources.iter().map(|resource| ("resource", &**resource)));
+    form.extend(request.audiences.iter().map(|audience| ("audience", &**audience)));
+    if let Some(link) = &request.shared_link {
+        form.push(("box_shared_link", link));
+    }
+    if let Some(kind) = &request.requested_token_type {
+        form.push(("requested_token_type", kind));
+    }
+    if let Some(token) = &texts.actor_token {
+        form.push(("actor_token", token));
+        form.push(("actor_token_type", "urn:ietf:params:oauth:token-type:id_token"));
+    }
+    push_extras(&mut form, request.params.iter().map(|(name, value)| (&**name, &**value)))?;
+    Ok(form)
+}
+
+/// Box's annotator token: an unsigned JWT (RFC 7519 §6), since the client vouches for the actor by
+/// authenticating itself.
+fn actor_token(actor: &Actor, client_id: &str, audience: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let header = json!({ "alg": "none", "typ": "JWT" });
+    let claims = json!({
+        "iss": client_id,
+        "sub": actor.id,
+        "aud": audience,
+        "box_sub_type": "external",
+        "name": actor.name,
+        "exp": now.as_secs() + ACTOR_LIFE,
+        "jti": uuid(fastrand::u128(..)),
+    });
+    let encode = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
+    format!("{}.{}.", encode(&header), encode(&claims))
+}
+
+/// A random UUID (RFC 9562 §5.4).
+fn uuid(random: u128) -> String {
+    let version_and_variant = 0xf000_u128 << 64 | 0xc000_u128 << 48;
+    let bits = random & !version_and_variant | 0x4000_u128 << 64 | 0x8000_u128 << 48;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Subject;
+
+    fn pairs(provider: &Provider, request: &ExchangeRequest) -> Result<Vec<String>, String> {
+        let texts = Texts::new(request, "CLIENT", provider)?;
+        let form = form("SUBJECT", request, &texts)?;
+        Ok(form[3..].iter().map(|(name, value)| format!("{name}={value}")).collect())
+    }
+
+    #[test]
+    fn parameters_go_out_in_the_callers_order() {
+        let generic = Provider::generic("https://login.example.com/token");
+        let request = ExchangeRequest::scopes(["b", "a"])
+            .resource("urn:2")
+            .resource("urn:1")
+            .audience("y")
+            .audience("x")
+            .requested_token_type("urn:kind")
+            .param("resource", "urn:3")
+            .param("extra", "1");
+        assert_eq!(
+            pairs(&generic, &request).unwrap(),
+            [
+                "scope=b a",
+                "resource=urn:2",
+                "resource=urn:1",
+                "audience=y",
+                "audience=x",
+                "requested_token_type=urn:kind",
+                "resource=urn:3",
+                "extra=1",
+            ]
+        );
+        assert!(pairs(&generic, &ExchangeRequest::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_would_change_the_meaning_is_refused() {
+        let generic = Provider::generic("https://login.example.com/token");
+        let actor = ExchangeRequest::default().actor(Actor::new("7", "Ada"));
+        let link = ExchangeRequest::default().shared_link("https://app.box.com/s/abc");
+        assert!(pairs(&generic, &actor).unwrap_err().contains("no actor"));
+        assert!(pairs(&generic, &link).unwrap_err().contains("no shared link"));
+
+        let own_actor = ExchangeRequest::default().param("actor_token", "eyJ");
+        assert_eq!(pairs(&generic, &own_actor).unwrap(), ["actor_token=eyJ"]);
+        let boxed = Provider::box_ccg(Subject::user("1"));
+        let two_actors = actor.param("actor_token", "eyJ");
+        assert!(pairs(&boxed, &two_actors).unwrap_err().contains("\"actor_token\""));
+        for name in ["grant_type", "subject_token", "client_secret", "scope", ""] {
+            assert!(pairs(&boxed, &ExchangeRequest::default().param(name, "x")).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_actor_token_has_a_uuid_of_its_own() {
+        let id = uuid(u128::MAX);
+        assert_eq!(id, "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
+        let actor = Actor::new("7", "Ada");
+        assert_ne!(actor_token(&actor, "c", "a"), actor_token(&actor, "c", "a"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Whom to ask, and what to say: data only, so that a new provider is no new code path.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
+
+use super::client_auth::ClientAuth;
+use super::{Form, push_extras};
+use crate::error::ConfigError;
+
+/// An OAuth 2.0 server: its addresses, how clients authenticate, and what a grant asks for.
+///
+/// Nothing in it is checked before [`build`](crate::HttpTokenManagerBuilder::build).
+///
+/// ```
+/// use ccg_session::{ClientAuth, Provider, Subject};
+///
+/// let box_for_all = Provider::box_ccg(Subject::enterprise("12345"));
+/// let another = Provider::generic("https://login.example.com/token")
+///     .revocation_url("https://login.example.com/revoke")
+///     .client_auth(ClientAuth::Basic)
+///     .scopes(["read", "write"])
+///     .param("audience", "https://api.example.com");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Provider {
+    token_url: String,
+    revocation_url: Option<String>,
+    pub(super) client_auth: ClientAuth,
+    subject: Option<Subject>,
+    scopes: Vec<String>,
+    params: Vec<(String, SecretString)>,
+    pub(super) assumed_lifetime: Duration,
+    /// Who an actor token is for. Where there is none, Box's additions to RFC 8693 are unknown.
+    pub(super) actor_audience: Option<&'static str>,
+}
+
+impl Provider {
+    /// Box, with the Client Credentials Grant:
+    /// <https://developer.box.com/guides/authentication/client-credentials/>.
+    #[doc(alias = "CCGSession")]
+    pub fn box_ccg(subject: Subject) -> Self {
+        let provider = Self {
+            subject: Some(subject),
+            actor_audience: Some("https://api.box.com/oauth2/token"),
+            ..Self::generic("")
+        };
+        provider.base_url("https://api.box.com")
+    }
+
+    /// Any server with client credentials (RFC 6749 §4.4) at `token_url`.
+    pub fn generic(token_url: impl Into<String>) -> Self {
+        Self {
+            token_url: token_url.into(),
+            revocation_url: None,
+            client_auth: ClientAuth::default(),
+            subject: None,
+            scopes: Vec::new(),
+            params: Vec::new(),
+            assumed_lifetime: Duration::from_secs(5 * 60),
+            actor_audience: None,
+        }
+    }
+
+    /// For a Box that is somewhere else: its two endpoints, `/oauth2/token` and `/oauth2/revoke`,
+    /// under `base`. Default: `https://api.box.com`.
+    #[must_use]
+    pub fn base_url(mut self, base: &str) -> Self {
+        let base = base.trim_end_matches('/');
+        self.token_url = format!("{base}/oauth2/token");
+        self.revocation_url = Some(format!("{base}/oauth2/revoke"));
+        self
+    }
+
+    /// Where tokens are revoked (RFC 7009). Default: none, and then a session cannot revoke.
+    #[must_use]
+    pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
+        self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// How the client authenticates. Default: [`ClientAuth::Post`].
+    #[must_use]
+    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
+        self.client_auth = auth;
+        self
+    }
+
+    /// One more scope for each grant to ask for (RFC 6749 §3.3). Default: none, and the server decides.
+    #[must_use]
+    pub fn scope(self, scope: impl Into<String>) -> Self {
+        self.scopes([scope])
+    }
+
+    /// More scopes for each grant to ask for.
+    #[must_use]
+    pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
+        self.scopes.extend(scopes.into_iter().map(Into::into));
+        self
+    }
+
+    /// One more parameter of each grant's form, such as `audience`. An exchange has
+    /// [its own](crate::ExchangeRequest::param).
+    ///
+    /// One that the protocol itself uses, such as `grant_type`, is refused at
+    /// [`build`](crate::HttpTokenManagerBuilder::build).
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// How long a token is taken to live whose answer has no usable `expires_in`. Default: 5 minutes.
+    #[must_use]
+    pub fn assumed_lifetime(mut self, lifetime: Duration) -> Self {
+        self.assumed_lifetime = lifetime;
+        self
+    }
+
+    /// The scopes as they are sent.
+    pub(super) fn scope_text(&self) -> String {
+        self.scopes.join(" ")
+    }
+
+    /// What a grant sends, client authentication aside.
+    pub(super) fn grant_form<'a>(&'a self, scope: &'a str) -> Result<Form<'a>, String> {
+        let mut form = vec![("grant_type", "client_credentials")];
+        if let Some(subject) = &self.subject {
+            form.push(("box_subject_type", subject.kind));
+            form.push(("box_subject_id", &subject.id));
+        }
+        if !scope.is_empty() {
+            form.push(("scope", scope));
+        }
+        let params = self.params.iter().map(|(name, value)| (&**name, value.expose_secret()));
+        push_extras(&mut form, params)?;
+        Ok(form)
+    }
+
+    /// The checked addresses: of tokens, and of revocations.
+    pub(super) fn check(&self, allow_http: bool) -> Result<(Url, Option<Url>), ConfigError> {
+        if self.subject.as_ref().is_some_and(|subject| subject.id.is_empty()) {
+            return Err(ConfigError::new(
+                "subject",
+                "has an empty id: give the id of the enterprise or user to act as",
+            ));
+        }
+        if self.assumed_lifetime.is_zero() {
+            return Err(ConfigError::new(
+                "assumed_lifetime",
+                "is 0s, but then no token could be used: leave it out for 5m",
+            ));
+        }
+        self.grant_form(&self.scope_text())
+            .map_err(|problem| ConfigError::new("param", problem))?;
+        let token_url = check_url("token_url", &self.token_url, allow_http)?;
+        let revocation_url = self.revocation_url.as_deref();
+        let revocation_url =
+            revocation_url.map(|url| check_url("revocation_url", url, allow_http)).transpose()?;
+        Ok((token_url, revocation_url))
+    }
+}
+
+/// Whom the tokens of Box's Client Credentials Grant act as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    kind: &'static str,
+    id: String,
+}
+
+impl Subject {
+    /// The application's service account in this enterprise.
+    pub fn enterprise(id: impl Into<String>) -> Self {
+        Self { kind: "enterprise", id: id.into() }
+    }
+
+    /// A user, managed or of the application.
+    pub fn user(id: impl Into<String>) -> Self {
+        Self { kind: "user", id: id.into() }
+    }
+}
+
+/// A token request carries the client's secret, so its address must be one that keeps it
+/// (RFC 6749 §3.2 and §10.9: TLS, and no fragment).
+fn check_url(setting: &'static str, text: &str, allow_http: bool) -> Result<Url, ConfigError> {
+    let shown = without_secrets(text);
+    let refuse = |problem: String| Err(ConfigError::new(setting, problem));
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => {
+            return refuse(format!(
+                "is {shown:?}, which is not a URL ({error}): write it in full, such as \
+                 \"https://login.example.com/token\""
+            ));
+        }
+    };
+    if !matches!(url.scheme(), "https" | "http") {
+        return refuse(format!("is {shown:?}, but must begin with https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse(format!(
+            "has a user name or password in it, before {shown:?}: leave them out, and give the \
+             client's id and secret to the builder"
+        ));
+    }
+    if url.fragment().is_some() {
+        return refuse(format!(
+            "has a fragment after {shown:?}, which RFC 6749 §3.2 forbids: leave out the # and what \
+             follows"
+        ));
+    }
+    if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
+        return refuse(format!(
+            "is {shown:?}: without TLS anybody on the way can read the client's secret. Use \
+             https://, or allow_insecure_http(true) if the way is safe"
+        ));
+    }
+    Ok(url)
+}
+
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// A URL's text without the parts in which a secret could be: what is before `@`, and the query.
+pub(super) fn without_secrets(url: &str) -> &str {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let url = &url[..end];
+    url.rsplit('@').next().unwrap_or(url)
+}

@@ -1,0 +1,139 @@
+//! What a builder refuses, and with which words.
+
+use super::*;
+
+fn builder(provider: Provider) -> HttpTokenManagerBuilder {
+    HttpTokenManager::builder(provider, "id", "s3cr3t")
+}
+
+fn boxed() -> Provider {
+    Provider::box_ccg(Subject::enterprise("12345"))
+}
+
+/// Needs no TLS, and so no CA certificates on the machine that runs this.
+fn local() -> Provider {
+    boxed().base_url("http://127.0.0.1:1")
+}
+
+fn error(builder: HttpTokenManagerBuilder) -> String {
+    let error = builder.build().unwrap_err().to_string();
+    assert!(!error.contains("s3cr3t"), "{error}");
+    error
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_before_anything_is_sent() {
+    let generic = |url: &str| builder(Provider::generic(url));
+    let param = |name: &str| builder(boxed().param(name, "x"));
+    for (builder, expected) in [
+        (HttpTokenManager::builder(boxed(), "", "s3cr3t"), "client_id is empty"),
+        (
+            HttpTokenManager::builder(boxed(), "id", ""),
+            "client_secret is empty, but ClientAuth::Post",
+        ),
+        (builder(Provider::box_ccg(Subject::enterprise(""))), "subject has an empty id"),
+        (builder(Provider::box_ccg(Subject::user(""))), "subject has an empty id"),
+        (
+            generic("login.example.com/token"),
+            "token_url is \"login.example.com/token\", which is not a URL",
+        ),
+        (generic(""), "token_url is \"\", which is not a URL"),
+        (generic("https://"), "token_url is \"https://\", which is not a URL (empty host)"),
+        (
+            generic("ftp://x.example/"),
+            "token_url is \"ftp://x.example/\", but must begin with https://",
+        ),
+        (
+            generic("https://x.example/t#f"),
+            "token_url has a fragment after \"https://x.example/t\"",
+        ),
+        (
+            generic("https://u:s3cr3t@x.example/t?k=s3cr3t"),
+            "token_url has a user name or password in it, before \"x.example/t\"",
+        ),
+        (generic("https://u:s3cr3t@:99999/"), "token_url is \":99999/\", which is not a URL"),
+        (generic("http://x.example/t"), "token_url is \"http://x.example/t\": without TLS"),
+        (generic("http://128.0.0.1/t"), "token_url is \"http://128.0.0.1/t\": without TLS"),
+        (generic("http://localhost.x.example/t"), "without TLS"),
+        (
+            builder(boxed().revocation_url("/revoke")),
+            "revocation_url is \"/revoke\", which is not a URL",
+        ),
+        (
+            builder(boxed().base_url("http://box.example")),
+            "token_url is \"http://box.example/oauth2/token\": without TLS",
+        ),
+        (builder(boxed().assumed_lifetime(Duration::ZERO)), "assumed_lifetime is 0s"),
+        (builder(boxed()).connect_timeout(Duration::ZERO), "connect_timeout is 0s"),
+        (
+            builder(boxed()).http_client(any_client()).connect_timeout(Duration::from_secs(1)),
+            "connect_timeout has no effect on a client of yours",
+        ),
+        (param("grant_type"), "param \"grant_type\" is the protocol's own"),
+        (param("client_secret"), "param \"client_secret\" is the protocol's own"),
+        (param("subject_token"), "param \"subject_token\" is the protocol's own"),
+        (param("scope"), "param \"scope\" is the protocol's own"),
+        (param("box_subject_id"), "param \"box_subject_id\" is there already"),
+        (param(""), "param has an empty name"),
+        (builder(boxed().param("a", "1").param("a", "2")), "param \"a\" is there already"),
+    ] {
+        let error = error(builder);
+        assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+    }
+}
+
+fn any_client() -> Client {
+    client(Duration::from_secs(1), &[]).unwrap()
+}
+
+#[test]
+fn loopback_needs_no_tls_and_others_only_on_demand() {
+    for base in ["http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:1/", "http://LOCALHOST:1"]
+    {
+        assert!(builder(boxed().base_url(base)).build().is_ok(), "{base}");
+    }
+    let insecure = builder(Provider::generic("http://x.example/t")).allow_insecure_http(true);
+    assert!(insecure.build().is_ok());
+}
+
+#[test]
+fn what_can_be_used_is_taken() {
+    let manager = builder(boxed()).http_client(any_client()).build().unwrap();
+    assert_eq!(manager.token_url.as_str(), "https://api.box.com/oauth2/token");
+    let revocation_url = manager.revocation_url.as_ref().unwrap();
+    assert_eq!(revocation_url.as_str(), "https://api.box.com/oauth2/revoke");
+    assert!(manager.can_exchange() && manager.can_revoke());
+    assert_eq!(manager.assumed_lifetime(), Duration::from_secs(300));
+
+    let generic = Provider::generic("https://x.example/t?tenant=1")
+        .param("audience", "a")
+        .param("audience", "b")
+        .assumed_lifetime(Duration::from_secs(60));
+    let manager = builder(generic).http_client(any_client()).build().unwrap();
+    assert_eq!(manager.token_url.as_str(), "https://x.example/t?tenant=1");
+    assert!(!manager.can_revoke());
+    assert_eq!(manager.assumed_lifetime(), Duration::from_secs(60));
+}
+
+#[test]
+fn a_connect_timeout_that_was_set_must_fit_into_an_attempt() {
+    let mut config = SessionConfig::default();
+    config.retry.attempt_timeout = Duration::from_secs(3);
+    let check = |builder: HttpTokenManagerBuilder| builder.build().unwrap().check(&config);
+    assert!(check(builder(local())).is_ok(), "the default never errors");
+    assert!(check(builder(local()).connect_timeout(Duration::from_secs(3))).is_ok());
+    let error = check(builder(local()).connect_timeout(Duration::from_secs(4))).unwrap_err();
+    assert_eq!(error.setting(), "connect_timeout");
+    assert!(error.to_string().contains("is 4s, but an attempt may take only 3s"), "{error}");
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let provider = local().client_auth(ClientAuth::Basic).param("api_key", "k3y");
+    let builder = builder(provider);
+    let manager = builder.clone().build().unwrap();
+    for shown in [format!("{builder:?}"), format!("{manager:?}")] {
+        assert!(!shown.contains("s3cr3t") && !shown.contains("k3y"), "{shown}");
+        assert!(!shown.contains("aWQ6czNjcjN0"), "base64 of id:s3cr3t: {shown}");
+    }
+}

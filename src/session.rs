@@ -1,0 +1,175 @@
+//! How a session comes into being.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(feature = "http")]
+use secrecy::SecretString;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::actor::{Actor, Attempts};
+use crate::config::SessionConfig;
+use crate::error::ConfigError;
+use crate::handle::SessionHandle;
+#[cfg(feature = "http")]
+use crate::http::{HttpTokenManager, Provider, Subject};
+use crate::machine::{Abilities, Machine};
+use crate::manager::TokenManager;
+use crate::snapshot::Publisher;
+
+/// Where a session begins: [`Session::builder`], or [`Session::box_ccg`] for Box.
+#[derive(Debug)]
+#[doc(alias = "CCGSession")]
+#[doc(alias = "BoxSDKNode")]
+pub struct Session {
+    _private: (),
+}
+
+impl Session {
+    /// A session whose tokens come from `manager`.
+    pub fn builder<M: TokenManager>(manager: M) -> SessionBuilder<M> {
+        SessionBuilder { manager, config: SessionConfig::default(), seed: None }
+    }
+
+    /// A session with Box, by the Client Credentials Grant: see
+    /// <https://developer.box.com/guides/authentication/client-credentials/>.
+    ///
+    /// ```no_run
+    /// use ccg_session::{Session, Subject};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let secret = std::env::var("BOX_CLIENT_SECRET")?;
+    /// let session = Session::box_ccg(Subject::enterprise("12345"), "client-id", secret)?.spawn()?;
+    /// let token = session.get_token().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If the subject, the client id or the secret is empty.
+    #[cfg(feature = "http")]
+    pub fn box_ccg(
+        subject: Subject,
+        client_id: impl Into<String>,
+        client_secret: impl Into<SecretString>,
+    ) -> Result<SessionBuilder<HttpTokenManager>, ConfigError> {
+        let provider = Provider::box_ccg(subject);
+        Ok(Self::builder(HttpTokenManager::builder(provider, client_id, client_secret).build()?))
+    }
+}
+
+/// Sets a session up; ends with [`spawn`](Self::spawn), [`spawn_on`](Self::spawn_on) or
+/// [`spawn_thread`](Self::spawn_thread).
+#[derive(Debug)]
+#[must_use = "nothing runs before one of the spawn methods is called"]
+pub struct SessionBuilder<M> {
+    manager: M,
+    config: SessionConfig,
+    seed: Option<u64>,
+}
+
+impl<M: TokenManager> SessionBuilder<M> {
+    /// How the session behaves. Default: [`SessionConfig::default`].
+    pub fn config(mut self, config: SessionConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Seeds the generator that spreads refreshes and retries, so that a run can be repeated.
+    /// Default: a seed of its own for each session.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the session in the current tokio runtime, whose timer must be enabled. It ends with its
+    /// last handle, with [`shutdown`](SessionHandle::shutdown), or with the runtime.
+    ///
+    /// # Errors
+    /// If there is no current runtime, or the configuration makes no sense.
+    pub fn spawn(self) -> Result<SessionHandle, ConfigError> {
+        let runtime = Handle::try_current().map_err(|_| {
+            ConfigError::new(
+                "spawn",
+                "was called outside a tokio runtime: call it inside one, or use spawn_on or \
+                 spawn_thread",
+            )
+        })?;
+        self.spawn_on(&runtime)
+    }
+
+    /// Starts the session in this tokio runtime, from wherever this is called.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense.
+    pub fn spawn_on(self, runtime: &Handle) -> Result<SessionHandle, ConfigError> {
+        let (actor, handle) = self.build()?;
+        runtime.spawn(actor.run());
+        Ok(handle)
+    }
+
+    /// Starts the session on a thread of its own, so that its handles work from everywhere: from a
+    /// `static`, from synchronous code, from another executor. The thread ends with the session.
+    ///
+    /// ```
+    /// use std::sync::LazyLock;
+    /// use ccg_session::{Session, SessionHandle};
+    /// # struct Manager;
+    /// # impl ccg_session::TokenManager for Manager {
+    /// #     async fn grant(&self, _: ccg_session::GrantRequest) -> Result<ccg_session::Grant, ccg_session::TokenError> {
+    /// #         ccg_session::Grant::bearer("a-token")
+    /// #     }
+    /// # }
+    ///
+    /// static SESSION: LazyLock<SessionHandle> =
+    ///     LazyLock::new(|| Session::builder(Manager).spawn_thread().expect("valid configuration"));
+    ///
+    /// assert_eq!(SESSION.blocking_get_token()?.secret(), "a-token");
+    /// # Ok::<(), ccg_session::SessionError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the configuration makes no sense, or the system gives no thread.
+    pub fn spawn_thread(self) -> Result<SessionHandle, ConfigError> {
+        let (actor, handle) = self.build()?;
+        let refused = |error: std::io::Error| {
+            ConfigError::new("spawn_thread", format!("was refused by the system: {error}"))
+        };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(refused)?;
+        std::thread::Builder::new()
+            .name("ccg-session".into())
+            .spawn(move || runtime.block_on(actor.run()))
+            .map_err(refused)?;
+        Ok(handle)
+    }
+
+    fn build(self) -> Result<(Actor<M>, SessionHandle), ConfigError> {
+        static SESSIONS: AtomicU64 = AtomicU64::new(1);
+        self.config.check()?;
+        self.manager.check(&self.config)?;
+        let abilities = Abilities {
+            exchange: self.manager.can_exchange(),
+            revoke: self.manager.can_revoke(),
+            assumed_lifetime: self.manager.assumed_lifetime(),
+        };
+        let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
+        let machine = Machine::new(self.config, abilities, session);
+        let publisher = Publisher::new(machine.published().clone());
+        let (sender, mailbox) = mpsc::unbounded_channel();
+        let (status, watched) = watch::channel(machine.facts());
+        let stop = CancellationToken::new();
+        let handle = SessionHandle::new(publisher.reader(), sender, watched, stop.clone());
+        let actor = Actor {
+            machine,
+            manager: Arc::new(self.manager),
+            mailbox,
+            publisher,
+            status,
+            stop,
+            random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            attempts: Attempts::default(),
+        };
+        Ok((actor, handle))
+    }
+}

@@ -1,0 +1,141 @@
+//! What the actor last published, and how callers read it: without a message, a lock or an allocation.
+//!
+//! Callers write three bits. `used` and `asked` belong to the snapshot; `doubted` belongs to the token,
+//! so that publishing the same token again does not clear it (dismissing a doubt does).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+
+use crate::error::SessionError;
+use crate::machine::{Instant, Published, PublishedToken};
+use crate::manager::TokenRequestOptions;
+use crate::token::{AccessToken, TokenId};
+
+/// One publication. The bits are relaxed: each is a word of its own, and whoever needs to see one set
+/// either set it or was told by somebody who did.
+#[derive(Debug)]
+pub struct Snapshot {
+    published: Published,
+    used: AtomicBool,
+    asked: AtomicBool,
+    doubted: Arc<AtomicBool>,
+}
+
+impl Snapshot {
+    /// The first of a session.
+    pub fn new(published: Published) -> Self {
+        Self {
+            published,
+            used: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            doubted: Arc::default(),
+        }
+    }
+
+    /// The one that follows this.
+    #[must_use]
+    pub fn followed_by(&self, published: Published) -> Self {
+        let subject = |token: &PublishedToken| (token.token.id(), token.doubts_dismissed);
+        let same =
+            published.token.as_ref().map(subject) == self.published.token.as_ref().map(subject);
+        let doubted = if same { Arc::clone(&self.doubted) } else { Arc::default() };
+        Self { doubted, ..Self::new(published) }
+    }
+
+    /// What the machine would answer at `now`, which was read after this was loaded; `None` if only
+    /// the actor can tell.
+    pub fn read(
+        &self,
+        now: Instant,
+        options: &TokenRequestOptions,
+    ) -> Option<Result<&AccessToken, SessionError>> {
+        if self.published.closed {
+            return Some(Err(SessionError::Closed));
+        }
+        if self.doubted.load(Relaxed) {
+            return None;
+        }
+        let usable = self.published.token.as_ref().filter(|token| now < token.usable_until);
+        if let Some(PublishedToken { token, .. }) = usable {
+            return token.issued().has_left(options.get_min_remaining(), now).then_some(Ok(token));
+        }
+        let cooling = self.published.cooling.as_ref().filter(|cooling| now < cooling.until)?;
+        Some(Err(SessionError::Cooling {
+            last: cooling.last.clone(),
+            retry_after: cooling.until.since(now),
+        }))
+    }
+
+    /// Notes that a caller used this; whether the actor wants to hear of it, from this caller.
+    pub fn note_use(&self, now: Instant) -> bool {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+        self.published.ask_at <= now && !self.asked.load(Relaxed) && !self.asked.swap(true, Relaxed)
+    }
+
+    /// The resource server refused this token; whether this caller is the first to say so. `None` if
+    /// it is not the one published.
+    pub fn doubt(&self, token: TokenId) -> Option<bool> {
+        let published = self.published.token.as_ref()?;
+        (published.token.id() == token).then(|| !self.doubted.swap(true, Relaxed))
+    }
+
+    /// Its number, which goes with an `Asked`.
+    pub fn number(&self) -> u64 {
+        self.published.number
+    }
+
+    /// Whether any caller has used it.
+    pub fn is_used(&self) -> bool {
+        self.used.load(Relaxed)
+    }
+}
+
+/// The writing end, which the actor owns. However the actor ends, *Closed* is the last thing published.
+#[derive(Debug)]
+pub(crate) struct Publisher(Arc<ArcSwap<Snapshot>>);
+
+impl Publisher {
+    pub(crate) fn new(first: Published) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Snapshot::new(first))))
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        Reader(Arc::clone(&self.0))
+    }
+
+    pub(crate) fn publish(&self, published: Published) {
+        let next = self.0.load().followed_by(published);
+        self.0.store(Arc::new(next));
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.load().is_used()
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let number = self.0.load().number() + 1;
+        self.publish(Published {
+            number,
+            token: None,
+            ask_at: Instant::NEVER,
+            cooling: None,
+            closed: true,
+        });
+    }
+}
+
+/// The reading end, which the handles share.
+#[derive(Debug)]
+pub(crate) struct Reader(Arc<ArcSwap<Snapshot>>);
+
+impl Reader {
+    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.0.load()
+    }
+}

@@ -1,0 +1,78 @@
+//! What a session shows of itself.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::machine::{Counters, Facts, Instant, Phase};
+
+/// What a session was doing when it was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    facts: Facts,
+    now: Instant,
+}
+
+impl Status {
+    pub(crate) fn new(facts: Facts, now: Instant) -> Self {
+        Self { facts, now }
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.facts.phase(self.now)
+    }
+
+    /// The generation of the token held: it rises with each new token.
+    pub fn generation(&self) -> Option<u64> {
+        self.facts.token.map(|token| token.generation)
+    }
+
+    /// How much of the life of the token held is left; zero if it has expired.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.facts.token.map(|token| token.expires_at.since(self.now))
+    }
+
+    /// How long until the token held is due for a refresh; zero if it is.
+    pub fn stale_in(&self) -> Option<Duration> {
+        self.facts.token.map(|token| token.stale_at.since(self.now))
+    }
+
+    /// After a failure: how long the server is still left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let not_before = self.facts.not_before.filter(|at| self.now < *at)?;
+        Some(not_before.since(self.now))
+    }
+
+    /// How many callers wait.
+    pub fn held(&self) -> usize {
+        self.facts.held
+    }
+
+    /// What the session has done since it started.
+    pub fn counters(&self) -> Counters {
+        self.facts.counters
+    }
+}
+
+/// Follows a session's [`Status`]: see [`subscribe`](crate::SessionHandle::subscribe).
+#[derive(Clone, Debug)]
+pub struct StatusSubscription(watch::Receiver<Facts>);
+
+impl StatusSubscription {
+    pub(crate) fn new(facts: watch::Receiver<Facts>) -> Self {
+        Self(facts)
+    }
+
+    /// Waits until the session has done something since this was last asked; `None` once it has ended.
+    /// Changes may be skipped, but never the last. That time passes (a token becomes stale) is not
+    /// told.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no change is lost.
+    pub async fn changed(&mut self) -> Option<Status> {
+        self.0.changed().await.ok()?;
+        let facts = *self.0.borrow_and_update();
+        Some(Status::new(facts, crate::clock::now()))
+    }
+}

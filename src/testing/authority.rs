@@ -1,0 +1,349 @@
+//! The authority as tests hold it.
+
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::counts::{Counts, Kind, ReceivedRequest};
+use super::script::{Fault, Rule, Script};
+use super::server::serve;
+use super::state::{Settings, Shared};
+
+/// A running authority. Dropping it closes its port and all its connections.
+///
+/// See the [module's documentation](super) for what it does.
+pub struct Authority {
+    shared: Arc<Shared>,
+    base_url: String,
+    client_id: String,
+    enterprise: String,
+    /// Holds the one task that serves, which ends when this is dropped.
+    _server: JoinSet<()>,
+}
+
+impl Authority {
+    /// Starts an authority with the [builder's](Self::builder) defaults, on a free port.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start() -> io::Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// An authority with other settings.
+    pub fn builder() -> AuthorityBuilder {
+        AuthorityBuilder::default()
+    }
+
+    /// `http://127.0.0.1:port`, without a slash at the end.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// Where tokens are granted and exchanged.
+    pub fn token_url(&self) -> String {
+        format!("{}/oauth2/token", self.base_url)
+    }
+
+    /// Where they are revoked (RFC 7009).
+    pub fn revocation_url(&self) -> String {
+        format!("{}/oauth2/revoke", self.base_url)
+    }
+
+    /// Where one may ask about them (RFC 7662).
+    pub fn introspection_url(&self) -> String {
+        format!("{}/oauth2/introspect", self.base_url)
+    }
+
+    /// A resource that takes them (RFC 6750). `?scope=…` makes it require scopes.
+    pub fn resource_url(&self) -> String {
+        format!("{}/2.0/users/me", self.base_url)
+    }
+
+    /// The id of its one client.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// The secret of its one client, as it is now.
+    pub fn client_secret(&self) -> String {
+        self.shared.state().client_secret.clone()
+    }
+
+    /// A provider for the session under test: Box at this address, as the authority's enterprise.
+    #[cfg(feature = "http")]
+    pub fn provider(&self) -> crate::Provider {
+        crate::Provider::box_ccg(crate::Subject::enterprise(&*self.enterprise))
+            .base_url(&self.base_url)
+    }
+
+    /// A manager for the session under test, with the authority's client and its present secret.
+    ///
+    /// ```
+    /// use ccg_session::{Session, testing::Authority};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let authority = Authority::start().await?;
+    /// let session = Session::builder(authority.manager()?).spawn()?;
+    /// assert!(authority.is_active(session.get_token().await?.secret()));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If the authority was built with an empty client id, secret or enterprise.
+    #[cfg(feature = "http")]
+    pub fn manager(&self) -> Result<crate::HttpTokenManager, crate::ConfigError> {
+        let (provider, id) = (self.provider(), self.client_id());
+        crate::HttpTokenManager::builder(provider, id, self.client_secret()).build()
+    }
+
+    /// The enterprise that `box_subject_type=enterprise` may name.
+    pub fn enterprise(&self) -> &str {
+        &self.enterprise
+    }
+
+    /// Lets another script decide from now on; its numbers and times count from now.
+    pub fn set_script(&self, script: Script) {
+        self.shared.state().set_script(script);
+    }
+
+    /// From now on this goes wrong with every request of this kind, and nothing else does.
+    pub fn fail(&self, kind: Kind, fault: impl Into<Fault>) {
+        self.set_script(Script::new().rule(Rule::new(kind).fault(fault)));
+    }
+
+    /// From now on nothing goes wrong. A request that hangs, or waits for its delay, goes on doing so.
+    pub fn heal(&self) {
+        self.set_script(Script::new());
+    }
+
+    /// Holds the answers to all requests of this kind that arrive from now on, until the gate is
+    /// released or dropped. What a request asks for is done when it arrives: a token whose answer is
+    /// held has been issued.
+    ///
+    /// ```
+    /// use ccg_session::testing::{Authority, Kind};
+    ///
+    /// # async fn test(ask_for_a_token: impl Future + Send + 'static) -> std::io::Result<()> {
+    /// let authority = Authority::start().await?;
+    /// let gate = authority.hold(Kind::Grant);
+    /// let asking = tokio::spawn(async { ask_for_a_token.await; });
+    /// authority.wait_for(|counts| counts.held == 1).await;
+    /// // The grant is on the wire: now do what shall come in the middle of it.
+    /// gate.release();
+    /// asking.await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use = "dropping the gate opens it"]
+    pub fn hold(&self, kind: Kind) -> Gate {
+        let (closed, gate) = watch::channel(());
+        self.shared.state().gates.push((kind, gate));
+        Gate { _closed: closed }
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        *self.shared.counts.borrow()
+    }
+
+    /// Waits until the counts are as wanted, and gives them. Returns at once if they already are. A
+    /// count says that the request was carried out, not that its client has the answer.
+    ///
+    /// # Cancel safety
+    /// Dropping it has no effect on anything.
+    pub async fn wait_for(&self, mut wanted: impl FnMut(&Counts) -> bool) -> Counts {
+        let mut counts = self.shared.counts.subscribe();
+        match counts.wait_for(|counts| wanted(counts)).await {
+            Ok(counts) => *counts,
+            // The sender is ours, and lives as long as this borrow.
+            Err(_) => self.counts(),
+        }
+    }
+
+    /// The last 4,096 requests to the OAuth endpoints, oldest first; those for the resource are only
+    /// counted.
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.shared.state().log.iter().cloned().collect()
+    }
+
+    /// Whether the resource would accept this token now.
+    pub fn is_active(&self, token: &str) -> bool {
+        self.shared.state().tokens.active(token, Instant::now()).is_ok()
+    }
+
+    /// When the token was revoked, by a request or behind its client's back, on the clock of
+    /// [`elapsed`](Self::elapsed). None if it was not, or is unknown.
+    pub fn revoked_at(&self, token: &str) -> Option<Duration> {
+        let state = self.shared.state();
+        let at = state.tokens.get(token)?.revoked_at?;
+        Some(state.since_start(at))
+    }
+
+    /// Revokes a token without a request, as an administrator would. Says whether the token is known.
+    pub fn revoke_behind(&self, token: &str) -> bool {
+        self.shared.state().tokens.revoke(token, Instant::now())
+    }
+
+    /// From now on the client has this secret, and no other.
+    pub fn change_secret(&self, secret: impl Into<String>) {
+        self.shared.state().client_secret = secret.into();
+    }
+
+    /// The time since the start, on the authority's one clock: that of the `revoked_at_ns` and
+    /// `received_at_ns` with which the resource refuses a revoked token. A request that began, by this
+    /// clock, before its token's revocation may have been on its way.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.state().since_start(Instant::now())
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("base_url", &self.base_url)
+            .field("client_id", &self.client_id)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Holds answers back, see [`Authority::hold`]. Dropping it lets them go.
+#[derive(Debug)]
+#[must_use = "dropping the gate opens it"]
+pub struct Gate {
+    _closed: watch::Sender<()>,
+}
+
+impl Gate {
+    /// Lets the held answers go, and holds no more.
+    pub fn release(self) {}
+}
+
+/// Settings of an [`Authority`]. Each has a default.
+#[derive(Clone)]
+pub struct AuthorityBuilder {
+    port: u16,
+    client_secret: String,
+    script: Script,
+    settings: Settings,
+}
+
+impl Default for AuthorityBuilder {
+    fn default() -> Self {
+        let scopes =
+            ["root_readwrite", "item_download", "item_preview", "item_upload", "item_delete"];
+        Self {
+            port: 0,
+            client_secret: "test-secret".into(),
+            script: Script::new(),
+            settings: Settings {
+                client_id: "test-client".into(),
+                enterprise: "12345".into(),
+                users: vec!["67890".into()],
+                require_subject: false,
+                scopes: scopes.map(String::from).into(),
+                ttl: Duration::from_secs(3600),
+            },
+        }
+    }
+}
+
+impl AuthorityBuilder {
+    /// The port on 127.0.0.1. Default: 0, which is any free one.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// The one client. Default: `test-client`, `test-secret`.
+    #[must_use]
+    pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.settings.client_id = id.into();
+        self.client_secret = secret.into();
+        self
+    }
+
+    /// How long each token lives, exchanged ones included. `expires_in` is a whole number if this is
+    /// one of seconds, else a float. Default: 1 hour.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.settings.ttl = ttl;
+        self
+    }
+
+    /// The enterprise that a grant may be for. Default: `12345`.
+    #[must_use]
+    pub fn enterprise(mut self, id: impl Into<String>) -> Self {
+        self.settings.enterprise = id.into();
+        self
+    }
+
+    /// One more user that a grant may be for, besides `67890`.
+    #[must_use]
+    pub fn user(mut self, id: impl Into<String>) -> Self {
+        self.settings.users.push(id.into());
+        self
+    }
+
+    /// Whether a grant without `box_subject_type` and `box_subject_id` is refused, as Box does. If they
+    /// are sent they are checked in any case. Default: no.
+    #[must_use]
+    pub fn require_subject(mut self, require: bool) -> Self {
+        self.settings.require_subject = require;
+        self
+    }
+
+    /// The scopes that the client may ask for; a grant that asks for none has all. Default:
+    /// `root_readwrite item_download item_preview item_upload item_delete`.
+    #[must_use]
+    pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
+        self.settings.scopes = scopes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What goes wrong. Default: nothing.
+    #[must_use]
+    pub fn script(mut self, script: Script) -> Self {
+        self.script = script;
+        self
+    }
+
+    /// Starts the authority: when this returns, it listens.
+    ///
+    /// # Errors
+    /// If the port cannot be had.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn start(self) -> io::Result<Authority> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
+        let base_url = format!("http://{}", listener.local_addr()?);
+        let client_id = self.settings.client_id.clone();
+        let enterprise = self.settings.enterprise.clone();
+        let shared = Arc::new(Shared::new(self.settings, self.client_secret, self.script));
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, Arc::clone(&shared)));
+        Ok(Authority { shared, base_url, client_id, enterprise, _server: server })
+    }
+}
+
+impl fmt::Debug for AuthorityBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthorityBuilder")
+            .field("port", &self.port)
+            .field("client_id", &self.settings.client_id)
+            .field("ttl", &self.settings.ttl)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! What the authority saw: numbers by kind, and the requests themselves.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use serde::{Deserialize, Serialize};
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// `POST /oauth2/token`, of any grant type but an exchange's.
+    Grant,
+    /// `POST /oauth2/token` with the grant type of RFC 8693.
+    Exchange,
+    /// `POST /oauth2/revoke` (RFC 7009).
+    Revoke,
+    /// `POST /oauth2/introspect` (RFC 7662).
+    Introspect,
+    /// `GET /2.0/users/me`.
+    Resource,
+    /// All of them.
+    #[default]
+    Any,
+}
+
+impl Kind {
+    pub(super) fn covers(self, other: Self) -> bool {
+        self == Self::Any || self == other
+    }
+}
+
+/// How many requests arrived, by kind, whatever became of them; and what came of it.
+///
+/// A request is counted when it has arrived whole. A request for a path or with a method that the
+/// authority does not have is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Requests for a token, exchanges aside.
+    pub grants: u64,
+    /// Token exchanges.
+    pub exchanges: u64,
+    /// Revocations.
+    pub revocations: u64,
+    /// Introspections.
+    pub introspections: u64,
+    /// Requests for the resource.
+    pub resource: u64,
+    /// Tokens issued, by grants and exchanges.
+    pub tokens_issued: u64,
+    /// Answers that a [`Gate`](super::Gate) holds now.
+    pub held: u64,
+    /// Grant requests that have arrived and are not yet answered, now. A client that goes away ends its
+    /// request.
+    pub grants_in_flight: u64,
+    /// The most that [`grants_in_flight`](Self::grants_in_flight) ever was.
+    pub grants_in_flight_max: u64,
+}
+
+impl Counts {
+    /// How many requests of this kind arrived.
+    pub fn of(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Grant => self.grants,
+            Kind::Exchange => self.exchanges,
+            Kind::Revoke => self.revocations,
+            Kind::Introspect => self.introspections,
+            Kind::Resource => self.resource,
+            Kind::Any => {
+                self.grants
+                    + self.exchanges
+                    + self.revocations
+                    + self.introspections
+                    + self.resource
+            }
+        }
+    }
+
+    pub(super) fn arrived(&mut self, kind: Kind) {
+        match kind {
+            Kind::Grant => {
+                self.grants += 1;
+                self.grants_in_flight += 1;
+                self.grants_in_flight_max = self.grants_in_flight_max.max(self.grants_in_flight);
+            }
+            Kind::Exchange => self.exchanges += 1,
+            Kind::Revoke => self.revocations += 1,
+            Kind::Introspect => self.introspections += 1,
+            Kind::Resource => self.resource += 1,
+            Kind::Any => {} // No request is of this kind.
+        }
+    }
+}
+
+/// A request as it arrived. Its fields hold secrets in clear; its `Debug` does not show them.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ReceivedRequest {
+    /// What it is for.
+    pub kind: Kind,
+    /// When it had arrived, on the clock of [`Authority::elapsed`](super::Authority::elapsed).
+    pub at: Duration,
+    /// Its method.
+    pub method: Method,
+    /// Its path, without the query.
+    pub path: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its form's pairs in the order sent; those of the query, if it has no form.
+    pub form: Vec<(String, String)>,
+}
+
+impl ReceivedRequest {
+    /// The first value that the form has under this name. One without a value counts as left out (RFC
+    /// 6749 §3.1).
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params(name).next()
+    }
+
+    /// All values that the form has under this name, such as `resource`.
+    pub fn params<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.form
+            .iter()
+            .filter(move |(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl fmt::Debug for ReceivedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SECRET: [&str; 5] =
+            ["client_secret", "client_assertion", "token", "subject_token", "actor_token"];
+        let form: Vec<(&str, &str)> = self
+            .form
+            .iter()
+            .map(|(name, value)| {
+                let secret = SECRET.contains(&name.as_str());
+                (name.as_str(), if secret { "[redacted]" } else { value.as_str() })
+            })
+            .collect();
+        f.debug_struct("ReceivedRequest")
+            .field("kind", &self.kind)
+            .field("at", &self.at)
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("headers", &self.headers) // Authorization is marked sensitive.
+            .field("form", &form)
+            .finish()
+    }
+}

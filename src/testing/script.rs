@@ -1,0 +1,378 @@
+//! What goes wrong, and when: plain data, written in Rust or in a JSON file.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::counts::Kind;
+use crate::config::duration;
+
+/// Decides, request by request or by time, what goes wrong. The first rule that matches a request
+/// wins; a request that none matches is answered properly. An empty script is a healthy server.
+///
+/// Numbers and times count from when the script was set: from [`start`](super::Authority::start), or
+/// from [`set_script`](super::Authority::set_script).
+///
+/// # In JSON
+/// ```
+/// use std::time::Duration;
+/// use ccg_session::testing::{Answer, Fault, Kind, Rule, Script};
+///
+/// let script: Script = serde_json::from_str(r#"{ "rules": [
+///     { "on": "grant", "requests": [2, 3], "fault": { "answer": { "status": 503, "retry_after": "2s" } } },
+///     { "on": "grant", "from": "10s", "until": "20s", "fault": "drop" },
+///     { "on": "revoke", "fault": { "answer": { "status": 400, "error": "unsupported_token_type" } } },
+///     { "on": "exchange", "fault": { "expires_in": "3600" } },
+///     { "delay": "5ms" }
+/// ] }"#)?;
+///
+/// let unavailable = Answer::new(http::StatusCode::SERVICE_UNAVAILABLE);
+/// let unsupported = Answer::new(http::StatusCode::BAD_REQUEST).error("unsupported_token_type");
+/// let same = Script::new()
+///     .rule(
+///         Rule::new(Kind::Grant)
+///             .requests(2..=3)
+///             .fault(unavailable.retry_after(Duration::from_secs(2))),
+///     )
+///     .rule(
+///         Rule::new(Kind::Grant)
+///             .from(Duration::from_secs(10))
+///             .until(Duration::from_secs(20))
+///             .fault(Fault::Drop),
+///     )
+///     .rule(Rule::new(Kind::Revoke).fault(unsupported))
+///     .rule(Rule::new(Kind::Exchange).fault(Fault::ExpiresIn("3600".into())))
+///     .rule(Rule::new(Kind::Any).delay(Duration::from_millis(5)));
+/// assert_eq!(script, same);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+/// The keys of a rule, none of them required, and any other refused:
+///
+/// | key | value | left out |
+/// |---|---|---|
+/// | `on` | a [`Kind`]: `"grant"`, `"exchange"`, `"revoke"`, `"introspect"`, `"resource"`, `"any"` | `"any"` |
+/// | `requests` | `[first, last]`: which requests of that kind, counted from 1, both included | all |
+/// | `from`, `until` | durations such as `"1s"`: requests that arrive from then on, and before then | always |
+/// | `delay` | a duration: the answer, proper or not, is held back for so long | none |
+/// | `fault` | a [`Fault`] | a proper answer |
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Script {
+    rules: Vec<Rule>,
+}
+
+impl Script {
+    /// A script in which nothing goes wrong.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One more rule, for the requests that those before it do not match.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    /// The rule for a request that is the `number(kind)`th of its kind, `since` the script was set.
+    pub(super) fn find(
+        &self,
+        kind: Kind,
+        number: impl Fn(Kind) -> u64,
+        since: Duration,
+    ) -> Option<&Rule> {
+        self.rules.iter().find(|rule| {
+            rule.on.covers(kind)
+                && rule.requests.as_ref().is_none_or(|wanted| wanted.contains(&number(rule.on)))
+                && rule.from <= since
+                && rule.until.is_none_or(|until| since < until)
+        })
+    }
+}
+
+/// Which requests, and what happens to them: by itself every request, and nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    #[serde(default)]
+    on: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "numbers")]
+    requests: Option<RangeInclusive<u64>>,
+    #[serde(default, skip_serializing_if = "Duration::is_zero", with = "duration")]
+    from: Duration,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_duration")]
+    until: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Duration::is_zero", with = "duration")]
+    pub(super) delay: Duration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fault: Option<Fault>,
+}
+
+impl Rule {
+    /// A rule for all requests of this kind.
+    pub fn new(on: Kind) -> Self {
+        Self {
+            on,
+            requests: None,
+            from: Duration::ZERO,
+            until: None,
+            delay: Duration::ZERO,
+            fault: None,
+        }
+    }
+
+    /// Only for these requests of the rule's kind, counted from 1.
+    #[must_use]
+    pub fn requests(mut self, numbers: RangeInclusive<u64>) -> Self {
+        self.requests = Some(numbers);
+        self
+    }
+
+    /// Only for requests that arrive when the script is at least this old.
+    #[must_use]
+    pub fn from(mut self, age: Duration) -> Self {
+        self.from = age;
+        self
+    }
+
+    /// Only for requests that arrive before the script is this old.
+    #[must_use]
+    pub fn until(mut self, age: Duration) -> Self {
+        self.until = Some(age);
+        self
+    }
+
+    /// Holds the answer back. What the request asks for is done at once, on arrival.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// What goes wrong.
+    #[must_use]
+    pub fn fault(mut self, fault: impl Into<Fault>) -> Self {
+        self.fault = Some(fault.into());
+        self
+    }
+}
+
+/// What goes wrong with one request. In JSON the name in snake case: `"drop"`, `{ "expires_in": null }`,
+/// `{ "answer": { "status": 503 } }`.
+///
+/// The faults that come *instead of* the proper answer leave the request undone: no token is issued,
+/// none revoked. Those that spoil the proper answer come after it was carried out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Fault {
+    /// Instead: this answer.
+    Answer(Answer),
+    /// Instead: the connection is closed without a byte.
+    Drop,
+    /// Instead: no answer, ever, on a connection that stays open.
+    Hang,
+    /// Instead: status 200, and JSON that breaks off (its length is as promised).
+    Malformed,
+    /// Instead: status 200 and an HTML page, as captive portals and proxies send it.
+    Html,
+    /// The answer is cut short: half of the body that `Content-Length` promises, then the connection is
+    /// closed.
+    Cut,
+    /// A token is issued, and the answer's `expires_in` is this value, whatever it is: a string, `null`,
+    /// a negative number. The token lives as long as ever. Grants and exchanges only.
+    ExpiresIn(Value),
+    /// A token is issued, and the answer has no `expires_in`. Grants and exchanges only.
+    NoExpiresIn,
+    /// No token is issued: the last one of the same kind is given again, with what is left of its life,
+    /// even if it has expired or was revoked. The first time there is none, and a new one is issued.
+    /// Grants and exchanges only.
+    SameToken,
+}
+
+impl From<Answer> for Fault {
+    fn from(answer: Answer) -> Self {
+        Self::Answer(answer)
+    }
+}
+
+/// An answer made up by the script. In JSON: `status`, and if wanted `error`, `body`, `headers`,
+/// `retry_after`, `retry_after_date`.
+///
+/// ```
+/// use ccg_session::testing::Answer;
+///
+/// let moved: Answer =
+///     serde_json::from_str(r#"{ "status": 301, "headers": { "location": "/oauth2/token/" } }"#)?;
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    #[serde(with = "status")]
+    pub(super) status: StatusCode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) body: Option<String>,
+    #[serde(default, skip_serializing_if = "HeaderMap::is_empty", with = "headers")]
+    pub(super) headers: HeaderMap,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_duration")]
+    pub(super) retry_after: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_duration")]
+    pub(super) retry_after_date: Option<Duration>,
+}
+
+impl Answer {
+    /// An answer with this status, 200 or above, and an empty body.
+    pub fn new(status: StatusCode) -> Self {
+        Self {
+            status,
+            error: None,
+            body: None,
+            headers: HeaderMap::new(),
+            retry_after: None,
+            retry_after_date: None,
+        }
+    }
+
+    /// An OAuth error (RFC 6749 §5.2) as the body, unless [`body`](Self::body) gives another.
+    #[must_use]
+    pub fn error(mut self, code: impl Into<String>) -> Self {
+        self.error = Some(code.into());
+        self
+    }
+
+    /// This body, sent as `application/json` unless [`header`](Self::header) says otherwise.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
+    /// One more header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// `Retry-After` in seconds, rounded up (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// `Retry-After` as the date that lies so far ahead when the answer is made (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after_date(mut self, wait: Duration) -> Self {
+        self.retry_after_date = Some(wait);
+        self
+    }
+}
+
+/// `[first, last]`.
+mod numbers {
+    use std::ops::RangeInclusive;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[expect(clippy::ref_option, reason = "serde hands the field over as it is")]
+    pub(super) fn serialize<S: Serializer>(
+        numbers: &Option<RangeInclusive<u64>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        numbers.as_ref().map(|range| [*range.start(), *range.end()]).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<RangeInclusive<u64>>, D::Error> {
+        let [first, last] = <[u64; 2]>::deserialize(deserializer)?;
+        if first == 0 || last < first {
+            return Err(D::Error::custom(format!(
+                "\"requests\" is [{first}, {last}], but must be the first and the last request, \
+                 counted from 1"
+            )));
+        }
+        Ok(Some(first..=last))
+    }
+}
+
+mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    use crate::config::duration;
+
+    #[expect(clippy::ref_option, reason = "serde hands the field over as it is")]
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        duration::deserialize(deserializer).map(Some)
+    }
+}
+
+mod status {
+    use http::StatusCode;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+    pub(super) fn serialize<S: Serializer>(
+        status: &StatusCode,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(status.as_u16())
+    }
+
+    /// Not below 200: what those announce would have to follow.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<StatusCode, D::Error> {
+        let code = u16::deserialize(deserializer)?;
+        StatusCode::from_u16(code).ok().filter(|status| !status.is_informational()).ok_or_else(
+            || D::Error::custom(format!("\"status\" is {code}, but must be from 200 to 999")),
+        )
+    }
+}
+
+mod headers {
+    use std::collections::HashMap;
+
+    use http::HeaderMap;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        headers: &HeaderMap,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(
+            headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
+        )
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<HeaderMap, D::Error> {
+        let pairs = HashMap::<String, String>::deserialize(deserializer)?;
+        HeaderMap::try_from(&pairs)
+            .map_err(|error| D::Error::custom(format!("\"headers\": {error}")))
+    }
+}

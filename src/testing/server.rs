@@ -1,0 +1,119 @@
+//! The HTTP server: connections in, plans carried out. hyper is used as it is, for a script may break
+//! a connection, and whoever drops the authority ends all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, AUTHORIZATION};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::counts::{Kind, ReceivedRequest};
+use super::endpoints::TOKEN_EXCHANGE;
+use super::reply::{Broken, Bytestream, Reply, json_reply};
+use super::state::{Outcome, Shared};
+
+/// More than any form, and not enough to hurt.
+const MAX_BODY: usize = 1 << 20;
+
+/// Accepts connections until it is dropped; they end with it.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&shared)));
+                }
+                // The client is gone already, or the process has too many files open: in the second
+                // case accepting again at once would be a busy loop.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    // Without it small answers may be late, but they come.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    // An error is a client that went away, or a connection that the script breaks.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Bytestream>, Broken> {
+    let request = match receive(request).await {
+        Ok(request) => request,
+        Err(reply) => return Ok(reply.map(Bytestream::whole)),
+    };
+    let mut plan = shared.arrive(request);
+    if !plan.delay.is_zero() {
+        tokio::time::sleep(plan.delay).await;
+    }
+    for gate in &mut plan.gates {
+        // Nothing is ever sent: this ends when the gate is dropped.
+        while gate.changed().await.is_ok() {}
+    }
+    plan.in_flight.let_go();
+    match plan.outcome {
+        Outcome::Whole(reply) => Ok(reply.map(Bytestream::whole)),
+        Outcome::Cut(reply) => Ok(reply.map(|body| Bytestream::cut(&body))),
+        Outcome::Drop => Err(Broken),
+        Outcome::Hang => std::future::pending().await,
+    }
+}
+
+/// Reads the request whole, or answers one that no endpoint is for.
+async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
+    let (mut head, body) = request.into_parts();
+    let (kind, method) = match head.uri.path() {
+        "/oauth2/token" => (Kind::Grant, Method::POST),
+        "/oauth2/revoke" => (Kind::Revoke, Method::POST),
+        "/oauth2/introspect" => (Kind::Introspect, Method::POST),
+        "/2.0/users/me" => (Kind::Resource, Method::GET),
+        _ => return Err(refuse(StatusCode::NOT_FOUND)),
+    };
+    if head.method != method {
+        let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED);
+        if let Ok(allowed) = HeaderValue::try_from(method.as_str()) {
+            reply.headers_mut().insert(ALLOW, allowed);
+        }
+        return Err(reply);
+    }
+    let body = Limited::new(body, MAX_BODY).collect().await;
+    let body = body.map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE))?.to_bytes();
+    let pairs = match kind {
+        Kind::Resource => head.uri.query().unwrap_or_default().as_bytes(),
+        _ => &body,
+    };
+    if let Some(authorization) = head.headers.get_mut(AUTHORIZATION) {
+        authorization.set_sensitive(true);
+    }
+    let mut request = ReceivedRequest {
+        kind,
+        at: Duration::ZERO, // Set on the authority's own clock, as soon as its lock is held.
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        headers: head.headers,
+        form: url::form_urlencoded::parse(pairs).into_owned().collect(),
+    };
+    if kind == Kind::Grant && request.param("grant_type") == Some(TOKEN_EXCHANGE) {
+        request.kind = Kind::Exchange;
+    }
+    Ok(request)
+}
+
+fn refuse(status: StatusCode) -> Reply {
+    json_reply(status, &json!({ "error": "invalid_request" }))
+}

@@ -1,0 +1,177 @@
+//! What the authority knows, under one lock, and what it decides about a request.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::counts::{Counts, Kind, ReceivedRequest};
+use super::endpoints;
+use super::reply::{Reply, html, malformed};
+use super::script::{Fault, Script};
+use super::tokens::{Scopes, Tokens};
+
+/// How many requests are kept to be looked at.
+const LOG_CAPACITY: usize = 4_096;
+
+/// What the builder was told, and what never changes afterwards.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) client_id: String,
+    pub(super) enterprise: String,
+    pub(super) users: Vec<String>,
+    pub(super) require_subject: bool,
+    pub(super) scopes: Scopes,
+    pub(super) ttl: Duration,
+}
+
+pub(super) struct State {
+    pub(super) settings: Settings,
+    pub(super) client_secret: String,
+    pub(super) tokens: Tokens,
+    pub(super) last_granted: Option<String>,
+    pub(super) last_exchanged: Option<String>,
+    pub(super) counts: Counts,
+    pub(super) log: VecDeque<ReceivedRequest>,
+    /// A gate is open once its sender is gone.
+    pub(super) gates: Vec<(Kind, watch::Receiver<()>)>,
+    script: Script,
+    /// When the script was set, and what had been counted by then.
+    script_since: (Instant, Counts),
+    started: Instant,
+}
+
+impl State {
+    pub(super) fn set_script(&mut self, script: Script) {
+        self.script = script;
+        self.script_since = (Instant::now(), self.counts);
+    }
+
+    pub(super) fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(self.since_start(at).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn since_start(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.started)
+    }
+}
+
+/// Shared by the authority and its connections.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Published at the end of each change, so that whoever waits for a figure finds the rest done.
+    pub(super) counts: watch::Sender<Counts>,
+}
+
+/// What comes of a request, and what must pass before.
+pub(super) struct Plan {
+    pub(super) delay: Duration,
+    pub(super) gates: Vec<watch::Receiver<()>>,
+    pub(super) outcome: Outcome,
+    /// Ends when the request is answered, or its client is gone.
+    pub(super) in_flight: InFlight,
+}
+
+pub(super) enum Outcome {
+    Whole(Reply),
+    Cut(Reply),
+    Drop,
+    Hang,
+}
+
+impl Shared {
+    pub(super) fn new(settings: Settings, client_secret: String, script: Script) -> Self {
+        let now = Instant::now();
+        let counts = Counts::default();
+        let state = State {
+            settings,
+            client_secret,
+            tokens: Tokens::default(),
+            last_granted: None,
+            last_exchanged: None,
+            counts,
+            log: VecDeque::new(),
+            gates: Vec::new(),
+            script,
+            script_since: (now, counts),
+            started: now,
+        };
+        Self { state: Mutex::new(state), counts: watch::Sender::new(counts) }
+    }
+
+    /// A test that panicked while it held the lock has left nothing half done.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the request, keeps it, decides it and carries it out, all at once.
+    pub(super) fn arrive(self: &Arc<Self>, mut request: ReceivedRequest) -> Plan {
+        let mut state = self.state();
+        let now = Instant::now();
+        let kind = request.kind;
+        request.at = state.since_start(now);
+        state.counts.arrived(kind);
+
+        let (since, before) = state.script_since;
+        let number = |kind| state.counts.of(kind) - before.of(kind);
+        let rule = state.script.find(kind, number, now.saturating_duration_since(since)).cloned();
+        let (delay, fault) = rule.map_or((Duration::ZERO, None), |rule| (rule.delay, rule.fault));
+        let outcome = match &fault {
+            Some(Fault::Drop) => Outcome::Drop,
+            Some(Fault::Hang) => Outcome::Hang,
+            Some(Fault::Answer(answer)) => Outcome::Whole(answer.into()),
+            Some(Fault::Malformed) => Outcome::Whole(malformed()),
+            Some(Fault::Html) => Outcome::Whole(html()),
+            Some(Fault::Cut) => Outcome::Cut(endpoints::answer(&mut state, &request, None, now)),
+            None | Some(Fault::ExpiresIn(_) | Fault::NoExpiresIn | Fault::SameToken) => {
+                Outcome::Whole(endpoints::answer(&mut state, &request, fault.as_ref(), now))
+            }
+        };
+
+        state.gates.retain(|(_, gate)| gate.has_changed().is_ok());
+        let closed = state.gates.iter().filter(|(on, _)| on.covers(kind));
+        let gates: Vec<_> = closed.map(|(_, gate)| gate.clone()).collect();
+        let held = !gates.is_empty();
+        state.counts.held += u64::from(held);
+        if kind != Kind::Resource {
+            if state.log.len() == LOG_CAPACITY {
+                state.log.pop_front();
+            }
+            state.log.push_back(request);
+        }
+        self.counts.send_replace(state.counts);
+        drop(state);
+        Plan { delay, gates, outcome, in_flight: InFlight { shared: Arc::clone(self), kind, held } }
+    }
+}
+
+/// A request that is not answered yet.
+pub(super) struct InFlight {
+    shared: Arc<Shared>,
+    kind: Kind,
+    held: bool,
+}
+
+impl InFlight {
+    /// Its gates are open.
+    pub(super) fn let_go(&mut self) {
+        if std::mem::take(&mut self.held) {
+            let mut state = self.shared.state();
+            state.counts.held -= 1;
+            self.shared.counts.send_replace(state.counts);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.let_go();
+        if self.kind == Kind::Grant {
+            let mut state = self.shared.state();
+            state.counts.grants_in_flight -= 1;
+            self.shared.counts.send_replace(state.counts);
+        }
+    }
+}
