@@ -214,7 +214,7 @@ impl Session {
     /// A caller, as the handle has it: the snapshot's token where that will do, else a message.
     pub fn read(&mut self) -> String {
         let fresh = self.published.token.as_ref().filter(|token| {
-            let doubt = Some((*token.token.as_ref(), token.doubts_dismissed));
+            let doubt = Some((token.token.id(), token.doubts_dismissed));
             self.now < token.usable_until && self.doubted != doubt
         });
         let Some(token) = fresh.map(|token| token.token.secret().to_owned()) else {
@@ -240,7 +240,7 @@ impl Session {
             .published
             .token
             .as_ref()
-            .filter(|token| *token.token.as_ref() == id)
+            .filter(|token| token.token.id() == id)
             .map(|token| (id, token.doubts_dismissed))
             .or(self.doubted);
         self.invalidate_id(id)
@@ -567,7 +567,7 @@ impl Session {
             });
             assert_eq!(published.number, self.published.number + 1, "a number is left out");
             if let Some(token) = &published.token {
-                self.ids.insert(token.token.secret().to_owned(), *token.token.as_ref());
+                self.ids.insert(token.token.secret().to_owned(), token.token.id());
             }
             self.published = published;
             (self.used, self.asked) = (false, false);
@@ -608,8 +608,8 @@ impl Session {
     /// An answer in a word. What it gives out must be alive, and must not have been revoked.
     fn judged(&mut self, answer: &Answer) -> String {
         let (name, id) = match answer {
-            Answer::Token(Ok(token)) => (token.secret().to_owned(), *token.as_ref()),
-            Answer::Exchanged(Ok(token)) => (token.secret().to_owned(), *token.as_ref()),
+            Answer::Token(Ok(token)) => (token.secret().to_owned(), token.id()),
+            Answer::Exchanged(Ok(token)) => (token.secret().to_owned(), token.id()),
             Answer::Revoked(Ok(())) => return "revoked".into(),
             Answer::Token(Err(error))
             | Answer::Exchanged(Err(error))
