@@ -119,11 +119,12 @@ pub struct Pace {
     attempts: u32,
     flights_failed: u32,
     forgiven: bool,
+    rerun: bool,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { not_before: Instant::ZERO, attempts: 0, flights_failed: 0, forgiven: false }
+        Self { not_before: Instant::ZERO, attempts: 0, flights_failed: 0, forgiven: false, rerun: false }
     }
 }
 
@@ -159,6 +160,8 @@ pub enum Seen<'a> {
     Arrived(Purpose, &'a str, Duration),
     /// An attempt failed.
     Failed(Purpose, &'a TokenError),
+    /// An exchange failed for its subject, which is no longer the session's own token.
+    SubjectRefused(Purpose, &'a TokenError),
     /// A revocation ended.
     RevocationEnded(&'a str, Result<(), &'a TokenError>),
     /// A caller was answered.
@@ -317,6 +320,16 @@ impl History {
                 let (now, policy) = (self.now, self.policy);
                 self.paces.entry(purpose).or_default().failed(error, now, policy);
             }
+            Seen::SubjectRefused(purpose, error) => {
+                self.wire.remove(&purpose);
+                let (now, policy) = (self.now, self.policy);
+                let pace = self.paces.entry(purpose).or_default();
+                if pace.rerun {
+                    pace.failed(error, now, policy);
+                } else {
+                    *pace = Pace { rerun: true, attempts: 0, not_before: now, ..*pace };
+                }
+            }
             Seen::RevocationEnded(text, result) => self.revocation_ended(text, result),
             Seen::Answered(caller, _) => drop(self.callers.remove(&caller)),
         }
@@ -415,6 +428,7 @@ impl Pace {
             } else {
                 self.attempts = 0;
                 self.forgiven = false;
+                self.rerun = false;
                 self.flights_failed += 1;
                 let alone = doubled(Duration::from_secs(1), self.flights_failed);
                 if error.is_retryable() {
