@@ -200,6 +200,7 @@ pub struct History {
     batch_confirmed: bool,
     batch_failure: Option<TokenError>,
     last_sent: Option<Instant>,
+    barrier_may_be_up: bool,
 }
 
 impl History {
@@ -223,6 +224,7 @@ impl History {
             batch_confirmed: false,
             batch_failure: None,
             last_sent: None,
+            barrier_may_be_up: false,
         }
     }
 
@@ -277,12 +279,38 @@ impl History {
         self.texts.iter().find(|known| known.text == text)
     }
 
-    /// Whether a revoke is under way, as far as the outside can know: somebody waits for it, a
-    /// revocation is on the wire, or something that was sent before it.
+    /// Whether a revoke is under way, as far as the outside can know whether or not anybody waits for it:
+    /// a revocation is on the wire, or something that was sent before it.
     fn barrier_must_be_up(&self) -> bool {
-        self.callers.values().any(|caller| caller.want == Want::Revoked)
-            || !self.revocations.is_empty()
+        !self.revocations.is_empty()
             || self.wire.values().any(|attempt| attempt.revokes < self.revokes)
+    }
+
+    /// To be told when all that came of one event has been seen. A flight that nobody wants any more may
+    /// end between its attempts, the grant's only behind the barrier: then the next one begins with all
+    /// its attempts, though no sooner.
+    pub fn settle(&mut self) {
+        for (purpose, pace) in &mut self.paces {
+            let wanted = match purpose {
+                _ if self.wire.contains_key(purpose) => true,
+                Purpose::Exchange(key) => {
+                    self.callers.values().any(|caller| caller.want == Want::Exchanged(*key))
+                }
+                Purpose::Grant => {
+                    !self.barrier_may_be_up
+                        || self.callers.values().any(|caller| match caller.want {
+                            Want::Token => true,
+                            Want::Exchanged(key) => {
+                                !self.wire.contains_key(&Purpose::Exchange(key))
+                            }
+                            Want::Revoked => false,
+                        })
+                }
+            };
+            if !wanted {
+                *pace = Pace { attempts: 0, forgiven: false, rerun: false, ..*pace };
+            }
+        }
     }
 
     fn remember(&mut self, seen: &Seen<'_>) {
@@ -309,6 +337,7 @@ impl History {
                 }
             }
             Seen::Started(purpose, timeout) => {
+                self.barrier_may_be_up = false;
                 self.wire.insert(purpose, attempt(timeout));
             }
             Seen::RevocationStarted(text, timeout) => {
@@ -331,12 +360,16 @@ impl History {
                 }
             }
             Seen::RevocationEnded(text, result) => self.revocation_ended(text, result),
-            Seen::Answered(caller, _) => drop(self.callers.remove(&caller)),
+            Seen::Answered(caller, answer) => {
+                self.barrier_may_be_up &= !matches!(answer, Answer::Revoked(_));
+                self.callers.remove(&caller);
+            }
         }
     }
 
     fn revoke_taken(&mut self, caller: CallerId) {
         self.revokes += 1;
+        self.barrier_may_be_up = true;
         for text in &mut self.texts {
             text.marked_by.get_or_insert(self.revokes);
         }
@@ -464,6 +497,20 @@ pub fn nothing_but_revocations_starts_behind_the_barrier(
     match seen {
         Seen::Started(purpose, _) if history.barrier_must_be_up() => {
             Err(format!("{purpose:?} started while a revoke is under way"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same, told by those who wait for a revoke: that the barrier ends and what starts because of it
+/// come as one, with the replies last, so this is asked when all of it has been seen.
+pub fn nothing_but_revocations_starts_while_a_revoke_waits(
+    history: &History,
+    started: &[Purpose],
+) -> Verdict {
+    match started.first() {
+        Some(purpose) if history.callers.values().any(|it| it.want == Want::Revoked) => {
+            Err(format!("{purpose:?} started while somebody waits for a revoke"))
         }
         _ => Ok(()),
     }

@@ -393,6 +393,7 @@ impl<S: Session> World<S> {
                 self.pass_to(self.history.now + SUSPEND);
             }
         }
+        self.history.settle();
         invariants::whoever_waits_is_known_and_waits_for_something(&self.session, &self.history)
     }
 
@@ -584,8 +585,9 @@ impl<S: Session> World<S> {
             self.published = published;
             (self.used, self.asked) = (false, false);
         }
+        let mut started = Vec::new();
         for start in fx.start {
-            self.start(start)?;
+            started.extend(self.start(start)?);
         }
         for (caller, answer) in &fx.replies {
             self.history.observe(&Seen::Answered(*caller, answer))?;
@@ -597,27 +599,29 @@ impl<S: Session> World<S> {
                 _ => {}
             }
         }
+        invariants::nothing_but_revocations_starts_while_a_revoke_waits(&self.history, &started)?;
         invariants::the_next_deadline_is_ahead(&self.session, moment.now)?;
         invariants::a_timer_that_is_not_due_does_nothing(&self.session, self.moment())?;
         Ok(fx.replies)
     }
 
-    fn start(&mut self, start: Start) -> Verdict {
-        match start.request {
-            Request::Grant(_) => {
-                self.history.observe(&Seen::Started(Purpose::Grant, start.timeout))
-            }
+    /// What started, unless it is a revocation.
+    fn start(&mut self, start: Start) -> Result<Option<Purpose>, String> {
+        let purpose = match start.request {
+            Request::Grant(_) => Purpose::Grant,
             Request::Exchange(key, subject, _) => {
                 let number = number_of(&key);
                 self.keys[usize::from(number)] = Some((key, subject.as_ref().generation()));
-                self.history.observe(&Seen::Started(Purpose::Exchange(number), start.timeout))
+                Purpose::Exchange(number)
             }
             Request::Revocation(text, _) => {
                 self.history.observe(&Seen::RevocationStarted(text.expose(), start.timeout))?;
                 self.revocations.push(text);
-                Ok(())
+                return Ok(None);
             }
-        }
+        };
+        self.history.observe(&Seen::Started(purpose, start.timeout))?;
+        Ok(Some(purpose))
     }
 
     // To the end
