@@ -779,10 +779,14 @@ pub fn the_next_deadline_is_ahead<S: Session>(session: &S, now: Instant) -> Verd
 }
 
 /// Handling a timer once more at the same instant, or before the next deadline, does nothing: whatever
-/// could start has started.
-pub fn a_timer_that_is_not_due_does_nothing<S: Session>(session: &S, moment: Moment) -> Verdict {
+/// could start has started. (A barrier may end early: when the last token that it waits for expires.)
+pub fn a_timer_that_is_not_due_does_nothing<S: Session>(
+    session: &S,
+    history: &History,
+    moment: Moment,
+) -> Verdict {
     let mut moments = vec![moment];
-    if let Some(at) = session.next_deadline() {
+    if let Some(at) = session.next_deadline().filter(|_| !history.barrier_may_be_up) {
         let now = at - Duration::from_nanos(1);
         moments.push(Moment { now: now.max(moment.now), ..moment });
     }
