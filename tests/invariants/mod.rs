@@ -428,6 +428,7 @@ impl History {
         if !self.revocations.is_empty() {
             return;
         }
+        // Each success renews the attempts: one that failed in part is not counted.
         if self.batch_confirmed {
             self.revocation_pace = Pace::default();
         }
@@ -435,6 +436,9 @@ impl History {
             && (error.is_retryable() || !self.batch_confirmed)
         {
             self.revocation_pace.failed(&error, self.now, self.policy);
+            if self.batch_confirmed {
+                self.revocation_pace.attempts = 0;
+            }
         }
         self.batch_confirmed = false;
     }
