@@ -290,6 +290,10 @@ impl History {
     /// end between its attempts, the grant's only behind the barrier: then the next one begins with all
     /// its attempts, though no sooner.
     pub fn settle(&mut self) {
+        let is_left = |text: &Text| text.marked_by.is_some() && !text.revoked;
+        if self.revocations.is_empty() && !self.texts.iter().any(is_left) {
+            self.revocation_pace.attempts = 0;
+        }
         for (purpose, pace) in &mut self.paces {
             let wanted = match purpose {
                 _ if self.wire.contains_key(purpose) => true,
