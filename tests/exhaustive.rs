@@ -10,6 +10,7 @@
 
 #![cfg(feature = "testing")]
 
+mod broken;
 mod invariants;
 mod small_world;
 
@@ -18,11 +19,10 @@ use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant as Stopwatch};
 
-use ccg_session::testing::internals::{
-    Answer, CallerId, Effects, Ended, Event, Instant, Machine, Moment, Published, Request,
-};
-use ccg_session::{AccessToken, ExchangedToken, RefreshMode, TokenError};
+use ccg_session::RefreshMode;
+use ccg_session::testing::internals::Instant;
 
+use broken::{Broken, Fault};
 use invariants::{Session, Verdict};
 use small_world::{Budget, Outcome, Scope, Step, World, machine};
 
@@ -224,7 +224,8 @@ impl Fingerprints {
         let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
         1_u8.hash(&mut hashers[1]);
         let session = self.0.split_once("held: ").map_or("", |(_, rest)| rest);
-        let (before, after) = session.split_once("published: Published { number: ").unwrap_or((session, ""));
+        let (before, after) =
+            session.split_once("published: Published { number: ").unwrap_or((session, ""));
         let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
         let after = after.split_once("counters: ").map_or(after, |(state, _)| state);
         let now = world.history.now;
@@ -276,7 +277,8 @@ fn pasteable(scope: &Scope, steps: &[Step], why: &str) -> String {
 fn nothing_that_can_happen_breaks_an_invariant() {
     let seconds = std::env::var("EXHAUSTIVE_SECONDS").ok().and_then(|text| text.parse().ok());
     let scopes = scopes();
-    let each = Duration::from_secs_f64(seconds.unwrap_or(14.0)) / u32::try_from(scopes.len()).unwrap_or(1);
+    let each =
+        Duration::from_secs_f64(seconds.unwrap_or(14.0)) / u32::try_from(scopes.len()).unwrap_or(1);
     let ends = if cfg!(debug_assertions) { 8 } else { 1 };
     println!("run to the end from every {ends}-th situation");
     println!("scope      mode       random    states transitions  depth  seconds");
@@ -297,4 +299,62 @@ fn nothing_that_can_happen_breaks_an_invariant() {
             panic!("{}", pasteable(&scope, &steps, &why));
         }
     }
+}
+
+/// Each fault, what shows it, and after how few events.
+#[test]
+fn every_broken_session_is_found_out() {
+    println!("fault                              events  found by");
+    let mut escaped = Vec::new();
+    for (fault, says) in Fault::ALL {
+        let mut shortest: Option<(Vec<Step>, String)> = None;
+        for budget in [WIDE, REVOKES, GRANTS, EXCHANGES] {
+            let scope = Scope { name: "fault", mode: RefreshMode::WhileUsed, random: 0.5, budget };
+            let session = Broken::new(machine(&scope), *fault);
+            let found = explore(session, &scope, Duration::from_secs(4), 4).violation;
+            shortest = found.or(shortest);
+            if shortest.as_ref().is_some_and(|(_, why)| why.contains(says)) {
+                break;
+            }
+        }
+        let (steps, why) = shortest.unwrap_or_default();
+        println!("{:<34} {:>6}  {why}", format!("{fault:?}"), steps.len());
+        if !why.contains(says) {
+            escaped.push((fault, steps, why));
+        }
+    }
+    assert!(escaped.is_empty(), "not found, or not by what should find them: {escaped:#?}");
+}
+
+/// These need a longer story than the search has the time for, so it is told.
+#[test]
+fn a_stale_token_given_again_is_found_out() {
+    let scope = Scope { name: "fault", mode: RefreshMode::OnRequest, random: 0.0, budget: GRANTS };
+    let session = || Broken::new(machine(&scope), Fault::GivesTheFirstTokenAgain);
+    let begin = [Step::Ask(1), Step::Grant(Outcome::Ok)];
+    let refreshed =
+        [Step::Pass(Duration::from_secs(31)), Step::Ask(1), Step::Grant(Outcome::Ok), Step::Ask(1)];
+    let refused = [Step::Doubt, Step::InvalidateArrives, Step::Ask(1), Step::Grant(Outcome::Ok)];
+    for (story, says) in
+        [(refreshed, "generation 1 after 2"), (refused, "generation 1 was invalidated")]
+    {
+        let steps = [&begin[..], &story[..]].concat();
+        let why = replay(session(), &scope, &steps).expect_err("it is broken");
+        assert!(why.contains(says), "{why}");
+        replay(machine(&scope), &scope, &steps).expect("the machine is not");
+    }
+}
+
+/// An abandoned flight once forgot when its next attempt was due.
+#[test]
+fn an_abandoned_flight_leaves_its_pause_to_the_next() {
+    let scope = Scope { name: "wide", mode: RefreshMode::WhileUsed, random: 0.5, budget: WIDE };
+    let steps = [
+        Step::Exchange(0),
+        Step::Grant(Outcome::Short),
+        Step::Revoke,
+        Step::Revocation(Outcome::TimedOut),
+        Step::Exchanged(0, Outcome::Ok),
+    ];
+    replay(machine(&scope), &scope, &steps).unwrap_or_else(|why| panic!("{why}"));
 }

@@ -124,7 +124,13 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { not_before: Instant::ZERO, attempts: 0, flights_failed: 0, forgiven: false, rerun: false }
+        Self {
+            not_before: Instant::ZERO,
+            attempts: 0,
+            flights_failed: 0,
+            forgiven: false,
+            rerun: false,
+        }
     }
 }
 
@@ -388,7 +394,12 @@ impl History {
         let came_too_late = attempt.revokes < self.revokes;
         let at = self.texts.iter().position(|known| known.text == *text).unwrap_or_else(|| {
             let expires_at = Instant::ZERO;
-            self.texts.push(Text { text: text.into(), expires_at, marked_by: None, revoked: false });
+            self.texts.push(Text {
+                text: text.into(),
+                expires_at,
+                marked_by: None,
+                revoked: false,
+            });
             self.texts.len() - 1
         });
         let was_marked = self.texts[at].marked_by.is_some();
@@ -543,10 +554,9 @@ pub fn attempts_keep_to_the_flight_policy(history: &History, seen: &Seen<'_>) ->
         _ => None,
     };
     match pace {
-        Some(pace) if history.now < pace.not_before => Err(format!(
-            "an attempt {:?} too early: {seen:?}",
-            pace.not_before.since(history.now)
-        )),
+        Some(pace) if history.now < pace.not_before => {
+            Err(format!("an attempt {:?} too early: {seen:?}", pace.not_before.since(history.now)))
+        }
         _ => Ok(()),
     }
 }
@@ -605,9 +615,9 @@ pub fn no_earlier_token_after_a_revoke(history: &History, seen: &Seen<'_>) -> Ve
         return Err(format!("generation {generation} ({text}) was revoked, and is given"));
     }
     match (history.callers.get(&caller), history.token(generation)) {
-        (Some(caller), Some(token)) if token.revokes < caller.revokes => {
-            Err(format!("generation {generation} was asked for before a revoke, and is given after"))
-        }
+        (Some(caller), Some(token)) if token.revokes < caller.revokes => Err(format!(
+            "generation {generation} was asked for before a revoke, and is given after"
+        )),
         _ => Ok(()),
     }
 }
@@ -867,13 +877,22 @@ pub fn shutdown_answers_everybody<S: Session>(
                 | Answer::Revoked(Err(SessionError::Closed))
         )
     };
-    let mut told: Vec<_> =
-        fx.replies.iter().filter(|(_, answer)| is_closed(answer)).map(|(caller, _)| *caller).collect();
+    let mut told: Vec<_> = fx
+        .replies
+        .iter()
+        .filter(|(_, answer)| is_closed(answer))
+        .map(|(caller, _)| *caller)
+        .collect();
     told.sort_unstable();
     if !told.iter().eq(history.callers.keys()) || fx.replies.len() != told.len() {
-        return Err(format!("{:?} wait, and at the end are told {:?}", history.callers.keys(), fx.replies));
+        return Err(format!(
+            "{:?} wait, and at the end are told {:?}",
+            history.callers.keys(),
+            fx.replies
+        ));
     }
-    let published = fx.publish.is_some_and(|published| published.closed && published.token.is_none());
+    let published =
+        fx.publish.is_some_and(|published| published.closed && published.token.is_none());
     if !published || !fx.start.is_empty() || session.next_deadline().is_some() {
         return Err("the end is not the end".into());
     }

@@ -306,7 +306,9 @@ impl<S: Session> World<S> {
     }
 
     fn is_doubted(&self) -> bool {
-        let named = |it: &Published| it.token.as_ref().map(|it| (it.token.as_ref().generation(), it.doubts_dismissed));
+        let named = |it: &Published| {
+            it.token.as_ref().map(|it| (it.token.as_ref().generation(), it.doubts_dismissed))
+        };
         self.doubted.is_some() && self.doubted == named(&self.published)
     }
 
@@ -513,7 +515,8 @@ impl<S: Session> World<S> {
             (Err(error), _) => self.history.observe(&Seen::Failed(purpose, error))?,
         }
         self.carry_out(moment, fx)?;
-        if let Some(dropped) = before.token.as_ref().filter(|_| outcome == Outcome::SubjectRefused) {
+        if let Some(dropped) = before.token.as_ref().filter(|_| outcome == Outcome::SubjectRefused)
+        {
             self.note_dropped(&before, *dropped.token.as_ref())?;
         }
         if purpose == Purpose::Grant {
@@ -579,7 +582,10 @@ impl<S: Session> World<S> {
     ) -> Result<Vec<(CallerId, Answer)>, String> {
         if let Some(published) = fx.publish {
             if published.number <= self.published.number {
-                return Err(format!("snapshot {} after {}", published.number, self.published.number));
+                return Err(format!(
+                    "snapshot {} after {}",
+                    published.number, self.published.number
+                ));
             }
             self.history.observe(&Seen::Published(&published))?;
             self.published = published;
@@ -646,7 +652,10 @@ impl<S: Session> World<S> {
                 return Err(format!("all goes well, and {step:?} gave an error to somebody"));
             }
         }
-        Err(format!("after {EVENTS} events, all {outcome:?}, {:?} still wait", self.history.callers.keys()))
+        Err(format!(
+            "after {EVENTS} events, all {outcome:?}, {:?} still wait",
+            self.history.callers.keys()
+        ))
     }
 
     fn step_to_the_end(&self, outcome: Outcome) -> Option<Step> {
@@ -673,7 +682,8 @@ impl<S: Session> World<S> {
         use std::fmt::Write as _;
         let current: Vec<_> =
             self.asked_messages.iter().map(|number| *number == self.published.number).collect();
-        let subjects = [0, 1].map(|key: usize| self.keys[key].as_ref().map(|(_, subject)| *subject));
+        let subjects =
+            [0, 1].map(|key: usize| self.keys[key].as_ref().map(|(_, subject)| *subject));
         let left = &self.left;
         write!(
             out,
