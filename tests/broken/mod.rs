@@ -47,7 +47,7 @@ pub enum Fault {
     PublishesTheFirstTokenAgain,
     /// In place of an error there is the last token that was given.
     GivesATokenInPlaceOfAnError,
-    /// A caller is answered with the next event, whatever is there.
+    /// Callers 1 and 2 are answered with the next event, whatever is there.
     AnswersWithTheNextEvent,
     /// Shutdown leaves those alone who wait for a revoke.
     ForgetsRevokersAtTheEnd,
@@ -127,7 +127,7 @@ impl Broken {
         self.grant_on_wire |= fx.start.iter().any(|it| matches!(it.request, Request::Grant(_)));
         match (self.fault, event) {
             (Fault::LosesAnAnswer, Event::Ended(_)) if fx.replies.len() > 1 => {
-                drop(fx.replies.pop())
+                drop(fx.replies.pop());
             }
             (
                 Fault::GivesTheFirstTokenAgain
@@ -154,11 +154,10 @@ impl Broken {
                     token.token = self.token.get_or_insert_with(|| token.token.clone()).clone();
                 }
             }
-            (Fault::AnswersWithTheNextEvent, Event::GetToken(..))
-                if self.machine.published().token.is_some() =>
-            {
+            (Fault::AnswersWithTheNextEvent, Event::GetToken(1 | 2, ..)) => {
                 std::mem::swap(&mut fx.replies, &mut self.late);
             }
+            (Fault::AnswersWithTheNextEvent, Event::Timer) => {}
             (Fault::AnswersWithTheNextEvent, _) => fx.replies.append(&mut self.late),
             (Fault::ForgetsRevokersAtTheEnd, Event::Shutdown) => {
                 let closed =
@@ -169,9 +168,10 @@ impl Broken {
         }
     }
 
-    /// Answers with what it gave before.
+    /// Answers with what it gave before; not the one who only tries what a read would give.
     fn give_again(&mut self, fx: &mut Effects<CallerId>) {
-        for (_, answer) in &mut fx.replies {
+        let callers = fx.replies.iter_mut().filter(|(caller, _)| *caller < CallerId::MAX);
+        for (_, answer) in callers {
             match answer {
                 Answer::Token(Ok(token)) if self.fault == Fault::GivesTheFirstTokenAgain => {
                     *token = self.token.get_or_insert_with(|| token.clone()).clone();

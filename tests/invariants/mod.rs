@@ -101,7 +101,7 @@ pub struct Token {
 
 /// A token as the server knows it: by its text.
 #[derive(Clone, Debug)]
-pub struct Text {
+pub struct Issued {
     /// The token itself.
     pub text: String,
     /// The longest that the server can have meant.
@@ -200,7 +200,7 @@ pub struct History {
     /// Tokens that can still be alive.
     pub tokens: Vec<Token>,
     /// The same, as the server knows them.
-    pub texts: Vec<Text>,
+    pub texts: Vec<Issued>,
     paces: BTreeMap<Purpose, Pace>,
     revocation_pace: Pace,
     batch_confirmed: bool,
@@ -281,7 +281,7 @@ impl History {
     }
 
     /// The text, if the server can still hold it for alive.
-    pub fn text(&self, text: &str) -> Option<&Text> {
+    pub fn text(&self, text: &str) -> Option<&Issued> {
         self.texts.iter().find(|known| known.text == text)
     }
 
@@ -296,7 +296,7 @@ impl History {
     /// end between its attempts, the grant's only behind the barrier: then the next one begins with all
     /// its attempts, though no sooner.
     pub fn settle(&mut self) {
-        let is_left = |text: &Text| text.marked_by.is_some() && !text.revoked;
+        let is_left = |text: &Issued| text.marked_by.is_some() && !text.revoked;
         if self.revocations.is_empty() && !self.texts.iter().any(is_left) {
             self.revocation_pace.attempts = 0;
         }
@@ -394,7 +394,7 @@ impl History {
         let came_too_late = attempt.revokes < self.revokes;
         let at = self.texts.iter().position(|known| known.text == *text).unwrap_or_else(|| {
             let expires_at = Instant::ZERO;
-            self.texts.push(Text {
+            self.texts.push(Issued {
                 text: text.into(),
                 expires_at,
                 marked_by: None,

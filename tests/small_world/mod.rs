@@ -560,7 +560,7 @@ impl<S: Session> World<S> {
             self.pass_to(attempt.ends_by.max(self.history.now));
         }
         let result = failure(outcome).map_or(Ok(()), Err);
-        let seen = Seen::RevocationEnded(text.expose(), result.as_ref().map(|()| ()));
+        let seen = Seen::RevocationEnded(text.expose(), result.as_ref().copied());
         self.history.observe(&seen)?;
         self.handle(Event::Ended(Ended::Revocation(text, result))).map(drop)
     }
