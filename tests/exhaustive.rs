@@ -91,6 +91,29 @@ const EXCHANGES: Budget = Budget {
     outcomes: OF_EXCHANGES,
 };
 
+/// For walks: longer stories than can be searched, with everything in them.
+const LONG: Budget = Budget {
+    asks: [8, 4],
+    exchanges: [4, 2],
+    revokes: 4,
+    leaves: 4,
+    doubts: 4,
+    reads: true,
+    late: 3,
+    suspends: 1,
+    outcomes: &[
+        Outcome::Ok,
+        Outcome::Again,
+        Outcome::Short,
+        Outcome::Transient,
+        Outcome::RetryAfter,
+        Outcome::Denied,
+        Outcome::Changed,
+        Outcome::SubjectRefused,
+        Outcome::TimedOut,
+    ],
+};
+
 fn scopes() -> Vec<Scope> {
     let scope = |name, mode, random, budget| Scope { name, mode, random, budget };
     vec![
@@ -202,6 +225,55 @@ fn run_to_the_end<S: Session>(world: &World<S>) -> Verdict {
     Ok(())
 }
 
+/// One long story by chance: its steps, and why it must not have happened.
+fn walk(scope: &Scope, random: &mut u64, taken: &mut usize) -> Option<(Vec<Step>, String)> {
+    let mut world = World::new(machine(scope), scope);
+    let mut story = Vec::new();
+    for _ in 0..60 {
+        let steps = world.steps();
+        // Xorshift: good enough to choose by, and the same everywhere.
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        let Some(step) = steps.get(usize::try_from(*random >> 33).ok()? % steps.len().max(1))
+        else {
+            break;
+        };
+        story.push(*step);
+        *taken += 1;
+        if let Err(why) = world.take(*step).and_then(|()| world.judge()) {
+            return Some((story, why));
+        }
+    }
+    run_to_the_end(&world).err().map(|why| (story, why))
+}
+
+/// Leaves out what the violation does not need.
+fn shorten(scope: &Scope, mut steps: Vec<Step>, mut why: String) -> (Vec<Step>, String) {
+    let violates = |steps: &[Step]| {
+        let mut world = World::new(machine(scope), scope);
+        for step in steps {
+            if !world.steps().contains(step) {
+                return None;
+            }
+            if let Err(why) = world.take(*step).and_then(|()| world.judge()) {
+                return Some(why);
+            }
+        }
+        run_to_the_end(&world).err()
+    };
+    let mut at = 0;
+    while at < steps.len() {
+        let mut fewer = steps.clone();
+        fewer.remove(at);
+        match violates(&fewer) {
+            Some(reason) => (steps, why, at) = (fewer, reason, 0),
+            None => at += 1,
+        }
+    }
+    (steps, why)
+}
+
 /// Lets these things happen to a new session, one after the other.
 fn replay<S: Session>(session: S, scope: &Scope, steps: &[Step]) -> Verdict {
     let mut world = World::new(session, scope);
@@ -303,6 +375,29 @@ fn nothing_that_can_happen_breaks_an_invariant() {
             panic!("{}", pasteable(&scope, &steps, &why));
         }
     }
+}
+
+/// What lies deeper than the search comes, by chance. `EXHAUSTIVE_SEED=1` tells the stories of this
+/// seed; it is printed, and the same one each time.
+#[test]
+fn nothing_in_a_long_story_breaks_an_invariant() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let limit = Duration::from_secs(number("EXHAUSTIVE_SECONDS").unwrap_or(6));
+    let seed = number("EXHAUSTIVE_SEED").unwrap_or(1);
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1);
+    let (mut stories, mut taken) = (0, 0);
+    let began = Stopwatch::now();
+    while began.elapsed() < limit {
+        let modes = [RefreshMode::WhileUsed, RefreshMode::OnRequest, RefreshMode::Always];
+        let draw = [0.0, 0.5, 0.999][stories / 3 % 3];
+        let scope = Scope { name: "long", mode: modes[stories % 3], random: draw, budget: LONG };
+        if let Some((steps, why)) = walk(&scope, &mut random, &mut taken) {
+            let (steps, why) = shorten(&scope, steps, why);
+            panic!("seed {seed}, story {stories}\n{}", pasteable(&scope, &steps, &why));
+        }
+        stories += 1;
+    }
+    println!("seed {seed}: {stories} stories, {taken} steps, {:?}", began.elapsed());
 }
 
 /// The smallest world in which the fault shows.
