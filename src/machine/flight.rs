@@ -19,20 +19,11 @@ const FIRST_COOLING: Duration = Duration::from_secs(1);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// The flights of one purpose: the one that is open, and what is remembered of those before it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Flight {
     open: Option<Open>,
     failed_in_a_row: u32,
     failure: Option<Cooling>,
-    /// When the pause after the last failed attempt ends. A flight that is abandoned leaves it to the
-    /// next one, or abandoning would be a way past the server's `Retry-After`.
-    earliest: Instant,
-}
-
-impl Default for Flight {
-    fn default() -> Self {
-        Self { open: None, failed_in_a_row: 0, failure: None, earliest: Instant::ZERO }
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -85,20 +76,10 @@ impl Flight {
         self.open = Some(Open {
             options,
             attempts: 0,
-            next_attempt_at: self.earliest,
+            next_attempt_at: Instant::ZERO,
             on_wire: None,
             credentials_reread: false,
         });
-    }
-
-    /// Whether there is anything to remember of flights that are over.
-    pub(crate) fn has_memory(&self) -> bool {
-        self.failure.is_some() || self.earliest > Instant::ZERO
-    }
-
-    /// When nothing of that keeps an attempt back any more.
-    pub(crate) fn memory_ends_at(&self) -> Instant {
-        self.earliest.max(self.not_before())
     }
 
     /// Nobody wants its result any more. What is remembered of earlier flights stays.
@@ -135,7 +116,6 @@ impl Flight {
 
     /// Begins again with all its attempts, at once: the last one was worth it.
     pub(crate) fn renew(&mut self, now: Instant) {
-        self.earliest = now;
         if let Some(open) = &mut self.open {
             open.attempts = 0;
             open.next_attempt_at = now;
@@ -157,45 +137,23 @@ impl Flight {
         policy: &RetryPolicy,
         moment: Moment,
     ) -> Instant {
-        self.earliest = match self.goes_on_at(&error, policy, moment) {
-            Some(at) => at,
-            None => self.end_in_failure(error, policy, moment),
-        };
-        self.earliest
-    }
-
-    /// When the flight's next attempt may start, if the failed one was not its last.
-    fn goes_on_at(
-        &mut self,
-        error: &TokenError,
-        policy: &RetryPolicy,
-        moment: Moment,
-    ) -> Option<Instant> {
+        let retry_after = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
         let allowed = if self.failed_in_a_row == 0 { policy.attempts } else { 1 };
-        let open = self.open.as_mut()?;
-        let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
-        if changed && !open.credentials_reread {
-            open.credentials_reread = true;
-            open.attempts = open.attempts.saturating_sub(1);
-            open.next_attempt_at = moment.now;
-            return Some(moment.now);
+        if let Some(open) = &mut self.open {
+            let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
+            if changed && !open.credentials_reread {
+                open.credentials_reread = true;
+                open.attempts = open.attempts.saturating_sub(1);
+                open.next_attempt_at = moment.now;
+                return moment.now;
+            }
+            if error.is_retryable() && open.attempts < allowed && retry_after <= LONGEST_PAUSE {
+                let pause = doubled(FIRST_PAUSE, open.attempts, LONGEST_PAUSE);
+                let pause = pause.mul_f64(moment.random).max(retry_after);
+                open.next_attempt_at = moment.now + pause;
+                return open.next_attempt_at;
+            }
         }
-        let retry_after = wanted_pause(error);
-        if !error.is_retryable() || open.attempts >= allowed || retry_after > LONGEST_PAUSE {
-            return None;
-        }
-        let pause = doubled(FIRST_PAUSE, open.attempts, LONGEST_PAUSE);
-        open.next_attempt_at = moment.now + pause.mul_f64(moment.random).max(retry_after);
-        Some(open.next_attempt_at)
-    }
-
-    /// Until when the server is left alone.
-    fn end_in_failure(
-        &mut self,
-        error: TokenError,
-        policy: &RetryPolicy,
-        moment: Moment,
-    ) -> Instant {
         self.open = None;
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         let alone = if error.is_retryable() {
@@ -204,15 +162,10 @@ impl Flight {
         } else {
             policy.cooling
         };
-        let until = moment.now + alone.max(wanted_pause(&error));
+        let until = moment.now + alone.max(retry_after);
         self.failure = Some(Cooling { until, last: Arc::new(error) });
         until
     }
-}
-
-/// The server's `Retry-After`, as far as it is believed.
-fn wanted_pause(error: &TokenError) -> Duration {
-    error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER)
 }
 
 /// `first`, doubled for each one after the first, up to `longest`.
