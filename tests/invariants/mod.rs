@@ -292,37 +292,6 @@ impl History {
             || self.wire.values().any(|attempt| attempt.revokes < self.revokes)
     }
 
-    /// To be told when all that came of one event has been seen. A flight that nobody wants any more may
-    /// end between its attempts, the grant's only behind the barrier: then the next one begins with all
-    /// its attempts, though no sooner.
-    pub fn settle(&mut self) {
-        let is_left = |text: &Issued| text.marked_by.is_some() && !text.revoked;
-        if self.revocations.is_empty() && !self.texts.iter().any(is_left) {
-            self.revocation_pace.attempts = 0;
-        }
-        for (purpose, pace) in &mut self.paces {
-            let wanted = match purpose {
-                _ if self.wire.contains_key(purpose) => true,
-                Purpose::Exchange(key) => {
-                    self.callers.values().any(|caller| caller.want == Want::Exchanged(*key))
-                }
-                Purpose::Grant => {
-                    !self.barrier_may_be_up
-                        || self.callers.values().any(|caller| match caller.want {
-                            Want::Token => true,
-                            Want::Exchanged(key) => {
-                                !self.wire.contains_key(&Purpose::Exchange(key))
-                            }
-                            Want::Revoked => false,
-                        })
-                }
-            };
-            if !wanted {
-                *pace = Pace { attempts: 0, forgiven: false, rerun: false, ..*pace };
-            }
-        }
-    }
-
     fn remember(&mut self, seen: &Seen<'_>) {
         let attempt = |timeout| Attempt {
             sent_at: self.now,

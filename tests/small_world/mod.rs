@@ -395,7 +395,6 @@ impl<S: Session> World<S> {
                 self.pass_to(self.history.now + SUSPEND);
             }
         }
-        self.history.settle();
         invariants::whoever_waits_is_known_and_waits_for_something(&self.session, &self.history)
     }
 
