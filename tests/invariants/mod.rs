@@ -300,6 +300,7 @@ impl History {
         };
         match *seen {
             Seen::Began(caller, want) => {
+                self.forget_reruns();
                 let revokes = self.revokes;
                 let (invalidated, seen) = (self.invalidated, self.highest);
                 self.callers.insert(caller, Caller { want, revokes, invalidated, seen });
@@ -343,6 +344,14 @@ impl History {
                 self.barrier_may_be_up &= !matches!(answer, Answer::Revoked(_));
                 self.callers.remove(&caller);
             }
+        }
+    }
+
+    /// An exchange that nobody waits for is over: the next one of its key may lose its subject anew.
+    fn forget_reruns(&mut self) {
+        for (purpose, pace) in &mut self.paces {
+            let is_wanted = |it: &Caller| *purpose == Purpose::Grant || it.wants(*purpose);
+            pace.rerun &= self.wire.contains_key(purpose) || self.callers.values().any(is_wanted);
         }
     }
 
@@ -425,6 +434,12 @@ impl History {
             }
         }
         self.batch_confirmed = false;
+    }
+}
+
+impl Caller {
+    fn wants(&self, purpose: Purpose) -> bool {
+        matches!((self.want, purpose), (Want::Exchanged(one), Purpose::Exchange(other)) if one == other)
     }
 }
 
