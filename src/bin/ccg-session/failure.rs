@@ -64,7 +64,9 @@ impl Failure {
 
     fn message(&self) -> String {
         match self {
-            Self::Figures(broken) => format!("the demo's figures do not hold: {}", broken.join("; ")),
+            Self::Figures(broken) => {
+                format!("the demo's figures do not hold: {}", broken.join("; "))
+            }
             Self::Usage(problem) | Self::Unfit { problem, .. } => problem.clone(),
             Self::Session { error, .. } => error.to_string(),
         }

@@ -4,9 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use ccg_session::{
-    ClientAuth, HttpTokenManager, Provider, RefreshMode, SessionConfig, Subject,
-};
+use ccg_session::{ClientAuth, HttpTokenManager, Provider, RefreshMode, SessionConfig, Subject};
 use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
 
@@ -16,10 +14,7 @@ use crate::failure::Failure;
 const SECRET_VARIABLE: &str = "CCG_SESSION_CLIENT_SECRET";
 
 /// A manager for these flags, and the scopes that its grants ask for.
-pub(crate) fn manager(
-    args: &ProviderArgs,
-    scopes: &[String],
-) -> Result<HttpTokenManager, Failure> {
+pub(crate) fn manager(args: &ProviderArgs, scopes: &[String]) -> Result<HttpTokenManager, Failure> {
     let mut provider = provider(args)?.scopes(scopes);
     for (name, value) in &args.params {
         provider = provider.param(name, value.as_str());
@@ -87,7 +82,10 @@ pub(crate) fn secret_file(path: &Path) -> Result<SecretString, Failure> {
         return secret_from_stdin("the client's secret");
     }
     let text = fs::read_to_string(path).map_err(|error| {
-        Failure::Usage(format!("the client's secret cannot be read from {}: {error}", path.display()))
+        Failure::Usage(format!(
+            "the client's secret cannot be read from {}: {error}",
+            path.display()
+        ))
     })?;
     Ok(without_newline(text))
 }
@@ -95,9 +93,9 @@ pub(crate) fn secret_file(path: &Path) -> Result<SecretString, Failure> {
 /// All of stdin, without a newline at its end.
 pub(crate) fn secret_from_stdin(what: &str) -> Result<SecretString, Failure> {
     let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(|error| {
-        Failure::Usage(format!("{what} cannot be read from stdin: {error}"))
-    })?;
+    io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::Usage(format!("{what} cannot be read from stdin: {error}")))?;
     Ok(without_newline(text))
 }
 
