@@ -168,6 +168,7 @@ async fn sample(world: Arc<World>, view: Arc<View>, every: Duration) {
             at: world.record.elapsed(),
             held: status.held(),
             remaining: status.remaining(),
+            is_stale: status.stale_in().is_some_and(|left| left.is_zero()),
         };
         world.record.sample(sample);
         view.show(&sample, &status);

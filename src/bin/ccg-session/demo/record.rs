@@ -73,6 +73,7 @@ pub(super) struct Sample {
     pub(super) held: usize,
     /// How much of the token's life was left; nothing if there was no token.
     pub(super) remaining: Option<Duration>,
+    pub(super) is_stale: bool,
 }
 
 /// Collects all of it while the day goes on.
