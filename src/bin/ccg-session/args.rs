@@ -141,7 +141,7 @@ pub(crate) struct ProviderArgs {
     /// How to authenticate there: in the form, or in a header
     #[arg(long, value_enum, requires = "token_url")]
     pub(crate) auth: Option<Auth>,
-    /// A Box that is somewhere else than https://api.box.com
+    /// A Box that is somewhere else than `https://api.box.com`
     #[arg(long, value_name = "URL", conflicts_with = "token_url")]
     pub(crate) box_base_url: Option<String>,
     /// One more parameter of each grant; may be repeated
@@ -152,7 +152,7 @@ pub(crate) struct ProviderArgs {
     pub(crate) client_id: Option<String>,
     /// A file with the client's secret; - reads it from stdin
     ///
-    /// Without it the secret is taken from the environment variable CCG_SESSION_CLIENT_SECRET. A
+    /// Without it the secret is taken from the environment variable `CCG_SESSION_CLIENT_SECRET`. A
     /// newline at the end is left out. There is no flag for the secret itself, since other users of the
     /// machine can read a command's arguments.
     #[arg(long, value_name = "PATH")]

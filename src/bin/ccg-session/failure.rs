@@ -32,8 +32,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Figures(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Session { error: SessionError::Unsupported(_), .. } => 2,
+            Self::Usage(_) | Self::Session { error: SessionError::Unsupported(_), .. } => 2,
             Self::Session { error, .. } => match error.token_error() {
                 // Status zero: the manager refused to send it, so no server has.
                 Some(TokenError::Denied { status: 0, .. }) => 2,

@@ -114,7 +114,7 @@ impl Received {
                 access_token: &self.text,
                 token_type: if self.is_bearer { "bearer" } else { "N_A" },
                 // Whole seconds, rounded down, so that nobody takes it for longer than it is.
-                expires_in: (self.remaining != Duration::MAX).then(|| self.remaining.as_secs()),
+                expires_in: (self.remaining != Duration::MAX).then_some(self.remaining.as_secs()),
                 scope: self.scope.as_deref(),
                 attempts,
             }),

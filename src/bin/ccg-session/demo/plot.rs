@@ -85,7 +85,7 @@ fn draw_head(picture: &Area<'_>, report: &Report) -> Drawn {
     let mut x = LEFT;
     for sign in Sign::ALL {
         sign.draw(picture, (x + 8, LEGEND))?;
-        picture.draw(&Text::new(sign.name(), (x + 22, LEGEND), middle(text(16, INK))))?;
+        picture.draw(&Text::new(sign.name(), (x + 22, LEGEND), label(16, HPos::Left)))?;
         x += 48 + width(sign.name());
     }
     Ok(())
@@ -108,18 +108,18 @@ fn draw_name(picture: &Area<'_>, name: &str, left: i32, right: i32) -> Drawn {
     let middle_of_band = i32::midpoint(left, right);
     let room = right - left - 6;
     if width(name) <= room {
-        let style = centered(text(15, INK));
+        let style = label(15, HPos::Center);
         picture.draw(&Text::new(name.to_owned(), (middle_of_band, NAMES), style))?;
     } else if name.split(' ').all(|word| width(word) <= room) {
         let mut y = NAMES - 8 * i32::try_from(name.split(' ').count() - 1)?;
         for word in name.split(' ') {
-            let style = centered(text(15, INK));
+            let style = label(15, HPos::Center);
             picture.draw(&Text::new(word.to_owned(), (middle_of_band, y), style))?;
             y += 16;
         }
     } else if room >= 8 {
-        let style = text(15, INK).transform(FontTransform::Rotate270);
-        picture.draw(&Text::new(name.to_owned(), (middle_of_band, NAMES), centered(style)))?;
+        let style = label(15, HPos::Center).transform(FontTransform::Rotate270);
+        picture.draw(&Text::new(name.to_owned(), (middle_of_band, NAMES), style))?;
     }
     Ok(())
 }
@@ -127,7 +127,7 @@ fn draw_name(picture: &Area<'_>, name: &str, left: i32, right: i32) -> Drawn {
 /// Each request to the server in the lane of its kind.
 fn draw_requests(picture: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
     for (sign, y) in Sign::LANES.iter().zip(LANES) {
-        let name = Text::new(sign.name(), (LEFT - 10, y), right(text(16, INK)));
+        let name = Text::new(sign.name(), (LEFT - 10, y), label(16, HPos::Right));
         picture.draw(&name)?;
         let line = vec![(LEFT, y), (WIDTH - RIGHT, y)];
         picture.draw(&PathElement::new(line, FAINT_INK.mix(0.25)))?;
@@ -147,12 +147,13 @@ fn draw_requests(picture: &Area<'_>, happened: &Happened, scale: &Scale) -> Draw
 fn draw_held(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
     let curve = steps(&happened.samples);
     let most = curve.iter().map(|(_, held)| *held).fold(4.0, f64::max);
+    draw_y_name(area, "callers held", GAP)?;
     let mut panel = ChartBuilder::on(area)
         .margin_right(RIGHT)
         .margin_bottom(GAP)
         .set_label_area_size(plotters::chart::LabelAreaPosition::Left, LEFT)
         .build_cartesian_2d(0.0..scale.end, 0.0..most * 1.1)?;
-    draw_axes(&mut panel, "callers held", None, &|held| format!("{held:.0}"))?;
+    draw_axes(&mut panel, None, &|held| format!("{held:.0}"))?;
     panel.draw_series(
         AreaSeries::new(curve, 0.0, HELD.mix(0.35)).border_style(HELD.stroke_width(2)),
     )?;
@@ -163,16 +164,16 @@ fn draw_held(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
 fn draw_life(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
     let tokens = tokens(&happened.samples);
     let longest = tokens.iter().flatten().map(|point| point.left).fold(0.1, f64::max);
+    draw_y_name(area, "token's life, seconds", BOTTOM)?;
     let mut panel = ChartBuilder::on(area)
         .margin_right(RIGHT)
         .set_label_area_size(plotters::chart::LabelAreaPosition::Left, LEFT)
         .set_label_area_size(plotters::chart::LabelAreaPosition::Bottom, BOTTOM)
         .build_cartesian_2d(0.0..scale.end, 0.0..longest * 1.1)?;
     let seconds = "seconds since the start";
-    draw_axes(&mut panel, "token's life, seconds", Some(seconds), &|left| format!("{left:.1}"))?;
+    draw_axes(&mut panel, Some(seconds), &|left| format!("{left:.1}"))?;
     for token in tokens {
-        let (fresh, stale) = fresh_and_stale(&token);
-        for (part, color) in [(fresh, FRESH), (stale, STALE)] {
+        for (part, color) in fresh_and_stale(&token).into_iter().zip([FRESH, STALE]) {
             panel.draw_series(
                 AreaSeries::new(part, 0.0, color.mix(0.3)).border_style(color.stroke_width(2)),
             )?;
@@ -181,9 +182,17 @@ fn draw_life(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
     Ok(())
 }
 
+/// The backend, which knows no font, would put it too far to the left.
+fn draw_y_name(area: &Area<'_>, name: &'static str, beneath: i32) -> Drawn {
+    let (_, height) = area.dim_in_pixel();
+    let middle = (i32::try_from(height)? - beneath) / 2;
+    let style = label(16, HPos::Center).transform(FontTransform::Rotate270);
+    area.draw(&Text::new(name, (LEFT - 74, middle), style))?;
+    Ok(())
+}
+
 fn draw_axes(
     panel: &mut Panel<'_, '_>,
-    y_name: &str,
     x_name: Option<&str>,
     y_label: &dyn Fn(&f64) -> String,
 ) -> Drawn {
@@ -191,7 +200,6 @@ fn draw_axes(
     axes.disable_x_mesh()
         .y_labels(5)
         .y_label_formatter(y_label)
-        .y_desc(y_name)
         .label_style(text(15, INK))
         .axis_desc_style(text(16, INK))
         .light_line_style(TRANSPARENT)
@@ -251,14 +259,14 @@ fn tokens(samples: &[Sample]) -> Vec<Vec<Life>> {
 }
 
 /// A life is a straight line, so the first and the last moment of each part are all of it.
-fn fresh_and_stale(token: &[Life]) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
+fn fresh_and_stale(token: &[Life]) -> [Vec<(f64, f64)>; 2] {
     let turn = token.iter().position(|moment| moment.is_stale).unwrap_or(token.len());
     let ends = |part: &[Life]| {
         let ends = part.first().into_iter().chain(part.last());
         ends.map(|moment| (moment.at, moment.left)).collect()
     };
     // The parts share a moment, so that there is no gap between them.
-    (ends(&token[..turn.saturating_add(1).min(token.len())]), ends(&token[turn..]))
+    [ends(&token[..token.len().min(turn + 1)]), ends(&token[turn..])]
 }
 
 /// What is drawn, and told in the legend.
@@ -367,16 +375,9 @@ fn text(size: u32, color: RGBColor) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&color)
 }
 
-fn middle(style: TextStyle<'_>) -> TextStyle<'_> {
-    style.pos(Pos::new(HPos::Left, VPos::Center))
-}
-
-fn right(style: TextStyle<'_>) -> TextStyle<'_> {
-    style.pos(Pos::new(HPos::Right, VPos::Center))
-}
-
-fn centered(style: TextStyle<'_>) -> TextStyle<'_> {
-    style.pos(Pos::new(HPos::Center, VPos::Center))
+/// Vertically around its place.
+fn label(size: u32, from: HPos) -> TextStyle<'static> {
+    text(size, INK).pos(Pos::new(from, VPos::Center))
 }
 
 /// A guess on the safe side: which font the reader has is not known here.
@@ -453,7 +454,7 @@ mod tests {
         ];
         let tokens = tokens(&samples);
         assert_eq!(tokens.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1]);
-        let (fresh, stale) = fresh_and_stale(&tokens[0]);
+        let [fresh, stale] = fresh_and_stale(&tokens[0]);
         assert_eq!(fresh, [(1.0, 2.0), (2.5, 0.5)]);
         assert_eq!(stale, [(2.5, 0.5), (2.5, 0.5)]);
     }

@@ -136,12 +136,12 @@ impl Report {
         let figures = &self.figures;
         let Latency { p50, p99, p999, max } = figures.latency_ns;
         vec![
-            Row::told("callers", figures.callers),
-            Row::told("seconds", figures.seconds),
-            Row::told("get_token", figures.get_token),
+            Row::told("callers", figures.callers.to_string()),
+            Row::told("seconds", format!("{:.1}", figures.seconds)),
+            Row::told("get_token", figures.get_token.to_string()),
             Row::at_least("used", figures.used, figures.callers),
             Row::exactly("refused", figures.refused, 0),
-            Row::told("  revoked on the way", self.revoked_on_the_way),
+            Row::told("  revoked on the way", self.revoked_on_the_way.to_string()),
             Row::exactly("  failed otherwise", self.unusable, 0),
             Row::at_most("grants", figures.grants, self.grants_allowed),
             Row::exactly("  as the authority counts", self.grants_at_authority, figures.grants),
@@ -155,7 +155,7 @@ impl Report {
             Row::at_least("revocations", figures.revocations, 1),
             Row::exactly("  tokens alive after it", self.alive_after_revoke, 0),
             Row::exactly("errors_stale_outage", figures.errors_stale_outage, 0),
-            Row::told("errors_expired_outage", figures.errors_expired_outage),
+            Row::told("errors_expired_outage", figures.errors_expired_outage.to_string()),
             Row::exactly("errors_other", figures.errors_other, 0),
             Row::told("latency p50", nanos(p50)),
             Row::told("latency p99", nanos(p99)),
@@ -171,8 +171,8 @@ impl Report {
 }
 
 impl Row {
-    fn told(name: &'static str, value: impl ToString) -> Self {
-        Self { name, value: value.to_string(), must: None }
+    fn told(name: &'static str, value: impl Into<String>) -> Self {
+        Self { name, value: value.into(), must: None }
     }
 
     fn exactly(name: &'static str, value: u64, must: u64) -> Self {
@@ -180,13 +180,13 @@ impl Row {
         Self { name, value: value.to_string(), must }
     }
 
-    fn at_most(name: &'static str, value: u64, most: u64) -> Self {
-        let must = Some((format!("at most {most}"), value <= most));
+    fn at_most(name: &'static str, value: u64, limit: u64) -> Self {
+        let must = Some((format!("at most {limit}"), value <= limit));
         Self { name, value: value.to_string(), must }
     }
 
-    fn at_least(name: &'static str, value: u64, least: u64) -> Self {
-        let must = Some((format!("at least {least}"), value >= least));
+    fn at_least(name: &'static str, value: u64, limit: u64) -> Self {
+        let must = Some((format!("at least {limit}"), value >= limit));
         Self { name, value: value.to_string(), must }
     }
 }
