@@ -319,10 +319,12 @@ mod tests {
     fn the_failures_fit_into_the_stale_stretch() {
         for seconds in 8..=300 {
             let plan = Plan::new(Duration::from_secs(seconds));
-            let retries = [0.0, 0.25, 0.75];
-            let failures = usize::try_from(plan.stale_failures).unwrap();
-            let beyond = failures.saturating_sub(retries.len() - 1) as f64;
-            let until_success = retries[failures.min(2)] + beyond.min(failures as f64);
+            let until_success = match plan.stale_failures {
+                1 => 0.25,
+                2 => 0.75,
+                #[expect(clippy::cast_precision_loss, reason = "it is small")]
+                failures => 0.75 + (failures - 2) as f64,
+            };
             // A refresh begins no sooner than a second after the last.
             let begins = (plan.life / 2).max(Duration::from_secs(1)).as_secs_f64();
             let ends = begins + until_success + plan.grant_takes.as_secs_f64();
