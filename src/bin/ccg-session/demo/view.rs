@@ -15,7 +15,6 @@ pub(super) enum View {
 }
 
 pub(super) struct Bars {
-    together: MultiProgress,
     day: ProgressBar,
     held: ProgressBar,
     life: ProgressBar,
@@ -46,7 +45,9 @@ impl View {
     pub(super) fn finish(&self) {
         if let Self::Bars(bars) = self {
             // What is left of them would only be in the table's way.
-            let _ = bars.together.clear();
+            for bar in [&bars.day, &bars.held, &bars.life] {
+                bar.finish_and_clear();
+            }
         }
     }
 }
@@ -62,10 +63,9 @@ impl Bars {
             together.add(bar)
         };
         Self {
-            day: bar(millis(length), "day", "{prefix:>12} {bar:40.blue} {elapsed} {msg}"),
+            day: bar(millis(length), "day", "{prefix:>12} {bar:40.blue} {elapsed:>4} {msg}"),
             held: bar(callers, "held callers", "{prefix:>12} {bar:40.yellow} {pos} of {len}"),
             life: bar(1, "token's life", "{prefix:>12} {bar:40.green} {msg}"),
-            together,
         }
     }
 
