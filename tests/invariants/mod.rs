@@ -313,7 +313,7 @@ impl History {
             }
             Seen::Published(published) => {
                 if let Some(token) = &published.token {
-                    self.highest = self.highest.max(token.token.as_ref().generation());
+                    self.highest = self.highest.max(token.token.id().generation());
                 }
             }
             Seen::Started(purpose, timeout) => {
@@ -577,10 +577,10 @@ pub fn exactly_one_answer_to_each_caller(history: &History, seen: &Seen<'_>) -> 
 fn given<'a>(seen: &Seen<'a>) -> Option<(CallerId, u64, &'a str)> {
     match *seen {
         Seen::Answered(caller, Answer::Token(Ok(token))) => {
-            Some((caller, token.as_ref().generation(), token.secret()))
+            Some((caller, token.id().generation(), token.secret()))
         }
         Seen::Answered(caller, Answer::Exchanged(Ok(token))) => {
-            Some((caller, token.as_ref().generation(), token.secret()))
+            Some((caller, token.id().generation(), token.secret()))
         }
         _ => None,
     }
@@ -612,7 +612,7 @@ pub fn no_earlier_token_after_an_honoured_invalidate(
     seen: &Seen<'_>,
 ) -> Verdict {
     let Seen::Answered(caller, Answer::Token(Ok(token))) = seen else { return Ok(()) };
-    let generation = token.as_ref().generation();
+    let generation = token.id().generation();
     match history.callers.get(caller) {
         Some(caller) if generation <= caller.invalidated => {
             Err(format!("generation {generation} was invalidated, and is given"))
@@ -624,7 +624,7 @@ pub fn no_earlier_token_after_an_honoured_invalidate(
 /// No token is handed out at or after its expiry, and none is published as usable beyond it.
 pub fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Verdict {
     if let Seen::Published(Published { token: Some(published), .. }) = seen {
-        let known = history.token(published.token.as_ref().generation());
+        let known = history.token(published.token.id().generation());
         if known.is_some_and(|known| known.expires_at < published.usable_until) {
             return Err("readers would be given an expired token".into());
         }
@@ -640,11 +640,11 @@ pub fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Ve
 pub fn generations_never_go_back(history: &History, seen: &Seen<'_>) -> Verdict {
     let (generation, floor) = match seen {
         Seen::Published(Published { token: Some(published), .. }) => {
-            (published.token.as_ref().generation(), history.highest)
+            (published.token.id().generation(), history.highest)
         }
         Seen::Answered(caller, Answer::Token(Ok(token))) => {
             let floor = history.callers.get(caller).map_or(0, |caller| caller.seen);
-            (token.as_ref().generation(), floor)
+            (token.id().generation(), floor)
         }
         _ => return Ok(()),
     };
@@ -736,7 +736,7 @@ pub fn a_doubt_is_settled(
     generation: u64,
 ) -> Verdict {
     let generation_of =
-        |it: &Published| it.token.as_ref().map(|token| token.token.as_ref().generation());
+        |it: &Published| it.token.as_ref().map(|token| token.token.id().generation());
     let dismissed = |it: &Published| it.token.as_ref().map(|token| token.doubts_dismissed);
     let kept = generation_of(before) == generation_of(after);
     if generation_of(before) != Some(generation) {
