@@ -120,6 +120,8 @@ pub struct Pace {
     flights_failed: u32,
     forgiven: bool,
     rerun: bool,
+    /// Nobody waited for it any more: it may be over, and the next one have its rerun still.
+    unsure: bool,
 }
 
 impl Default for Pace {
@@ -130,6 +132,7 @@ impl Default for Pace {
             flights_failed: 0,
             forgiven: false,
             rerun: false,
+            unsure: false,
         }
     }
 }
@@ -300,7 +303,7 @@ impl History {
         };
         match *seen {
             Seen::Began(caller, want) => {
-                self.forget_reruns();
+                self.doubt_reruns();
                 let revokes = self.revokes;
                 let (invalidated, seen) = (self.invalidated, self.highest);
                 self.callers.insert(caller, Caller { want, revokes, invalidated, seen });
@@ -333,10 +336,12 @@ impl History {
                 self.wire.remove(&purpose);
                 let (now, policy) = (self.now, self.policy);
                 let pace = self.paces.entry(purpose).or_default();
-                if pace.rerun {
+                if pace.rerun && !pace.unsure {
                     pace.failed(error, now, policy);
                 } else {
-                    *pace = Pace { rerun: true, attempts: 0, not_before: now, ..*pace };
+                    let forgiven = pace.forgiven && !pace.unsure;
+                    let begun = Pace { rerun: true, unsure: false, attempts: 0, ..*pace };
+                    *pace = Pace { forgiven, not_before: now, ..begun };
                 }
             }
             Seen::RevocationEnded(text, result) => self.revocation_ended(text, result),
@@ -347,11 +352,11 @@ impl History {
         }
     }
 
-    /// An exchange that nobody waits for is over: the next one of its key may lose its subject anew.
-    fn forget_reruns(&mut self) {
+    /// An exchange that nobody waits for may be over.
+    fn doubt_reruns(&mut self) {
         for (purpose, pace) in &mut self.paces {
-            let is_wanted = |it: &Caller| *purpose == Purpose::Grant || it.wants(*purpose);
-            pace.rerun &= self.wire.contains_key(purpose) || self.callers.values().any(is_wanted);
+            let is_wanted = self.callers.values().any(|it| it.wants(*purpose));
+            pace.unsure |= pace.rerun && !is_wanted && !self.wire.contains_key(purpose);
         }
     }
 
@@ -465,6 +470,7 @@ impl Pace {
                 self.attempts = 0;
                 self.forgiven = false;
                 self.rerun = false;
+                self.unsure = false;
                 self.flights_failed += 1;
                 let alone = doubled(Duration::from_secs(1), self.flights_failed);
                 if error.is_retryable() {
