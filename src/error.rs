@@ -13,7 +13,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum TokenError {
     /// The server refused. Asking again with the same credentials will not help.
-    #[error("the server refused ({status}): {error}{}", colon(description.as_deref()))]
+    #[error("{}: {error}{}", refusal(*status), colon(description.as_deref()))]
     Denied {
         /// The `error` code, or the HTTP status in words if the server gave none.
         error: String,
@@ -93,6 +93,13 @@ impl TokenError {
             Self::RateLimited { retry_after } | Self::Server { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+fn refusal(status: u16) -> String {
+    match status {
+        0 => "refused before anything was sent".into(),
+        status => format!("the server refused ({status})"),
     }
 }
 

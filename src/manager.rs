@@ -269,15 +269,24 @@ impl TokenRequestOptions {
 ///     .actor(Actor::new("annotator-7", "Ada"));
 /// ```
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct ExchangeRequest {
-    pub(crate) scopes: Vec<String>,
-    pub(crate) resources: Vec<String>,
-    pub(crate) audiences: Vec<String>,
-    pub(crate) actor: Option<Actor>,
-    pub(crate) shared_link: Option<String>,
-    pub(crate) requested_token_type: Option<String>,
-    pub(crate) params: Vec<(String, String)>,
-    pub(crate) options: TokenRequestOptions,
+    /// `scope`, in the caller's order.
+    pub scopes: Vec<String>,
+    /// `resource`, repeated.
+    pub resources: Vec<String>,
+    /// `audience`, repeated.
+    pub audiences: Vec<String>,
+    /// Whom Box's `actor_token` shall name.
+    pub actor: Option<Actor>,
+    /// `box_shared_link`.
+    pub shared_link: Option<String>,
+    /// `requested_token_type`.
+    pub requested_token_type: Option<String>,
+    /// Other parameters of the form.
+    pub params: Vec<(String, String)>,
+    /// What belongs to the request, not to the token.
+    pub options: TokenRequestOptions,
 }
 
 impl ExchangeRequest {
@@ -407,9 +416,12 @@ impl fmt::Debug for ExchangeKey {
 /// A person who has no account, on whose behalf a token is used: Box's annotator.
 /// See <https://developer.box.com/guides/embed/ui-elements/custom-annotator-name>.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Actor {
-    pub(crate) id: String,
-    pub(crate) name: String,
+    /// Tells actors apart: the actor token's `sub`.
+    pub id: String,
+    /// What others see.
+    pub name: String,
 }
 
 impl Actor {
