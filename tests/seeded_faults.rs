@@ -184,6 +184,8 @@ fn run_the_model_test(tree: &Path) -> Option<Finding> {
         .current_dir(tree)
         .env("CARGO_TARGET_DIR", tree.join("target"))
         .env("PROPTEST_CASES", "255")
+        // The table is the same each time, as long as nothing changes.
+        .env("PROPTEST_RNG_SEED", "1")
         .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
