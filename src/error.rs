@@ -111,7 +111,7 @@ fn wait(retry_after: Option<Duration>) -> String {
 #[non_exhaustive]
 pub enum SessionError {
     /// The attempts that this caller waited for have failed, and there is no usable token.
-    #[error("no token: {error}")]
+    #[error("the attempts failed: {error}")]
     Failed {
         /// What the last of them met.
         #[source]
@@ -120,7 +120,7 @@ pub enum SessionError {
         retry_after: Duration,
     },
     /// There is no usable token, and after a failure the server is left alone for a while.
-    #[error("no token; next attempt in {}: {last}", humantime::format_duration(whole_millis(*retry_after)))]
+    #[error("the server is left alone for another {} after an error: {last}", humantime::format_duration(whole_millis(*retry_after)))]
     Cooling {
         /// What the last attempt met.
         #[source]

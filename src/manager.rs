@@ -6,7 +6,6 @@ use std::future::{Future, ready};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::SessionConfig;
@@ -109,7 +108,6 @@ pub struct GrantRequest {
 #[derive(Clone)]
 pub struct Grant {
     text: TokenText,
-    header: HeaderValue,
     bearer: bool,
     expires_in: Option<Duration>,
     scope: Option<Box<str>>,
@@ -123,25 +121,11 @@ impl Grant {
     /// [`TokenError::Malformed`] if it is empty or cannot go into a header.
     pub fn bearer(access_token: impl Into<SecretString>) -> Result<Self, TokenError> {
         let access_token = access_token.into();
-        let text = access_token.expose_secret();
-        let header_safe = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let header = HeaderValue::try_from(format!("Bearer {text}"));
-        let (true, Ok(mut header)) = (header_safe, header) else {
-            return Err(TokenError::Malformed {
-                reason: "the access token is empty, or has characters that cannot go into a \
-                         header"
-                    .into(),
-            });
-        };
-        header.set_sensitive(true);
-        Ok(Self {
-            text: TokenText::new(&access_token),
-            header,
-            bearer: true,
-            expires_in: None,
-            scope: None,
-            issued_token_type: None,
-        })
+        let text = TokenText::new(access_token.expose_secret()).ok_or(TokenError::Malformed {
+            reason: "the access token is empty, or has characters that cannot go into a header"
+                .into(),
+        })?;
+        Ok(Self { text, bearer: true, expires_in: None, scope: None, issued_token_type: None })
     }
 
     /// How much life is left, counted from the start of the call that answers with this. Left out,
@@ -175,10 +159,6 @@ impl Grant {
 
     pub(crate) fn text(&self) -> &TokenText {
         &self.text
-    }
-
-    pub(crate) fn header_value(&self) -> &HeaderValue {
-        &self.header
     }
 
     pub(crate) fn is_bearer(&self) -> bool {
@@ -288,7 +268,7 @@ impl TokenRequestOptions {
 ///     .resource("https://api.box.com/2.0/files/123")
 ///     .actor(Actor::new("annotator-7", "Ada"));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ExchangeRequest {
     pub(crate) scopes: Vec<String>,
     pub(crate) resources: Vec<String>,
@@ -370,6 +350,27 @@ impl ExchangeRequest {
     }
 }
 
+/// A parameter of the user's own may be a token or an assertion, and whoever has a shared link may follow
+/// it: neither is shown.
+impl fmt::Debug for ExchangeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeRequest")
+            .field("scopes", &self.scopes)
+            .field("resources", &self.resources)
+            .field("audiences", &self.audiences)
+            .field("actor", &self.actor)
+            .field("shared_link", &self.shared_link.as_ref().map(|_| "[redacted]"))
+            .field("requested_token_type", &self.requested_token_type)
+            .field("params", &names(&self.params))
+            .field("options", &self.options)
+            .finish()
+    }
+}
+
+fn names(params: &[(String, String)]) -> Vec<&str> {
+    params.iter().map(|(name, _)| name.as_str()).collect()
+}
+
 fn without_doubles(values: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     values.iter().filter(|value| seen.insert(*value)).cloned().collect()
@@ -377,7 +378,7 @@ fn without_doubles(values: &[String]) -> Vec<String> {
 
 /// Every parameter that changes the token, so that nobody is given another request's: the options are
 /// not among them, since they belong to the request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ExchangeKey {
     scopes: BTreeSet<String>,
     resources: Vec<String>,
@@ -386,6 +387,21 @@ pub struct ExchangeKey {
     shared_link: Option<String>,
     requested_token_type: Option<String>,
     params: Vec<(String, String)>,
+}
+
+/// As that of an [`ExchangeRequest`].
+impl fmt::Debug for ExchangeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeKey")
+            .field("scopes", &self.scopes)
+            .field("resources", &self.resources)
+            .field("audiences", &self.audiences)
+            .field("actor", &self.actor)
+            .field("shared_link", &self.shared_link.as_ref().map(|_| "[redacted]"))
+            .field("requested_token_type", &self.requested_token_type)
+            .field("params", &names(&self.params))
+            .finish()
+    }
 }
 
 /// A person who has no account, on whose behalf a token is used: Box's annotator.

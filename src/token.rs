@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
-use secrecy::{ExposeSecret, SecretString};
 
 use crate::clock;
 use crate::machine::Instant;
@@ -128,29 +127,40 @@ impl TokenId {
     }
 }
 
-/// A token's text: what the ledger knows it by, since a server may send the same one again.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenText(Arc<SecretText>);
-
-#[derive(PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct SecretText(Box<str>);
-
-/// The bytes are wiped when the last user has gone.
-impl Drop for SecretText {
-    fn drop(&mut self) {
-        // A `SecretBox` wipes what it holds when it is dropped, but cannot be compared or ordered.
-        drop(SecretString::from(std::mem::take(&mut self.0)));
-    }
+/// A number of its own for each session of the process, so that none takes another's token for one of
+/// its own.
+pub(crate) fn next_session() -> u64 {
+    static SESSIONS: AtomicU64 = AtomicU64::new(1);
+    SESSIONS.fetch_add(1, Relaxed)
 }
 
+/// What stands before a token in an `Authorization` header (RFC 6750 §2.1).
+const SCHEME: &str = "Bearer ";
+
+/// A token's text: what the ledger knows it by, since a server may send the same one again.
+///
+/// Kept as the header that it is sent in, so that sending it copies nothing.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenText(HeaderValue);
+
 impl TokenText {
-    pub(crate) fn new(text: &SecretString) -> Self {
-        Self(Arc::new(SecretText(text.expose_secret().into())))
+    /// `None` if it is empty or cannot go into a header.
+    pub(crate) fn new(token: &str) -> Option<Self> {
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        let mut header = HeaderValue::try_from(format!("{SCHEME}{token}")).ok()?;
+        header.set_sensitive(true);
+        Some(Self(header))
     }
 
     /// The token itself.
     pub fn expose(&self) -> &str {
-        &self.0.0
+        self.0.to_str().map_or("", |header| &header[SCHEME.len()..])
+    }
+
+    pub(crate) fn header_value(&self) -> &HeaderValue {
+        &self.0
     }
 }
 
@@ -224,7 +234,7 @@ impl Issued {
     }
 
     fn header_value(&self) -> &HeaderValue {
-        self.0.grant.header_value()
+        self.text().header_value()
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod client_auth;
 mod exchange;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 mod provider;
 mod wire;
 
@@ -33,9 +35,9 @@ use wire::{Answer, Asked};
 /// kept for the next one, since one that sat idle for most of a token's life is likely to be dead. At
 /// most 1 MiB of an answer is read. TLS is rustls with ring, whatever the process's default is, and
 /// trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
-/// like), as reqwest does.
+/// like), as reqwest does, except for a server on this machine.
 ///
-/// ```
+/// ```no_run
 /// use ccg_session::{HttpTokenManager, Provider, Subject};
 ///
 /// # fn main() -> Result<(), ccg_session::ConfigError> {
@@ -150,12 +152,9 @@ impl HttpTokenManagerBuilder {
             }
             Some(client) => client,
             None => {
-                let tls_needed = [Some(&token_url), revocation_url.as_ref()]
-                    .iter()
-                    .flatten()
-                    .any(|url| url.scheme() == "https");
+                let urls = [Some(&token_url), revocation_url.as_ref()];
                 let timeout = connect_timeout.unwrap_or(Duration::from_secs(5));
-                client(timeout, tls_needed)
+                client(timeout, &urls.into_iter().flatten().collect::<Vec<_>>())
                     .map_err(|problem| ConfigError::new("http_client", problem))?
             }
         };
@@ -173,11 +172,17 @@ impl HttpTokenManagerBuilder {
 }
 
 /// A client that makes one request at a time, and does not think for itself.
-fn client(connect_timeout: Duration, tls_needed: bool) -> Result<Client, String> {
+fn client(connect_timeout: Duration, urls: &[&Url]) -> Result<Client, String> {
+    let tls_needed = urls.iter().any(|url| url.scheme() == "https");
     let tls = tls(tls_needed).map_err(|error| {
         format!("could not be made ({error}): install CA certificates, or give a client of yours")
     })?;
-    Client::builder()
+    let mut builder = Client::builder();
+    if urls.iter().all(|url| provider::is_loopback(url)) {
+        // A proxy would see what is only allowed in clear because it stays on this machine.
+        builder = builder.no_proxy();
+    }
+    builder
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("ccg-session/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect_timeout)

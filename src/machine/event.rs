@@ -10,7 +10,7 @@ use crate::manager::{ExchangeKey, ExchangeRequest, Grant, GrantRequest, TokenReq
 use crate::token::{AccessToken, ExchangedToken, TokenId, TokenText};
 
 /// An instant of the session's clock, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
 impl Instant {

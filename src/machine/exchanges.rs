@@ -221,7 +221,7 @@ impl<R> Exchanges<R> {
     /// Failures are kept, or their followers would not be spaced out further; the bound is on both.
     fn keep(&mut self, key: Arc<ExchangeKey>, done: Done, now: Instant) {
         self.done.insert(key, done);
-        self.done.retain(|_, done| done.flight.last_failure().is_some() || now < done.ends_at());
+        self.done.retain(|_, done| done.flight.remembers() || now < done.ends_at());
         while self.done.len() > self.capacity {
             let first = self.done.iter().min_by_key(|(_, done)| done.ends_at());
             let Some(key) = first.map(|(key, _)| key.clone()) else { return };
@@ -281,7 +281,7 @@ impl<R> Exchanges<R> {
         for cached in self.done.values_mut().map(|done| &mut done.cached).chain(previous) {
             cached.take_if(|cached| is_forgotten(cached));
         }
-        self.done.retain(|_, done| done.cached.is_some() || done.flight.last_failure().is_some());
+        self.done.retain(|_, done| done.cached.is_some() || done.flight.remembers());
     }
 
     /// While the barrier is up: a flight that waits between attempts ends when nobody waits for it.

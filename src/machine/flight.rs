@@ -22,11 +22,14 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flight {
     open: Option<Open>,
+    /// A flight that was abandoned between its attempts. The next one goes on where it was: or callers
+    /// who leave, again and again, would be worth new attempts each time.
+    left_off: Option<Open>,
     failed_in_a_row: u32,
     failure: Option<Cooling>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Open {
     options: TokenRequestOptions,
     attempts: u32,
@@ -73,18 +76,22 @@ impl Flight {
 
     /// `options` are the opener's, and go with every attempt.
     pub(crate) fn open(&mut self, options: TokenRequestOptions) {
-        self.open = Some(Open {
-            options,
-            attempts: 0,
-            next_attempt_at: Instant::ZERO,
-            on_wire: None,
-            credentials_reread: false,
-        });
+        let left_off = self.left_off.take().unwrap_or_default();
+        self.open = Some(Open { options, on_wire: None, ..left_off });
     }
 
     /// Nobody wants its result any more. What is remembered of earlier flights stays.
     pub(crate) fn abandon(&mut self) {
-        self.open = None;
+        if let Some(open) = self.open.take() {
+            self.left_off = Some(open);
+        }
+    }
+
+    /// Whether there is anything that the next flight has to know of those before it.
+    pub(crate) fn remembers(&self) -> bool {
+        let left_off = self.left_off.as_ref();
+        self.failure.is_some()
+            || left_off.is_some_and(|open| open.attempts > 0 || open.credentials_reread)
     }
 
     /// When the next attempt may start: `None` if no flight is open, or an attempt is on the wire.
