@@ -120,6 +120,8 @@ pub struct Pace {
     flights_failed: u32,
     forgiven: bool,
     rerun: bool,
+    /// Nobody waited for it any more: it may be over, and the next one have its rerun still.
+    unsure: bool,
 }
 
 impl Default for Pace {
@@ -130,6 +132,7 @@ impl Default for Pace {
             flights_failed: 0,
             forgiven: false,
             rerun: false,
+            unsure: false,
         }
     }
 }
@@ -300,7 +303,7 @@ impl History {
         };
         match *seen {
             Seen::Began(caller, want) => {
-                self.forget_reruns();
+                self.doubt_reruns();
                 let revokes = self.revokes;
                 let (invalidated, seen) = (self.invalidated, self.highest);
                 self.callers.insert(caller, Caller { want, revokes, invalidated, seen });
@@ -313,7 +316,7 @@ impl History {
             }
             Seen::Published(published) => {
                 if let Some(token) = &published.token {
-                    self.highest = self.highest.max(token.token.as_ref().generation());
+                    self.highest = self.highest.max(token.token.id().generation());
                 }
             }
             Seen::Started(purpose, timeout) => {
@@ -333,10 +336,12 @@ impl History {
                 self.wire.remove(&purpose);
                 let (now, policy) = (self.now, self.policy);
                 let pace = self.paces.entry(purpose).or_default();
-                if pace.rerun {
+                if pace.rerun && !pace.unsure {
                     pace.failed(error, now, policy);
                 } else {
-                    *pace = Pace { rerun: true, attempts: 0, not_before: now, ..*pace };
+                    let forgiven = pace.forgiven && !pace.unsure;
+                    let begun = Pace { rerun: true, unsure: false, attempts: 0, ..*pace };
+                    *pace = Pace { forgiven, not_before: now, ..begun };
                 }
             }
             Seen::RevocationEnded(text, result) => self.revocation_ended(text, result),
@@ -347,11 +352,11 @@ impl History {
         }
     }
 
-    /// An exchange that nobody waits for is over: the next one of its key may lose its subject anew.
-    fn forget_reruns(&mut self) {
+    /// An exchange that nobody waits for may be over.
+    fn doubt_reruns(&mut self) {
         for (purpose, pace) in &mut self.paces {
-            let is_wanted = |it: &Caller| *purpose == Purpose::Grant || it.wants(*purpose);
-            pace.rerun &= self.wire.contains_key(purpose) || self.callers.values().any(is_wanted);
+            let is_wanted = self.callers.values().any(|it| it.wants(*purpose));
+            pace.unsure |= pace.rerun && !is_wanted && !self.wire.contains_key(purpose);
         }
     }
 
@@ -465,6 +470,7 @@ impl Pace {
                 self.attempts = 0;
                 self.forgiven = false;
                 self.rerun = false;
+                self.unsure = false;
                 self.flights_failed += 1;
                 let alone = doubled(Duration::from_secs(1), self.flights_failed);
                 if error.is_retryable() {
@@ -577,10 +583,10 @@ pub fn exactly_one_answer_to_each_caller(history: &History, seen: &Seen<'_>) -> 
 fn given<'a>(seen: &Seen<'a>) -> Option<(CallerId, u64, &'a str)> {
     match *seen {
         Seen::Answered(caller, Answer::Token(Ok(token))) => {
-            Some((caller, token.as_ref().generation(), token.secret()))
+            Some((caller, token.id().generation(), token.secret()))
         }
         Seen::Answered(caller, Answer::Exchanged(Ok(token))) => {
-            Some((caller, token.as_ref().generation(), token.secret()))
+            Some((caller, token.id().generation(), token.secret()))
         }
         _ => None,
     }
@@ -612,7 +618,7 @@ pub fn no_earlier_token_after_an_honoured_invalidate(
     seen: &Seen<'_>,
 ) -> Verdict {
     let Seen::Answered(caller, Answer::Token(Ok(token))) = seen else { return Ok(()) };
-    let generation = token.as_ref().generation();
+    let generation = token.id().generation();
     match history.callers.get(caller) {
         Some(caller) if generation <= caller.invalidated => {
             Err(format!("generation {generation} was invalidated, and is given"))
@@ -624,7 +630,7 @@ pub fn no_earlier_token_after_an_honoured_invalidate(
 /// No token is handed out at or after its expiry, and none is published as usable beyond it.
 pub fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Verdict {
     if let Seen::Published(Published { token: Some(published), .. }) = seen {
-        let known = history.token(published.token.as_ref().generation());
+        let known = history.token(published.token.id().generation());
         if known.is_some_and(|known| known.expires_at < published.usable_until) {
             return Err("readers would be given an expired token".into());
         }
@@ -640,11 +646,11 @@ pub fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Ve
 pub fn generations_never_go_back(history: &History, seen: &Seen<'_>) -> Verdict {
     let (generation, floor) = match seen {
         Seen::Published(Published { token: Some(published), .. }) => {
-            (published.token.as_ref().generation(), history.highest)
+            (published.token.id().generation(), history.highest)
         }
         Seen::Answered(caller, Answer::Token(Ok(token))) => {
             let floor = history.callers.get(caller).map_or(0, |caller| caller.seen);
-            (token.as_ref().generation(), floor)
+            (token.id().generation(), floor)
         }
         _ => return Ok(()),
     };
@@ -736,7 +742,7 @@ pub fn a_doubt_is_settled(
     generation: u64,
 ) -> Verdict {
     let generation_of =
-        |it: &Published| it.token.as_ref().map(|token| token.token.as_ref().generation());
+        |it: &Published| it.token.as_ref().map(|token| token.token.id().generation());
     let dismissed = |it: &Published| it.token.as_ref().map(|token| token.doubts_dismissed);
     let kept = generation_of(before) == generation_of(after);
     if generation_of(before) != Some(generation) {

@@ -307,7 +307,7 @@ impl<S: Session> World<S> {
 
     fn is_doubted(&self) -> bool {
         let named = |it: &Published| {
-            it.token.as_ref().map(|it| (it.token.as_ref().generation(), it.doubts_dismissed))
+            it.token.as_ref().map(|it| (it.token.id().generation(), it.doubts_dismissed))
         };
         self.doubted.is_some() && self.doubted == named(&self.published)
     }
@@ -454,7 +454,7 @@ impl<S: Session> World<S> {
     fn doubt(&mut self) {
         self.left.doubts = self.left.doubts.saturating_sub(1);
         if let Some(published) = &self.published.token {
-            let id: &TokenId = published.token.as_ref();
+            let id = &published.token.id();
             self.doubted = Some((id.generation(), published.doubts_dismissed));
             self.invalidate_messages.push(*id);
         }
@@ -471,7 +471,7 @@ impl<S: Session> World<S> {
     /// The token was the session's, and is not any more.
     fn note_dropped(&mut self, before: &Published, id: TokenId) -> Verdict {
         let holds = |it: &Published| {
-            it.token.as_ref().is_some_and(|token| *AsRef::<TokenId>::as_ref(&token.token) == id)
+            it.token.as_ref().is_some_and(|token| token.token.id() == id)
         };
         if holds(before) && !holds(&self.published) {
             return self.history.observe(&Seen::InvalidateHonoured(id.generation()));
@@ -504,7 +504,7 @@ impl<S: Session> World<S> {
             (Err(error), Purpose::Exchange(key)) if outcome == Outcome::SubjectRefused => {
                 let now_held = fx.publish.as_ref().unwrap_or(&self.published).token.as_ref();
                 let subject = self.keys[usize::from(key)].as_ref().map(|(_, subject)| *subject);
-                let replaced = now_held.map(|it| it.token.as_ref().generation()) != subject;
+                let replaced = now_held.map(|it| it.token.id().generation()) != subject;
                 self.history.observe(&if replaced {
                     Seen::SubjectRefused(purpose, error)
                 } else {
@@ -516,7 +516,7 @@ impl<S: Session> World<S> {
         self.carry_out(moment, fx)?;
         if let Some(dropped) = before.token.as_ref().filter(|_| outcome == Outcome::SubjectRefused)
         {
-            self.note_dropped(&before, *dropped.token.as_ref())?;
+            self.note_dropped(&before, dropped.token.id())?;
         }
         if purpose == Purpose::Grant {
             invariants::nobody_waits_after_an_attempt_beside_a_usable_token(
@@ -597,7 +597,7 @@ impl<S: Session> World<S> {
         for (caller, answer) in &fx.replies {
             self.history.observe(&Seen::Answered(*caller, answer))?;
             match answer {
-                Answer::Exchanged(Ok(token)) => self.last_exchanged = Some(*token.as_ref()),
+                Answer::Exchanged(Ok(token)) => self.last_exchanged = Some(token.id()),
                 Answer::Token(Err(_)) => self.errors += 1,
                 _ => {}
             }
@@ -615,7 +615,7 @@ impl<S: Session> World<S> {
             Request::Grant(_) => Purpose::Grant,
             Request::Exchange(key, subject, _) => {
                 let number = number_of(&key);
-                self.keys[usize::from(number)] = Some((key, subject.as_ref().generation()));
+                self.keys[usize::from(number)] = Some((key, subject.id().generation()));
                 Purpose::Exchange(number)
             }
             Request::Revocation(text, _) => {
