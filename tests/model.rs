@@ -201,3 +201,19 @@ fn a_text_that_comes_again_after_its_expiry_is_a_new_token() {
         ],
     );
 }
+
+#[test]
+fn a_revocation_flight_that_succeeded_leaves_nothing_to_the_next() {
+    check(
+        &Setup { attempts: 1, ..usual() },
+        &[
+            (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, Revoke { ip: 0 }),
+            (0.0, End(1, Fails(CredentialsChanged))),
+            (0.0, End(1, New(Unsaid))),
+            (0.0, End(0, New(Unsaid))),
+            (0.0, End(0, Fails(CredentialsChanged))),
+        ],
+    );
+}

@@ -168,6 +168,8 @@ impl<R> Machine<R> {
 
     /// The only way in.
     pub fn handle(&mut self, moment: Moment, event: Event<R>, fx: &mut Effects<R>) {
+        // What has expired meanwhile does not count, whether or not anything happened at that time.
+        self.ledger.forget_expired(moment.now);
         match event {
             _ if self.closed => Self::refuse(event, &SessionError::Closed, fx),
             Event::GetToken(caller, reply, options) => {
@@ -509,8 +511,6 @@ impl<R> Machine<R> {
         }
         let lifetime = Lifetime::new(sent.at, life, &self.config, moment.random);
         let text = grant.text().clone();
-        // What has expired meanwhile no longer counts, whether or not anything happened at that time.
-        self.ledger.forget_expired(moment.now);
         let current = self.held.as_ref().map(|held| held.token.issued().text());
         if let Some(evicted) = self.ledger.join(id, &text, moment.now + lifetime.length, current) {
             self.counters.ledger_evicted += 1;

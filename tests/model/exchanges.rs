@@ -51,7 +51,7 @@ impl Key {
     }
 
     fn is_finished(&self) -> bool {
-        !self.flight.open && (self.token.is_some() || self.flight.failures > 0)
+        !self.flight.open && (self.token.is_some() || self.flight.remembers())
     }
 }
 
@@ -130,7 +130,6 @@ impl Model {
             }
             Ok(received) => self.exchanged(at, sent.at, received),
         }
-        self.forget_beyond_capacity();
     }
 
     fn exchanged(&mut self, at: usize, acquired_at: Nanos, received: Received) {
@@ -181,7 +180,7 @@ impl Model {
     pub(super) fn refuse_subjects(&mut self, wrong: &Wrong) {
         for at in 0..self.keys.len() {
             if self.keys[at].needs_subject(self.now) {
-                self.keys[at].flight.open = false;
+                self.keys[at].flight.abandon();
                 for id in std::mem::take(&mut self.keys[at].callers) {
                     self.tell(id, Told::Exchanged(Err(wrong.clone())));
                 }
@@ -217,7 +216,7 @@ impl Model {
     fn open_for_exchange(&mut self, at: usize) {
         let key = &mut self.keys[at];
         if key.callers.is_empty() {
-            key.flight.open = false;
+            key.flight.abandon();
         } else {
             let asks = key.flight.asks.clone();
             self.open_grant(&asks);
@@ -252,7 +251,7 @@ impl Model {
         }
     }
 
-    fn forget_beyond_capacity(&mut self) {
+    pub(super) fn forget_beyond_capacity(&mut self) {
         for key in &mut self.keys {
             key.token.take_if(|token| token.expires_at <= self.now);
         }

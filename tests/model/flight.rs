@@ -37,6 +37,8 @@ pub struct Flight {
     pub limit: u32,
     pub next_at: Nanos,
     pub credentials_retried: bool,
+    /// It was abandoned between its attempts: the next one goes on where it was.
+    pub left_off: bool,
     /// Failed flights in a row.
     pub failures: u32,
     pub not_before: Nanos,
@@ -62,9 +64,23 @@ impl Flight {
     pub fn open(&mut self, setup: &Setup, asks: &Asks) {
         self.open = true;
         self.asks = asks.clone();
-        self.next_at = 0;
-        self.credentials_retried = false;
-        self.renew(setup);
+        if !self.left_off {
+            self.next_at = 0;
+            self.credentials_retried = false;
+            self.renew(setup);
+        }
+        self.left_off = false;
+    }
+
+    /// It ends without having failed or succeeded. Its attempts were made all the same.
+    pub fn abandon(&mut self) {
+        self.left_off |= self.open;
+        self.open = false;
+    }
+
+    /// What came before means something to the next flight.
+    pub fn remembers(&self) -> bool {
+        self.failures > 0 || (self.left_off && (self.counted > 0 || self.credentials_retried))
     }
 
     /// It has all its attempts again.

@@ -162,6 +162,7 @@ impl Model {
             What::Shutdown => return self.shutdown(),
         }
         self.advance();
+        self.forget_beyond_capacity();
         self.publish();
         std::mem::take(&mut self.out)
     }
@@ -400,11 +401,11 @@ impl Model {
             return;
         }
         if self.grant.waits() && !self.grant_is_awaited() {
-            self.grant.open = false;
+            self.grant.abandon();
         }
         for key in &mut self.keys {
             if key.flight.waits() && key.callers.is_empty() {
-                key.flight.open = false;
+                key.flight.abandon();
             }
         }
     }

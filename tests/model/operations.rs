@@ -304,16 +304,16 @@ fn outcomes(failing: u32) -> impl Strategy<Value = Outcome> {
     ]
 }
 
-/// `weights` are those of asking for a token, for an exchange, for a revocation, and (of twenty) of an
-/// attempt that fails.
-fn operations(weights: [u32; 4]) -> impl Strategy<Value = Op> {
+/// `weights` are those of asking for a token, for an exchange, for a revocation, for an invalidation, and
+/// (of twenty) of an attempt that fails.
+fn operations(weights: [u32; 5]) -> impl Strategy<Value = Op> {
     let left = || prop_oneof![3 => Just(0), 1 => select(LEFT.to_vec())];
     let ip = || prop_oneof![3 => Just(0_u8), 1 => 0..3_u8];
     let passes = prop_oneof![
         select(vec![0, 1, 100, 250, 1_000, 5_000, 10_000, 30_000, 60_000, 3_600_000, 36_000_000]),
         0..40_000_u64,
     ];
-    let mark = select(vec![Deadline, AskAt, UsableUntil, NotBefore, ExchangedHoldAt]);
+    let mark = select(vec![Deadline, AskAt, AskAt, UsableUntil, NotBefore, ExchangedHoldAt]);
     let which = prop_oneof![4 => Just(Current), 2 => (0..4_u8).prop_map(Back), 1 => Just(Foreign)];
     prop_oneof![
         weights[0] => (left(), ip()).prop_map(|(left, ip)| Get { left, ip }),
@@ -323,10 +323,10 @@ fn operations(weights: [u32; 4]) -> impl Strategy<Value = Op> {
         4 => any::<u8>().prop_map(Leave),
         3 => Just(Use),
         4 => prop_oneof![3 => Just(true), 1 => Just(false)].prop_map(|current| Asked { current }),
-        4 => which.prop_map(Invalidate),
-        30 => (0..4_u8, outcomes(weights[3])).prop_map(|(which, outcome)| End(which, outcome)),
+        weights[3] => which.prop_map(Invalidate),
+        30 => (0..4_u8, outcomes(weights[4])).prop_map(|(which, outcome)| End(which, outcome)),
         10 => passes.prop_map(Pass),
-        6 => (mark, -1..=1_i8).prop_map(|(mark, off)| To(mark, off)),
+        10 => (mark, -1..=1_i8).prop_map(|(mark, off)| To(mark, off)),
         3 => Just(Timer),
         12 => Just(Wake),
         1 => prop_oneof![1 => Just(Shutdown), 4 => Just(Wake)],
@@ -363,12 +363,12 @@ pub fn stories() -> impl Strategy<Value = (Setup, Vec<Step>)> {
         prop::collection::vec((random, operations(weights)), 1..60)
     };
     let steps = prop_oneof![
-        2 => steps([14, 8, 6, 8]),
-        1 => steps([4, 20, 1, 8]),
-        1 => steps([4, 30, 1, 1]),
-        1 => steps([14, 1, 12, 8]),
-        1 => steps([14, 4, 8, 2]),
-        1 => steps([20, 1, 1, 10]),
+        2 => steps([14, 8, 6, 4, 8]),
+        1 => steps([4, 20, 1, 2, 8]),
+        1 => steps([4, 30, 1, 2, 1]),
+        1 => steps([14, 1, 12, 2, 8]),
+        1 => steps([14, 4, 8, 2, 2]),
+        2 => steps([20, 1, 1, 10, 10]),
     ];
     (setups(), steps)
 }

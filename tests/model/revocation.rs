@@ -75,7 +75,10 @@ impl Model {
         self.revocation.wire = None;
         let (now, random) = (self.now, self.random);
         let mut errors = barrier.errors.iter();
-        let error = if barrier.confirmed {
+        let error = if barrier.confirmed && self.ledger.unconfirmed() == 0 {
+            self.revocation.succeeded();
+            None
+        } else if barrier.confirmed {
             self.revocation.forgive();
             self.revocation.renew(&self.setup);
             self.revocation.next_at = now;
@@ -94,7 +97,7 @@ impl Model {
         let left = self.ledger.unconfirmed();
         let Some(barrier) = &mut self.barrier else { return };
         if self.revocation.waits() && left == 0 {
-            self.revocation.open = false;
+            self.revocation.abandon();
         }
         if !self.revocation.open && left > 0 && barrier.stuck.is_none() {
             if self.revocation.may_open(self.now) {
