@@ -148,6 +148,19 @@ impl<M: TokenManager> Actor<M> {
     }
 }
 
+/// However the actor ends (shutdown, panic, the end of its runtime): first everybody can see that it is
+/// over, then those who wait are told, by the loss of their replies in the machine and the mailbox.
+impl<M> Drop for Actor<M> {
+    fn drop(&mut self) {
+        self.publisher.close();
+        self.status.send_if_modified(|facts| {
+            let modified = !facts.closed;
+            *facts = Facts { closed: true, counters: facts.counters, ..Facts::default() };
+            modified
+        });
+    }
+}
+
 /// The attempts on the wire, each in a task of its own that ends exactly once.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {

@@ -15,7 +15,7 @@ use crate::machine::{Answer, CallerId, Facts, Instant};
 use crate::manager::{ExchangeRequest, Grant, TokenRequestOptions};
 use crate::snapshot::Reader;
 use crate::status::{Status, StatusSubscription};
-use crate::token::{AccessToken, ExchangedToken, Issued, TokenId};
+use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
 /// All that callers hold of a session. Cheap to clone, and fit for any thread, task or `static`.
 ///
@@ -87,7 +87,7 @@ impl SessionHandle {
     /// # Errors
     /// [`TokenError::Malformed`] if the token is empty or cannot go into a header.
     pub fn fixed(token: &str) -> Result<Self, TokenError> {
-        let id = TokenId { session: 0, generation: 1 };
+        let id = TokenId { session: next_session(), generation: 1 };
         let issued =
             Issued::new(id, Grant::bearer(token)?, Instant::NEVER, std::time::Duration::MAX);
         let token = AccessToken::new(issued);

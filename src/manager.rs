@@ -268,7 +268,7 @@ impl TokenRequestOptions {
 ///     .resource("https://api.box.com/2.0/files/123")
 ///     .actor(Actor::new("annotator-7", "Ada"));
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ExchangeRequest {
     pub(crate) scopes: Vec<String>,
     pub(crate) resources: Vec<String>,
@@ -350,6 +350,27 @@ impl ExchangeRequest {
     }
 }
 
+/// A parameter of the user's own may be a token or an assertion, and whoever has a shared link may follow
+/// it: neither is shown.
+impl fmt::Debug for ExchangeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeRequest")
+            .field("scopes", &self.scopes)
+            .field("resources", &self.resources)
+            .field("audiences", &self.audiences)
+            .field("actor", &self.actor)
+            .field("shared_link", &self.shared_link.as_ref().map(|_| "[redacted]"))
+            .field("requested_token_type", &self.requested_token_type)
+            .field("params", &names(&self.params))
+            .field("options", &self.options)
+            .finish()
+    }
+}
+
+fn names(params: &[(String, String)]) -> Vec<&str> {
+    params.iter().map(|(name, _)| name.as_str()).collect()
+}
+
 fn without_doubles(values: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     values.iter().filter(|value| seen.insert(*value)).cloned().collect()
@@ -357,7 +378,7 @@ fn without_doubles(values: &[String]) -> Vec<String> {
 
 /// Every parameter that changes the token, so that nobody is given another request's: the options are
 /// not among them, since they belong to the request.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ExchangeKey {
     scopes: BTreeSet<String>,
     resources: Vec<String>,
@@ -366,6 +387,21 @@ pub struct ExchangeKey {
     shared_link: Option<String>,
     requested_token_type: Option<String>,
     params: Vec<(String, String)>,
+}
+
+/// As that of an [`ExchangeRequest`].
+impl fmt::Debug for ExchangeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeKey")
+            .field("scopes", &self.scopes)
+            .field("resources", &self.resources)
+            .field("audiences", &self.audiences)
+            .field("actor", &self.actor)
+            .field("shared_link", &self.shared_link.as_ref().map(|_| "[redacted]"))
+            .field("requested_token_type", &self.requested_token_type)
+            .field("params", &names(&self.params))
+            .finish()
+    }
 }
 
 /// A person who has no account, on whose behalf a token is used: Box's annotator.

@@ -1,7 +1,6 @@
 //! How a session comes into being.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(feature = "http")]
 use secrecy::SecretString;
@@ -18,6 +17,7 @@ use crate::http::{HttpTokenManager, Provider, Subject};
 use crate::machine::{Abilities, Machine};
 use crate::manager::TokenManager;
 use crate::snapshot::Publisher;
+use crate::token::next_session;
 
 /// Where a session begins: [`Session::builder`], or [`Session::box_ccg`] for Box.
 #[derive(Debug)]
@@ -145,7 +145,6 @@ impl<M: TokenManager> SessionBuilder<M> {
     }
 
     fn build(self) -> Result<(Actor<M>, SessionHandle), ConfigError> {
-        static SESSIONS: AtomicU64 = AtomicU64::new(1);
         self.config.check()?;
         self.manager.check(&self.config)?;
         let abilities = Abilities {
@@ -153,8 +152,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             revoke: self.manager.can_revoke(),
             assumed_lifetime: self.manager.assumed_lifetime(),
         };
-        let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
-        let machine = Machine::new(self.config, abilities, session);
+        let machine = Machine::new(self.config, abilities, next_session());
         let publisher = Publisher::new(machine.published().clone());
         let (sender, mailbox) = mpsc::unbounded_channel();
         let (status, watched) = watch::channel(machine.facts());

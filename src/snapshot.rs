@@ -94,7 +94,7 @@ impl Snapshot {
     }
 }
 
-/// The writing end, which the actor owns. However the actor ends, *Closed* is the last thing published.
+/// The writing end, which the actor owns. However the actor ends, it [closes](Self::close) this.
 #[derive(Debug)]
 pub(crate) struct Publisher(Arc<ArcSwap<Snapshot>>);
 
@@ -115,13 +115,11 @@ impl Publisher {
     pub(crate) fn is_used(&self) -> bool {
         self.0.load().is_used()
     }
-}
 
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        let number = self.0.load().number() + 1;
+    /// Nothing will come any more.
+    pub(crate) fn close(&self) {
         self.publish(Published {
-            number,
+            number: self.0.load().number() + 1,
             token: None,
             ask_at: Instant::NEVER,
             cooling: None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -125,6 +125,13 @@ impl TokenId {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+}
+
+/// A number of its own for each session of the process, so that none takes another's token for one of
+/// its own.
+pub(crate) fn next_session() -> u64 {
+    static SESSIONS: AtomicU64 = AtomicU64::new(1);
+    SESSIONS.fetch_add(1, Relaxed)
 }
 
 /// What stands before a token in an `Authorization` header (RFC 6750 §2.1).

@@ -2,6 +2,8 @@
 
 mod client_auth;
 mod exchange;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 mod provider;
 mod wire;
 

@@ -23,7 +23,14 @@ pub(crate) struct Barrier<R> {
     flight: Flight,
     batch: Batch,
     /// The flight failed, or may not open: what is left is for the next revoke.
-    given_up: Option<SessionError>,
+    given_up: Option<GivenUp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum GivenUp {
+    Failed,
+    /// After an earlier one that failed.
+    Cooling,
 }
 
 /// The attempt on the wire: a request for each of its tokens.
@@ -31,7 +38,7 @@ pub(crate) struct Barrier<R> {
 struct Batch {
     on_wire: Vec<TokenText>,
     any_confirmed: bool,
-    error: Option<TokenError>,
+    errors: Vec<TokenError>,
 }
 
 impl<R> Default for Barrier<R> {
@@ -93,11 +100,8 @@ impl<R> Barrier<R> {
             self.flight.abandon();
             return;
         }
-        if let Some(cooling) = self.flight.cooling(sent.at) {
-            self.given_up = Some(SessionError::Cooling {
-                last: cooling.last.clone(),
-                retry_after: cooling.until.since(sent.at),
-            });
+        if self.flight.cooling(sent.at).is_some() {
+            self.given_up = Some(GivenUp::Cooling);
             return;
         }
         if !self.flight.is_open() {
@@ -129,7 +133,7 @@ impl<R> Barrier<R> {
         self.batch.on_wire.retain(|other| other != text);
         match result {
             Err(error) if !is_already_invalid(&error) => {
-                self.batch.error.get_or_insert(error);
+                self.batch.errors.push(error);
             }
             _ => {
                 ledger.confirm(text);
@@ -139,26 +143,39 @@ impl<R> Barrier<R> {
         if !self.batch.on_wire.is_empty() || self.flight.land().is_none() {
             return;
         }
-        if self.batch.any_confirmed {
+        let mut errors = self.batch.errors.drain(..);
+        let error = if self.batch.any_confirmed {
             self.flight.succeed_in_part(moment.now);
-        }
-        match self.batch.error.take() {
-            Some(error) if error.is_retryable() || !self.batch.any_confirmed => {
-                self.flight.fail(error, policy, moment);
-                if !self.flight.is_open() {
-                    self.given_up = self.flight.last_failure().map(|last| failed(last, moment.now));
-                }
-            }
-            _ => {}
+            errors.find(TokenError::is_retryable)
+        } else {
+            errors.next()
+        };
+        let Some(error) = error else { return };
+        self.flight.fail(error, policy, moment);
+        if !self.flight.is_open() {
+            self.given_up = Some(GivenUp::Failed);
         }
     }
 
     /// Ends the barrier, if nothing that it waits for is left.
-    pub(crate) fn lower(&mut self, anything_on_wire: bool, ledger: &Ledger, fx: &mut Effects<R>) {
+    pub(crate) fn lower(
+        &mut self,
+        now: Instant,
+        anything_on_wire: bool,
+        ledger: &Ledger,
+        fx: &mut Effects<R>,
+    ) {
         if !self.up || anything_on_wire || self.flight.is_open() {
             return;
         }
-        let error = self.given_up.take().filter(|_| !ledger.is_all_confirmed());
+        let given_up = self.given_up.take().filter(|_| !ledger.is_all_confirmed());
+        let error = given_up.zip(self.flight.last_failure()).map(|(why, last)| match why {
+            GivenUp::Failed => failed(last, now),
+            GivenUp::Cooling => SessionError::Cooling {
+                last: last.last.clone(),
+                retry_after: last.until.since(now),
+            },
+        });
         for reply in self.close() {
             fx.replies.push((reply, Answer::Revoked(error.clone().map_or(Ok(()), Err))));
         }

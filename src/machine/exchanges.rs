@@ -35,6 +35,8 @@ pub(crate) struct Exchange<R> {
     pub(crate) has_waited: bool,
     /// Its subject was refused once and replaced; the second refusal stands.
     pub(crate) has_rerun: bool,
+    /// The token that this will replace: near its end, but for times of need.
+    previous: Option<Cached>,
     /// The session gave up the subject while this was on the wire: callers get the token, others not.
     orphaned: bool,
 }
@@ -99,7 +101,9 @@ impl<R> Exchanges<R> {
         key: &ExchangeKey,
         now: Instant,
     ) -> Option<&ExchangedToken> {
-        let cached = self.done.get(key)?.cached.as_ref()?;
+        let done = self.done.get(key).map(|done| &done.cached);
+        let previous = || self.open.get(key).map(|exchange| &exchange.previous);
+        let cached = done.or_else(previous)?.as_ref()?;
         (now < cached.lifetime.expires_at).then_some(&cached.token)
     }
 
@@ -113,7 +117,8 @@ impl<R> Exchanges<R> {
     ) {
         let done = &mut self.done;
         let exchange = self.open.entry(key).or_insert_with_key(|key| {
-            let mut flight = done.remove(key).map(|done| done.flight).unwrap_or_default();
+            let (mut flight, previous) =
+                done.remove(key).map(|done| (done.flight, done.cached)).unwrap_or_default();
             flight.open(request.options.clone());
             Exchange {
                 flight,
@@ -123,10 +128,15 @@ impl<R> Exchanges<R> {
                 sent_subject: None,
                 has_waited: false,
                 has_rerun: false,
+                previous,
                 orphaned: false,
             }
         });
         exchange.callers.insert(caller, reply);
+    }
+
+    pub(crate) fn is_open(&self, key: &ExchangeKey) -> bool {
+        self.open.contains_key(key)
     }
 
     pub(crate) fn open(&mut self, key: &ExchangeKey) -> Option<&mut Exchange<R>> {
@@ -190,7 +200,8 @@ impl<R> Exchanges<R> {
         let mut callers = BTreeMap::new();
         if let Some(exchange) = self.open.remove(key) {
             callers = exchange.callers;
-            self.keep(key.clone(), Done { flight: exchange.flight, cached: None }, now);
+            let done = Done { flight: exchange.flight, cached: exchange.previous };
+            self.keep(key.clone(), done, now);
         }
         callers.into_values()
     }
@@ -266,8 +277,9 @@ impl<R> Exchanges<R> {
     }
 
     fn forget_tokens(&mut self, is_forgotten: impl Fn(&Cached) -> bool) {
-        for done in self.done.values_mut() {
-            done.cached.take_if(|cached| is_forgotten(cached));
+        let previous = self.open.values_mut().map(|exchange| &mut exchange.previous);
+        for cached in self.done.values_mut().map(|done| &mut done.cached).chain(previous) {
+            cached.take_if(|cached| is_forgotten(cached));
         }
         self.done.retain(|_, done| done.cached.is_some() || done.flight.remembers());
     }

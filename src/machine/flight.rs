@@ -89,7 +89,9 @@ impl Flight {
 
     /// Whether there is anything that the next flight has to know of those before it.
     pub(crate) fn remembers(&self) -> bool {
-        self.failure.is_some() || self.left_off.as_ref().is_some_and(|open| open.attempts > 0)
+        let left_off = self.left_off.as_ref();
+        self.failure.is_some()
+            || left_off.is_some_and(|open| open.attempts > 0 || open.credentials_reread)
     }
 
     /// When the next attempt may start: `None` if no flight is open, or an attempt is on the wire.

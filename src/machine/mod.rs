@@ -63,7 +63,7 @@ pub struct Machine<R> {
     /// No grant attempt starts before this, whatever ended in between.
     earliest: Instant,
     callers: BTreeMap<CallerId, R>,
-    /// The token last invalidated or revoked.
+    /// The session's own token that was last invalidated or revoked.
     refused: Option<TokenText>,
     invalidated_at: Option<Instant>,
     /// `RefreshMode::Always` keeps a token for somebody.
@@ -276,21 +276,22 @@ impl<R> Machine<R> {
                 last: cooling.last.clone(),
                 retry_after: cooling.until.since(moment.now),
             }),
-            Found::Nothing if self.is_full() => {
-                match self.exchanges.find_unexpired(&key, moment.now) {
-                    Some(token) => Ok(token.clone()),
-                    None => Err(self.overloaded()),
+            Found::Nothing => {
+                let need = self.need(moment.now, &request.options, false);
+                match need {
+                    // It would fail at once, but for the barrier.
+                    Need::Fail(error) if !self.exchanges.is_open(&key) => Err(error),
+                    _ if self.is_full() => match self.exchanges.find_unexpired(&key, moment.now) {
+                        Some(token) => Ok(token.clone()),
+                        None => Err(self.overloaded()),
+                    },
+                    _ => {
+                        self.exchanges.join(Arc::new(key), caller, reply, request);
+                        self.count_held();
+                        return;
+                    }
                 }
             }
-            Found::Nothing => match self.need(moment.now, &request.options, false) {
-                // Without the barrier it is `advance` that finds this out.
-                Need::Fail(error) if self.barrier.is_up() => Err(error),
-                _ => {
-                    self.exchanges.join(Arc::new(key), caller, reply, request);
-                    self.count_held();
-                    return;
-                }
-            },
         };
         fx.replies.push((reply, Answer::Exchanged(answer)));
     }
@@ -508,6 +509,8 @@ impl<R> Machine<R> {
         }
         let lifetime = Lifetime::new(sent.at, life, &self.config, moment.random);
         let text = grant.text().clone();
+        // What has expired meanwhile no longer counts, whether or not anything happened at that time.
+        self.ledger.forget_expired(moment.now);
         let current = self.held.as_ref().map(|held| held.token.issued().text());
         if let Some(evicted) = self.ledger.join(id, &text, moment.now + lifetime.length, current) {
             self.counters.ledger_evicted += 1;
@@ -547,21 +550,21 @@ impl<R> Machine<R> {
         self.next_deadline = self.soonest_deadline(moment.now);
     }
 
+    /// Before the barrier may end: however short it was, nobody wants these any more.
+    fn abandon_unwanted(&mut self, now: Instant) {
+        self.exchanges.abandon_unwanted(now);
+        if !self.flight.is_on_wire() && self.callers.is_empty() && !self.exchanges.is_any_held() {
+            self.flight.abandon();
+        }
+    }
+
     fn drive_barrier(&mut self, now: Instant, fx: &mut Effects<R>) {
         let started = fx.start.len();
         let sent = Sent { at: now, revokes: self.revokes };
         self.barrier.send(sent, &mut self.ledger, &self.config.retry, fx);
         self.counters.revocations_started += (fx.start.len() - started) as u64;
         let on_wire = self.flight.is_on_wire() || self.exchanges.is_any_on_wire();
-        self.barrier.lower(on_wire, &self.ledger, fx);
-    }
-
-    /// Before the barrier may end: even one that is down again at once ends what nobody waits for.
-    fn abandon_unwanted(&mut self, now: Instant) {
-        self.exchanges.abandon_unwanted(now);
-        if !self.flight.is_on_wire() && self.callers.is_empty() && !self.exchanges.is_any_held() {
-            self.flight.abandon();
-        }
+        self.barrier.lower(now, on_wire, &self.ledger, fx);
     }
 
     /// After the barrier: who was held by it needs a flight.
@@ -622,7 +625,7 @@ impl<R> Machine<R> {
     /// The row "`ask_at` passed, no caller".
     fn refresh(&mut self, moment: Moment) {
         let wanted = match self.config.refresh_mode {
-            RefreshMode::Always => self.warm,
+            RefreshMode::Always => self.warm || self.usable(moment.now).is_some(),
             RefreshMode::WhileUsed => {
                 (self.used || moment.used)
                     && self.usable(moment.now).is_some_and(|held| self.is_published(held))
@@ -670,7 +673,7 @@ impl<R> Machine<R> {
             return None;
         }
         let refreshes = match self.config.refresh_mode {
-            RefreshMode::Always => self.warm,
+            RefreshMode::Always => self.warm || self.held.is_some(),
             RefreshMode::WhileUsed => self.held.is_some(),
             RefreshMode::OnRequest => false,
         };

@@ -58,6 +58,8 @@ mod client;
 mod counts;
 mod endpoints;
 #[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
 pub mod internals;
 mod reply;
 mod script;

@@ -1,0 +1,113 @@
+//! `authority`: the embedded one, for tests in any language.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use ccg_session::testing::{Authority, AuthorityBuilder, Script};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+
+use crate::args::AuthorityArgs;
+use crate::failure::Failure;
+use crate::{output, provider};
+
+pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
+    let builder = builder(args)?;
+    provider::runtime()?.block_on(async {
+        let authority = builder.start().await.map_err(|error| {
+            Failure::Usage(format!("port {} of 127.0.0.1 cannot be had: {error}", args.port))
+        })?;
+        // Before the line is out, or who reads it could interrupt too early.
+        let interrupted = interrupted()
+            .map_err(|error| Failure::Usage(format!("signals cannot be had: {error}")))?;
+        output::json(&Listening::new(&authority))?;
+        interrupted.await;
+        Ok(())
+    })
+}
+
+fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
+    let secret = match &args.client_secret_file {
+        Some(path) => provider::secret_file(path)?,
+        None => SecretString::from("test-secret"),
+    };
+    let mut builder = Authority::builder()
+        .port(args.port)
+        .client(&args.client_id, secret.expose_secret())
+        .require_subject(args.require_subject);
+    if let Some(ttl) = args.ttl {
+        builder = builder.ttl(ttl);
+    }
+    if let Some(enterprise) = &args.enterprise {
+        builder = builder.enterprise(enterprise);
+    }
+    for user in &args.users {
+        builder = builder.user(user);
+    }
+    if !args.scopes.is_empty() {
+        builder = builder.scopes(&args.scopes);
+    }
+    Ok(match &args.script {
+        Some(path) => builder.script(script(path)?),
+        None => builder,
+    })
+}
+
+fn script(path: &Path) -> Result<Script, Failure> {
+    let unusable = |problem: &dyn std::fmt::Display| {
+        Failure::Usage(format!("the fault script {} cannot be used: {problem}", path.display()))
+    };
+    let text = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+    serde_json::from_str(&text).map_err(|error| unusable(&error))
+}
+
+/// What whoever started this has to know.
+#[derive(Serialize)]
+struct Listening {
+    base_url: String,
+    token_url: String,
+    revocation_url: String,
+    introspection_url: String,
+    resource_url: String,
+    client_id: String,
+    client_secret: String,
+    enterprise: String,
+}
+
+impl Listening {
+    fn new(authority: &Authority) -> Self {
+        Self {
+            base_url: authority.base_url().into(),
+            token_url: authority.token_url(),
+            revocation_url: authority.revocation_url(),
+            introspection_url: authority.introspection_url(),
+            resource_url: authority.resource_url(),
+            client_id: authority.client_id().into(),
+            client_secret: authority.client_secret(),
+            enterprise: authority.enterprise().into(),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "it is the same function elsewhere")]
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        // If it cannot be waited for, then this ends at once rather than never.
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

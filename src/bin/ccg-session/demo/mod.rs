@@ -1,0 +1,176 @@
+//! `demo`: a session's bad day. Real HTTP, many tasks, short-lived tokens, outages, a revoke.
+//!
+//! The day follows the session rather than the clock: each stage begins when the token is where the
+//! stage wants it, so that a slow machine shows the same day as a fast one.
+
+mod day;
+mod load;
+mod plot;
+mod record;
+mod report;
+mod view;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use ccg_session::testing::Authority;
+use ccg_session::{HttpTokenManager, Session, SessionConfig};
+use reqwest::Client;
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use crate::args::DemoArgs;
+use crate::failure::Failure;
+use crate::output;
+use day::{Outcome, Plan};
+use load::{Clocks, Tally, World};
+use record::{Record, Sample, Watched};
+use report::Report;
+use view::View;
+
+pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Usage(format!("the system gives no threads: {error}")))?;
+    let (report, record) = runtime.block_on(run_day(args))?;
+    if let Some(path) = &args.plot {
+        plot::write(path, &record.happened(), &report)?;
+    }
+    if args.json {
+        output::json(&report.figures)?;
+    } else {
+        output::line(&report.table())?;
+    }
+    match report.broken() {
+        broken if broken.is_empty() => Ok(()),
+        broken => Err(Failure::Figures(broken)),
+    }
+}
+
+async fn run_day(args: &DemoArgs) -> Result<(Report, Arc<Record>), Failure> {
+    let plan = Plan::new(Duration::from_secs(args.seconds.into()));
+    let world = Arc::new(world(args, &plan).await?);
+    let view = Arc::new(View::new(plan.length, args.tasks.into()));
+    // Before the first task asks, so that the cold start is its whole.
+    world.record.begin_stage(record::Stage::ColdStart);
+    let mut tasks = JoinSet::new();
+    for task in 0..world.answers.len() {
+        tasks.spawn(load::call_all_day(Arc::clone(&world), task, Tally::new()?));
+    }
+    let sampling = tokio::spawn(sample(Arc::clone(&world), Arc::clone(&view), plan.sample_every));
+    let mut outcome = day::live_through(&plan, &world, &view).await;
+    let elapsed = world.record.elapsed();
+    world.stop.store(true, Relaxed);
+    let tally = finish(&mut tasks, &mut outcome).await?;
+    sampling.abort();
+    view.finish();
+    let report = Report::new(&plan, &world, &tally, &outcome, elapsed);
+    world.session.shutdown().await;
+    Ok((report, Arc::clone(&world.record)))
+}
+
+/// Waits for the tasks; one that does not end has a call that nobody answers.
+async fn finish(tasks: &mut JoinSet<Tally>, outcome: &mut Outcome) -> Result<Tally, Failure> {
+    let mut sum = Tally::new()?;
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                Ok(tally) => sum.add(&tally)?,
+                Err(error) => outcome.cut_short = Some(format!("a task was lost: {error}")),
+            }
+        }
+        Ok::<(), Failure>(())
+    };
+    if let Ok(ended) = tokio::time::timeout(LAST_ANSWERS, all).await {
+        ended?;
+    }
+    outcome.unanswered += tasks.len() as u64;
+    Ok(sum)
+}
+
+/// More than any flight takes on this day.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// Everything that the day needs, with nobody in it yet.
+async fn world(args: &DemoArgs, plan: &Plan) -> Result<World, Failure> {
+    let unavailable =
+        |error: std::io::Error| Failure::Usage(format!("no authority can be started: {error}"));
+    let authority = Authority::builder()
+        .ttl(plan.life + plan.leeway)
+        .script(plan.healthy())
+        .start()
+        .await
+        .map_err(unavailable)?;
+    let record = Arc::new(Record::new());
+    let manager = HttpTokenManager::builder(
+        authority.provider(),
+        authority.client_id(),
+        authority.client_secret(),
+    )
+    .http_client(client(0)?)
+    .build()?;
+    let manager = Watched { manager, record: Arc::clone(&record) };
+    let session = Session::builder(manager).config(config(plan)).spawn()?;
+    Ok(World {
+        authority_started: Clocks::read(&authority),
+        resource_url: authority.resource_url(),
+        authority,
+        session,
+        client: client(usize::MAX)?,
+        record,
+        answers: (0..args.tasks).map(|_| AtomicU64::new(0)).collect(),
+        stop: AtomicBool::new(false),
+        sabotage: args.sabotage,
+    })
+}
+
+/// The library's defaults, but for what short-lived tokens need.
+fn config(plan: &Plan) -> SessionConfig {
+    let mut config = SessionConfig::default();
+    config.stale_buffer = plan.life / 2;
+    config.expired_buffer = plan.life / 10;
+    config.retry.cooling = plan.cooling;
+    config
+}
+
+/// A client for plain HTTP to this machine: whatever proxy the environment names is not asked, and no
+/// certificates are needed.
+fn client(idle_connections: usize) -> Result<Client, Failure> {
+    let unusable = |error: &dyn std::error::Error| {
+        Failure::Usage(format!("no HTTP client can be made: {error}"))
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .pool_max_idle_per_host(idle_connections)
+        .build()
+        .map_err(|error| unusable(&error))
+}
+
+/// Looks at the session again and again, for the plot and the view.
+async fn sample(world: Arc<World>, view: Arc<View>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let status = world.session.status();
+        let sample = Sample {
+            at: world.record.elapsed(),
+            held: status.held(),
+            remaining: status.remaining(),
+            is_stale: status.stale_in().is_some_and(|left| left.is_zero()),
+        };
+        world.record.sample(sample);
+        view.show(&sample, &status);
+    }
+}

@@ -1,0 +1,466 @@
+//! The day as a picture: what was asked of the server, who waited, and how long the token had to live,
+//! one above the other on one time axis.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use plotters::backend::SVGBackend;
+use plotters::chart::{ChartBuilder, ChartContext};
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
+use plotters::drawing::{DrawingArea, IntoDrawingArea};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
+use plotters::prelude::Cartesian2d;
+use plotters::series::AreaSeries;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{
+    Color, FontTransform, IntoFont, RGBColor, ShapeStyle, TRANSPARENT, TextStyle, WHITE,
+};
+
+use super::record::{Happened, Mark, Purpose, Sample, Stage};
+use super::report::Report;
+use crate::failure::Failure;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Panel<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Drawn = Result<(), Box<dyn Error>>;
+type Point = (i32, i32);
+
+pub(super) fn write(path: &Path, happened: &Happened, report: &Report) -> Result<(), Failure> {
+    let mut svg = String::new();
+    draw(&mut svg, happened, report)
+        .map_err(|error| Failure::Usage(format!("the timeline cannot be drawn: {error}")))?;
+    std::fs::write(path, svg).map_err(|error| {
+        Failure::Usage(format!("the timeline cannot be written to {}: {error}", path.display()))
+    })
+}
+
+fn draw(svg: &mut String, happened: &Happened, report: &Report) -> Drawn {
+    let picture = SVGBackend::with_string(svg, (WIDTH.unsigned_abs(), HEIGHT.unsigned_abs()));
+    let picture = picture.into_drawing_area();
+    picture.fill(&WHITE)?;
+    let scale = Scale { end: happened.end().as_secs_f64().max(1.0) };
+    draw_head(&picture, report)?;
+    draw_bands(&picture, happened, &scale)?;
+    draw_requests(&picture, happened, &scale)?;
+    let (_, rest) = picture.split_vertically(HELD_TOP);
+    let (held, life) = rest.split_vertically(LIFE_TOP - HELD_TOP);
+    draw_held(&held, happened, &scale)?;
+    draw_life(&life, happened, &scale)?;
+    picture.present()?;
+    Ok(())
+}
+
+/// The time axis that all parts share.
+struct Scale {
+    /// In seconds.
+    end: f64,
+}
+
+impl Scale {
+    fn x(&self, at: Duration) -> i32 {
+        let share = (at.as_secs_f64() / self.end).min(1.0);
+        #[expect(clippy::cast_possible_truncation, reason = "it is within the picture")]
+        let offset = (f64::from(WIDTH - LEFT - RIGHT) * share).round() as i32;
+        LEFT + offset
+    }
+}
+
+/// Title, what the day came to, and what the signs mean.
+fn draw_head(picture: &Area<'_>, report: &Report) -> Drawn {
+    let figures = &report.figures;
+    let title = format!("One session and {} callers on a bad day", figures.callers);
+    picture.draw(&Text::new(title, (LEFT, 16), text(28, INK)))?;
+    let told = format!(
+        "get_token answered {} times; {} requests accepted with its tokens, {} refused; {} grants \
+         sent, never more than {} at once",
+        thousands(figures.get_token),
+        thousands(figures.used),
+        figures.refused,
+        figures.grants,
+        figures.grants_in_flight_max,
+    );
+    picture.draw(&Text::new(told, (LEFT, 50), text(16, FAINT_INK)))?;
+    let mut x = LEFT;
+    for sign in Sign::ALL {
+        sign.draw(picture, (x + 8, LEGEND))?;
+        picture.draw(&Text::new(sign.name(), (x + 22, LEGEND), label(16, HPos::Left)))?;
+        x += 48 + width(sign.name());
+    }
+    Ok(())
+}
+
+/// The stages, behind everything else, with their names above.
+fn draw_bands(picture: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
+    let ends = happened.stages.iter().skip(1).map(|(_, begin)| *begin).chain([happened.end()]);
+    for ((stage, begin), end) in happened.stages.iter().zip(ends) {
+        let (left, right) = (scale.x(*begin), scale.x(end));
+        let band = [(left, BANDS_TOP), (right, HEIGHT - BOTTOM)];
+        picture.draw(&Rectangle::new(band, color_of(*stage).filled()))?;
+        draw_name(picture, stage.name(), left, right)?;
+    }
+    Ok(())
+}
+
+/// A word per line where that fits, else along the band, else not at all.
+fn draw_name(picture: &Area<'_>, name: &str, left: i32, right: i32) -> Drawn {
+    let middle_of_band = i32::midpoint(left, right);
+    let room = right - left - 6;
+    if width(name) <= room {
+        let style = label(15, HPos::Center);
+        picture.draw(&Text::new(name.to_owned(), (middle_of_band, NAMES), style))?;
+    } else if name.split(' ').all(|word| width(word) <= room) {
+        let mut y = NAMES - 8 * i32::try_from(name.split(' ').count() - 1)?;
+        for word in name.split(' ') {
+            let style = label(15, HPos::Center);
+            picture.draw(&Text::new(word.to_owned(), (middle_of_band, y), style))?;
+            y += 16;
+        }
+    } else if room >= 8 {
+        let style = label(15, HPos::Center).transform(FontTransform::Rotate270);
+        picture.draw(&Text::new(name.to_owned(), (middle_of_band, NAMES), style))?;
+    }
+    Ok(())
+}
+
+/// Each request to the server in the lane of its kind.
+fn draw_requests(picture: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
+    for (sign, y) in Sign::LANES.iter().zip(LANES) {
+        let name = Text::new(sign.name(), (LEFT - 10, y), label(16, HPos::Right));
+        picture.draw(&name)?;
+        let line = vec![(LEFT, y), (WIDTH - RIGHT, y)];
+        picture.draw(&PathElement::new(line, FAINT_INK.mix(0.25)))?;
+    }
+    for mark in &happened.marks {
+        let sign = Sign::of(mark);
+        let lane = Sign::LANES.iter().position(|other| *other == sign).unwrap_or_default();
+        let y = LANES[lane];
+        let way = vec![(scale.x(mark.began), y), (scale.x(mark.ended), y)];
+        picture.draw(&PathElement::new(way, sign.color().stroke_width(3)))?;
+        sign.draw(picture, (scale.x(mark.ended), y))?;
+    }
+    Ok(())
+}
+
+/// How many callers wait, as a curve.
+fn draw_held(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
+    let curve = steps(&happened.samples);
+    let most = curve.iter().map(|(_, held)| *held).fold(4.0, f64::max);
+    draw_y_name(area, "callers held", GAP)?;
+    let mut panel = ChartBuilder::on(area)
+        .margin_right(RIGHT)
+        .margin_bottom(GAP)
+        .set_label_area_size(plotters::chart::LabelAreaPosition::Left, LEFT)
+        .build_cartesian_2d(0.0..scale.end, 0.0..most * 1.1)?;
+    draw_axes(&mut panel, None, &|held| format!("{held:.0}"))?;
+    panel.draw_series(
+        AreaSeries::new(curve, 0.0, HELD.mix(0.35)).border_style(HELD.stroke_width(2)),
+    )?;
+    Ok(())
+}
+
+/// How much life the token has left: a saw, whose teeth are tokens.
+fn draw_life(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
+    let tokens = tokens(&happened.samples);
+    let longest = tokens.iter().flatten().map(|point| point.left).fold(0.1, f64::max);
+    draw_y_name(area, "token's life, seconds", BOTTOM)?;
+    let mut panel = ChartBuilder::on(area)
+        .margin_right(RIGHT)
+        .set_label_area_size(plotters::chart::LabelAreaPosition::Left, LEFT)
+        .set_label_area_size(plotters::chart::LabelAreaPosition::Bottom, BOTTOM)
+        .build_cartesian_2d(0.0..scale.end, 0.0..longest * 1.1)?;
+    let seconds = "seconds since the start";
+    draw_axes(&mut panel, Some(seconds), &|left| format!("{left:.1}"))?;
+    for token in tokens {
+        for (part, color) in fresh_and_stale(&token).into_iter().zip([FRESH, STALE]) {
+            panel.draw_series(
+                AreaSeries::new(part, 0.0, color.mix(0.3)).border_style(color.stroke_width(2)),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The backend, which knows no font, would put it too far to the left.
+fn draw_y_name(area: &Area<'_>, name: &'static str, beneath: i32) -> Drawn {
+    let (_, height) = area.dim_in_pixel();
+    let middle = (i32::try_from(height)? - beneath) / 2;
+    let style = label(16, HPos::Center).transform(FontTransform::Rotate270);
+    area.draw(&Text::new(name, (LEFT - 74, middle), style))?;
+    Ok(())
+}
+
+fn draw_axes(
+    panel: &mut Panel<'_, '_>,
+    x_name: Option<&str>,
+    y_label: &dyn Fn(&f64) -> String,
+) -> Drawn {
+    let mut axes = panel.configure_mesh();
+    axes.disable_x_mesh()
+        .y_labels(5)
+        .y_label_formatter(y_label)
+        .label_style(text(15, INK))
+        .axis_desc_style(text(16, INK))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(FAINT_INK.mix(0.25))
+        .axis_style(FAINT_INK);
+    match x_name {
+        Some(name) => axes.x_desc(name).x_labels(12).x_label_formatter(&|x| format!("{x:.0}")),
+        None => axes.x_labels(0),
+    };
+    axes.draw()?;
+    Ok(())
+}
+
+/// The curve of a number that stays as it is until it is another.
+fn steps(samples: &[Sample]) -> Vec<(f64, f64)> {
+    let mut curve: Vec<(f64, f64)> = Vec::new();
+    for (index, sample) in samples.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "far fewer callers wait than that")]
+        let (at, held) = (sample.at.as_secs_f64(), sample.held as f64);
+        match curve.last() {
+            Some(&(_, before)) if before.total_cmp(&held).is_ne() => {
+                curve.extend([(at, before), (at, held)]);
+            }
+            Some(_) if index + 1 < samples.len() => {}
+            _ => curve.push((at, held)),
+        }
+    }
+    curve
+}
+
+/// A moment in a token's life.
+#[derive(Clone, Copy)]
+struct Life {
+    at: f64,
+    left: f64,
+    is_stale: bool,
+}
+
+/// The moments of each token. What is left of a life never grows, so more of it is another token.
+fn tokens(samples: &[Sample]) -> Vec<Vec<Life>> {
+    let mut tokens: Vec<Vec<Life>> = Vec::new();
+    let mut before = None;
+    for sample in samples {
+        let remaining = sample.remaining.filter(|remaining| !remaining.is_zero());
+        if let Some(remaining) = remaining {
+            if before.is_none_or(|before| remaining > before) {
+                tokens.push(Vec::new());
+            }
+            if let Some(token) = tokens.last_mut() {
+                let (at, left) = (sample.at.as_secs_f64(), remaining.as_secs_f64());
+                token.push(Life { at, left, is_stale: sample.is_stale });
+            }
+        }
+        before = remaining;
+    }
+    tokens
+}
+
+/// A life is a straight line, so the first and the last moment of each part are all of it.
+fn fresh_and_stale(token: &[Life]) -> [Vec<(f64, f64)>; 2] {
+    let turn = token.iter().position(|moment| moment.is_stale).unwrap_or(token.len());
+    let ends = |part: &[Life]| {
+        let ends = part.first().into_iter().chain(part.last());
+        ends.map(|moment| (moment.at, moment.left)).collect()
+    };
+    // The parts share a moment, so that there is no gap between them.
+    [ends(&token[..token.len().min(turn + 1)]), ends(&token[turn..])]
+}
+
+/// What is drawn, and told in the legend.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Grant,
+    FailedGrant,
+    Exchange,
+    Revocation,
+    Held,
+    Fresh,
+    Stale,
+}
+
+impl Sign {
+    const ALL: [Self; 7] = [
+        Self::Grant,
+        Self::FailedGrant,
+        Self::Exchange,
+        Self::Revocation,
+        Self::Held,
+        Self::Fresh,
+        Self::Stale,
+    ];
+    /// Those of requests, from top to bottom.
+    const LANES: [Self; 4] = [Self::Grant, Self::FailedGrant, Self::Exchange, Self::Revocation];
+
+    /// An exchange or a revocation that fails is a failed figure, and has no sign of its own.
+    fn of(mark: &Mark) -> Self {
+        match (mark.purpose, mark.succeeded) {
+            (Purpose::Grant, true) => Self::Grant,
+            (Purpose::Grant, false) => Self::FailedGrant,
+            (Purpose::Exchange, _) => Self::Exchange,
+            (Purpose::Revoke, _) => Self::Revocation,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::FailedGrant => "failed grant",
+            Self::Exchange => "exchange",
+            Self::Revocation => "revocation",
+            Self::Held => "callers held",
+            Self::Fresh => "token fresh",
+            Self::Stale => "token stale",
+        }
+    }
+
+    fn color(self) -> RGBColor {
+        match self {
+            Self::Grant => RGBColor(27, 120, 55),
+            Self::FailedGrant => RGBColor(200, 30, 30),
+            Self::Exchange => RGBColor(33, 102, 172),
+            Self::Revocation => RGBColor(118, 42, 131),
+            Self::Held => HELD,
+            Self::Fresh => FRESH,
+            Self::Stale => STALE,
+        }
+    }
+
+    fn draw(self, picture: &Area<'_>, (x, y): Point) -> Drawn {
+        let color = self.color();
+        match self {
+            Self::Grant => {
+                let triangle = vec![(x, y - 7), (x + 7, y + 6), (x - 7, y + 6)];
+                picture.draw(&Polygon::new(triangle, color.filled()))?;
+            }
+            Self::FailedGrant => {
+                for (up, down) in [(y - 6, y + 6), (y + 6, y - 6)] {
+                    let stroke = vec![(x - 6, up), (x + 6, down)];
+                    picture.draw(&PathElement::new(stroke, color.stroke_width(3)))?;
+                }
+            }
+            Self::Exchange => picture.draw(&Circle::new((x, y), 6, color.filled()))?,
+            Self::Revocation => {
+                let diamond = vec![(x, y - 8), (x + 7, y), (x, y + 8), (x - 7, y)];
+                picture.draw(&Polygon::new(diamond, color.filled()))?;
+            }
+            Self::Held | Self::Fresh | Self::Stale => {
+                let swatch = [(x - 8, y - 6), (x + 8, y + 6)];
+                picture.draw(&Rectangle::new(swatch, color.mix(0.35).filled()))?;
+                let edge = vec![(x - 8, y - 6), (x + 8, y - 6)];
+                picture.draw(&PathElement::new(edge, ShapeStyle::from(color).stroke_width(2)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pale, since everything else is drawn on top; warm where something is wrong.
+fn color_of(stage: Stage) -> RGBColor {
+    match stage {
+        Stage::ColdStart => RGBColor(222, 235, 247),
+        Stage::Refreshes => RGBColor(236, 246, 236),
+        Stage::StaleOutage => RGBColor(254, 232, 200),
+        Stage::Exchange => RGBColor(218, 232, 252),
+        Stage::ExpiredOutage => RGBColor(252, 214, 208),
+        Stage::Recovery => RGBColor(255, 246, 204),
+        Stage::Steady => RGBColor(243, 245, 243),
+        Stage::Revoke => RGBColor(236, 218, 240),
+    }
+}
+
+fn text(size: u32, color: RGBColor) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&color)
+}
+
+/// Vertically around its place.
+fn label(size: u32, from: HPos) -> TextStyle<'static> {
+    text(size, INK).pos(Pos::new(from, VPos::Center))
+}
+
+/// A guess on the safe side: which font the reader has is not known here.
+fn width(text: &str) -> i32 {
+    i32::try_from(text.len()).unwrap_or(i32::MAX).saturating_mul(7)
+}
+
+/// 1234567 as "1,234,567".
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+const WIDTH: i32 = 1280;
+const HEIGHT: i32 = 760;
+/// What lies beside the time axis.
+const LEFT: i32 = 110;
+const RIGHT: i32 = 24;
+/// What lies beneath it: its labels and its name.
+const BOTTOM: i32 = 56;
+const GAP: i32 = 16;
+const LEGEND: i32 = 88;
+const BANDS_TOP: i32 = 112;
+const NAMES: i32 = 148;
+const LANES: [i32; 4] = [204, 230, 256, 282];
+const HELD_TOP: i32 = 304;
+const LIFE_TOP: i32 = 510;
+const INK: RGBColor = RGBColor(34, 40, 49);
+const FAINT_INK: RGBColor = RGBColor(96, 104, 114);
+const HELD: RGBColor = RGBColor(214, 96, 20);
+const FRESH: RGBColor = RGBColor(67, 147, 90);
+const STALE: RGBColor = RGBColor(214, 158, 30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(at_ms: u64, held: usize, remaining_ms: Option<u64>) -> Sample {
+        Sample {
+            at: Duration::from_millis(at_ms),
+            held,
+            remaining: remaining_ms.map(Duration::from_millis),
+            is_stale: remaining_ms.is_some_and(|left| left < 1_000),
+        }
+    }
+
+    #[test]
+    fn a_curve_has_a_point_for_each_end_of_each_step() {
+        let samples: Vec<_> = [0, 0, 5, 5, 5, 0, 0].into_iter().zip(0_u64..).collect();
+        let samples: Vec<_> =
+            samples.into_iter().map(|(held, second)| sample(second * 1_000, held, None)).collect();
+        let expected = [(0.0, 0.0), (2.0, 0.0), (2.0, 5.0), (5.0, 5.0), (5.0, 0.0), (6.0, 0.0)];
+        assert_eq!(steps(&samples), expected);
+        assert!(steps(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_life_that_grows_is_another_token() {
+        let samples = [
+            sample(0, 0, None),
+            sample(1_000, 0, Some(2_000)),
+            sample(2_000, 0, Some(1_000)),
+            sample(2_500, 0, Some(500)),
+            sample(3_000, 0, Some(2_000)),
+            sample(5_000, 0, Some(0)),
+            sample(6_000, 0, Some(1_500)),
+        ];
+        let tokens = tokens(&samples);
+        assert_eq!(tokens.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1]);
+        let [fresh, stale] = fresh_and_stale(&tokens[0]);
+        assert_eq!(fresh, [(1.0, 2.0), (2.5, 0.5)]);
+        assert_eq!(stale, [(2.5, 0.5), (2.5, 0.5)]);
+    }
+
+    #[test]
+    fn large_numbers_are_readable() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,180 @@
+//! What can end the command other than success: how it is told, and with which exit code.
+
+use std::process::ExitCode;
+
+use ccg_session::{ConfigError, SessionError, TokenError};
+use serde::Serialize;
+
+/// Why the command did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A figure of the demo does not hold.
+    Figures(Vec<String>),
+    /// Something that was asked for cannot be.
+    Usage(String),
+    /// The session gave an error instead of what was asked for, after so many attempts.
+    Session { error: SessionError, attempts: u64 },
+    /// The server's answer is fine, but not fit for what was asked for.
+    Unfit { problem: String, attempts: u64 },
+}
+
+/// With `--format json`, an error.
+#[derive(Serialize)]
+struct Report<'a> {
+    kind: &'a str,
+    message: String,
+    attempts: u64,
+    retry_after_seconds: Option<f64>,
+}
+
+impl Failure {
+    /// As [`EXIT_CODES`](crate::args::EXIT_CODES) promises.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Figures(_) => 1,
+            Self::Usage(_) | Self::Session { error: SessionError::Unsupported(_), .. } => 2,
+            Self::Session { error, .. } => match error.token_error() {
+                // Status zero: the manager refused to send it, so no server has.
+                Some(TokenError::Denied { status: 0, .. }) => 2,
+                Some(TokenError::Denied { .. }) => 3,
+                _ => 4,
+            },
+            Self::Unfit { .. } => 4,
+        })
+    }
+
+    /// To stderr.
+    pub(crate) fn report(&self, as_json: bool) {
+        if !as_json {
+            eprintln!("ccg-session: {}", self.message());
+            return;
+        }
+        let report = Report {
+            kind: self.kind(),
+            message: self.message(),
+            attempts: self.attempts(),
+            retry_after_seconds: self.retry_after_seconds(),
+        };
+        match serde_json::to_string(&report) {
+            Ok(json) => eprintln!("{json}"),
+            Err(error) => eprintln!("ccg-session: {} (not as JSON: {error})", report.message),
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Figures(broken) => {
+                format!("the demo's figures do not hold: {}", broken.join("; "))
+            }
+            Self::Usage(problem) | Self::Unfit { problem, .. } => problem.clone(),
+            Self::Session { error, .. } => error.to_string(),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Figures(_) => "figures",
+            Self::Usage(_) => "config",
+            Self::Unfit { .. } => "malformed",
+            Self::Session { error, .. } => match error {
+                SessionError::Overloaded => "overloaded",
+                SessionError::Unsupported(_) => "unsupported",
+                SessionError::WouldBlock => "would_block",
+                SessionError::Closed => "closed",
+                error => error.token_error().map_or("session", token_error_kind),
+            },
+        }
+    }
+
+    fn attempts(&self) -> u64 {
+        match self {
+            Self::Session { attempts, .. } | Self::Unfit { attempts, .. } => *attempts,
+            Self::Figures(_) | Self::Usage(_) => 0,
+        }
+    }
+
+    fn retry_after_seconds(&self) -> Option<f64> {
+        let Self::Session { error, .. } = self else { return None };
+        // Whole milliseconds: the rest is the time that it took to get here.
+        let wait = error.retry_after()?.as_secs_f64();
+        Some((wait * 1e3).round() / 1e3)
+    }
+}
+
+/// The variant's name in snake case.
+fn token_error_kind(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Denied { .. } => "denied",
+        TokenError::RateLimited { .. } => "rate_limited",
+        TokenError::Server { .. } => "server",
+        TokenError::Malformed { .. } => "malformed",
+        TokenError::Expired { .. } => "expired",
+        TokenError::Transport { .. } => "transport",
+        TokenError::TimedOut { .. } => "timed_out",
+        TokenError::Panicked => "panicked",
+        // A variant that a later version of the library has.
+        _ => "token",
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn failed(error: TokenError) -> Failure {
+        let retry_after = Duration::from_micros(1_500_400);
+        Failure::Session {
+            error: SessionError::Failed { error: Arc::new(error), retry_after },
+            attempts: 3,
+        }
+    }
+
+    #[test]
+    fn each_kind_of_failure_has_its_exit_code_and_name() {
+        let denied = |status| TokenError::Denied {
+            error: "invalid_client".into(),
+            description: None,
+            uri: None,
+            status,
+            credentials_changed: false,
+        };
+        let after = Duration::from_secs(10);
+        let source = Arc::new(std::io::Error::other("unreachable"));
+        let session = |error| Failure::Session { error, attempts: 0 };
+        for (failure, code, kind) in [
+            (Failure::Figures(vec![]), 1, "figures"),
+            (Failure::Usage(String::new()), 2, "config"),
+            (session(SessionError::Unsupported("revocation")), 2, "unsupported"),
+            (failed(denied(0)), 2, "denied"),
+            (failed(denied(401)), 3, "denied"),
+            (failed(TokenError::RateLimited { retry_after: None }), 4, "rate_limited"),
+            (failed(TokenError::Server { status: 503, retry_after: None }), 4, "server"),
+            (failed(TokenError::Malformed { reason: String::new() }), 4, "malformed"),
+            (failed(TokenError::Expired { reason: "" }), 4, "expired"),
+            (failed(TokenError::Transport { source }), 4, "transport"),
+            (failed(TokenError::TimedOut { after }), 4, "timed_out"),
+            (failed(TokenError::Panicked), 4, "panicked"),
+            (session(SessionError::Overloaded), 4, "overloaded"),
+            (session(SessionError::Closed), 4, "closed"),
+            (Failure::Unfit { problem: String::new(), attempts: 1 }, 4, "malformed"),
+        ] {
+            assert_eq!(failure.exit_code(), ExitCode::from(code), "{failure:?}");
+            assert_eq!(failure.kind(), kind, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn the_wait_is_told_in_whole_milliseconds() {
+        let failure = failed(TokenError::Server { status: 503, retry_after: None });
+        assert_eq!(failure.retry_after_seconds(), Some(1.5));
+    }
+}

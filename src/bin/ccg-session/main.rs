@@ -1,0 +1,85 @@
+//! The command: tokens for scripts and shells, an authority for tests in any language, and a
+//! demonstration. It decides nothing about tokens: that is the library's.
+
+mod args;
+mod authority;
+mod demo;
+mod failure;
+mod output;
+mod provider;
+mod revoke;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
+use tracing_subscriber::filter::LevelFilter;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error),
+    };
+    log_to_stderr(cli.verbose);
+    let as_json = cli.command.reports_errors_as_json();
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(as_json);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo::run(args),
+        Command::Token(args) => token::token(args),
+        Command::Exchange(args) => token::exchange(args),
+        Command::Revoke(args) => revoke::run(args),
+        Command::Authority(args) => authority::run(args),
+        Command::Completions { shell } => {
+            // Into memory first, since the generator panics when its reader has gone.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ccg-session", &mut script);
+            output::bytes(&script)
+        }
+    }
+}
+
+/// Help and version are no errors to clap's caller; anything else is one of usage.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let is_the_secret = error.kind() == ErrorKind::UnknownArgument
+        && matches!(
+            error.get(ContextKind::InvalidArg),
+            Some(ContextValue::String(flag)) if flag == "--client-secret"
+        );
+    if is_the_secret {
+        let failure = Failure::Usage(SECRET_AS_ARGUMENT.into());
+        failure.report(false);
+        return failure.exit_code();
+    }
+    // Nobody is left to be told if this cannot be printed.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Silent by default, so that an error in JSON is all that there is on stderr.
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+}
+
+const SECRET_AS_ARGUMENT: &str = "there is no --client-secret, since other users of this machine \
+    can read a command's arguments: put the secret into the environment variable \
+    CCG_SESSION_CLIENT_SECRET, or into a file for --client-secret-file (\"-\" reads it from stdin). \
+    The one that you have just given should be taken for known";

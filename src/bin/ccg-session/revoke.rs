@@ -1,0 +1,78 @@
+//! `revoke`: a session whose only token is the one from stdin, so that its revoke, with all its rules,
+//! is that token's.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ccg_session::{
+    ConfigError, Grant, GrantRequest, HttpTokenManager, Session, SessionConfig, TokenError,
+    TokenManager, TokenRequestOptions, TokenText,
+};
+use secrecy::ExposeSecret;
+
+use crate::args::RevokeArgs;
+use crate::failure::Failure;
+use crate::provider;
+
+pub(crate) fn run(args: &RevokeArgs) -> Result<(), Failure> {
+    if args.provider.client_secret_file.as_deref() == Some(Path::new("-")) {
+        let problem = "the token to revoke is read from stdin, so the client's secret cannot be: \
+                       give --client-secret-file another file, or set CCG_SESSION_CLIENT_SECRET";
+        return Err(Failure::Usage(problem.into()));
+    }
+    let server = provider::manager(&args.provider, &[])?;
+    if !server.can_revoke() {
+        let problem = "this provider has no revocation endpoint: give --revocation-url URL";
+        return Err(Failure::Usage(problem.into()));
+    }
+    let text = provider::secret_from_stdin("the token to revoke")?;
+    if text.expose_secret().is_empty() {
+        return Err(Failure::Usage("no token to revoke on stdin".into()));
+    }
+    let token = Grant::bearer(text)
+        .map_err(|_| Failure::Usage("what stdin has is not a token: no header takes it".into()))?;
+    let manager = Given { token: token.expires_in(LONG_ENOUGH), server };
+    provider::runtime()?.block_on(revoke(manager, provider::config(&args.session)))
+}
+
+async fn revoke(manager: Given, config: SessionConfig) -> Result<(), Failure> {
+    let session = Session::builder(manager).config(config).spawn()?;
+    let answer = match session.get_token().await {
+        Ok(_) => session.revoke().await,
+        Err(error) => Err(error),
+    };
+    let attempts = session.status().counters().revocations_started;
+    session.shutdown().await;
+    answer.map_err(|error| Failure::Session { error, attempts })
+}
+
+/// A session forgets a token that has expired, so this one must not before the revoke is over.
+const LONG_ENOUGH: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Gives the token that was given to it, and revokes it at the server.
+struct Given {
+    token: Grant,
+    server: HttpTokenManager,
+}
+
+impl TokenManager for Given {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        Ok(self.token.clone())
+    }
+
+    async fn revoke(
+        &self,
+        token: TokenText,
+        options: TokenRequestOptions,
+    ) -> Result<(), TokenError> {
+        self.server.revoke(token, options).await
+    }
+
+    fn can_revoke(&self) -> bool {
+        self.server.can_revoke()
+    }
+
+    fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
+        self.server.check(config)
+    }
+}

@@ -1,0 +1,123 @@
+//! `token` and `exchange`: one session, one question, one answer.
+
+use std::time::Duration;
+
+use ccg_session::{
+    Actor, ExchangeRequest, HttpTokenManager, Session, SessionConfig, SessionError, SessionHandle,
+};
+use serde::Serialize;
+
+use crate::args::{ExchangeArgs, Format, TokenArgs};
+use crate::failure::Failure;
+use crate::{output, provider};
+
+pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
+    let manager = provider::manager(&args.provider, &args.scopes)?;
+    let asked = ask(manager, provider::config(&args.session), async |session| {
+        let token = session.get_token().await?;
+        Ok(Received {
+            text: token.secret().to_owned(),
+            is_bearer: true,
+            remaining: token.remaining(),
+            scope: token.scope().map(str::to_owned),
+        })
+    });
+    let (received, attempts) = provider::runtime()?.block_on(asked)?;
+    received.print(args.format, attempts)
+}
+
+pub(crate) fn exchange(args: &ExchangeArgs) -> Result<(), Failure> {
+    let manager = provider::manager(&args.provider, &args.grant_scopes)?;
+    let request = request(args);
+    let asked = ask(manager, provider::config(&args.session), async |session| {
+        let token = session.exchange(request).await?;
+        Ok(Received {
+            text: token.secret().to_owned(),
+            is_bearer: token.header_value().is_some(),
+            remaining: token.remaining(),
+            scope: token.scope().map(str::to_owned),
+        })
+    });
+    let (received, attempts) = provider::runtime()?.block_on(asked)?;
+    received.print(args.format, attempts)
+}
+
+fn request(args: &ExchangeArgs) -> ExchangeRequest {
+    let mut request = ExchangeRequest::scopes(&args.scopes);
+    for resource in &args.resources {
+        request = request.resource(resource);
+    }
+    for audience in &args.audiences {
+        request = request.audience(audience);
+    }
+    if let (Some(id), Some(name)) = (&args.actor_id, &args.actor_name) {
+        request = request.actor(Actor::new(id, name));
+    }
+    if let Some(link) = &args.shared_link {
+        request = request.shared_link(link);
+    }
+    if let Some(kind) = &args.requested_token_type {
+        request = request.requested_token_type(kind);
+    }
+    request
+}
+
+/// Asks a session of its own, and says how many requests it took.
+async fn ask<T>(
+    manager: HttpTokenManager,
+    config: SessionConfig,
+    question: impl AsyncFnOnce(SessionHandle) -> Result<T, SessionError>,
+) -> Result<(T, u64), Failure> {
+    let session = Session::builder(manager).config(config).spawn()?;
+    let answer = question(session.clone()).await;
+    let counters = session.status().counters();
+    let attempts = counters.grants_started + counters.exchanges_started;
+    session.shutdown().await;
+    match answer {
+        Ok(answer) => Ok((answer, attempts)),
+        Err(error) => Err(Failure::Session { error, attempts }),
+    }
+}
+
+/// A token of either kind.
+struct Received {
+    text: String,
+    is_bearer: bool,
+    remaining: Duration,
+    scope: Option<String>,
+}
+
+/// With `--format json`.
+#[derive(Serialize)]
+struct Printed<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    expires_in: Option<u64>,
+    scope: Option<&'a str>,
+    attempts: u64,
+}
+
+impl Received {
+    fn print(&self, format: Format, attempts: u64) -> Result<(), Failure> {
+        match format {
+            Format::Raw => output::line(&self.text),
+            Format::Header if self.is_bearer => {
+                output::line(&format!("Authorization: Bearer {}", self.text))
+            }
+            Format::Header => Err(Failure::Unfit {
+                problem: "the server says that this is not an access token, so it goes into no \
+                          header: use --format raw"
+                    .into(),
+                attempts,
+            }),
+            Format::Json => output::json(&Printed {
+                access_token: &self.text,
+                token_type: if self.is_bearer { "bearer" } else { "N_A" },
+                // Whole seconds, rounded down, so that nobody takes it for longer than it is.
+                expires_in: (self.remaining != Duration::MAX).then_some(self.remaining.as_secs()),
+                scope: self.scope.as_deref(),
+                attempts,
+            }),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The parser of answers, as the fuzz targets call it.
+
+use std::time::SystemTime;
+
+use ::http::{HeaderMap, StatusCode};
+
+use super::wire::{Answer, Asked, MAX_BODY};
+use crate::error::TokenError;
+use crate::manager::Grant;
+
+/// What was sent along, and must be seen nowhere.
+pub(crate) const SECRET: &str = "s3cr3t-s3cr3t";
+
+pub(crate) fn grant_answer(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Grant, TokenError> {
+    answer(status, headers, body).token(Asked::Grant)
+}
+
+pub(crate) fn exchange_answer(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Grant, TokenError> {
+    answer(status, headers, body).token(Asked::Exchange)
+}
+
+pub(crate) fn revocation_answer(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(), TokenError> {
+    answer(status, headers, body).revocation()
+}
+
+fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> Answer<'a> {
+    Answer {
+        status,
+        headers,
+        body: (body.len() <= MAX_BODY).then_some(body),
+        received: SystemTime::UNIX_EPOCH,
+        secrets: &[SECRET],
+    }
+}

@@ -1,0 +1,488 @@
+//! Every turn of events in a small world, breadth first: whatever callers, the server and the clock do,
+//! in whatever order, each invariant holds in every situation that can be reached.
+//!
+//! `cargo test --features testing --test exhaustive -- --nocapture` prints what was explored. It takes
+//! about 10 s; `EXHAUSTIVE_SECONDS=120` goes deeper. The first violation that is found is one with the
+//! fewest events, since the search is breadth first; it is printed as the steps that lead to it, ready
+//! to be pasted into [`replay`].
+//!
+//! What lies deeper is told by chance, in long stories from a seed; a violation in one of them is cut
+//! down to the steps that it needs.
+//!
+//! That it can find something is shown by sessions that are broken on purpose.
+
+#![cfg(feature = "testing")]
+
+mod broken;
+mod invariants;
+mod small_world;
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant as Stopwatch};
+
+use ccg_session::RefreshMode;
+use ccg_session::testing::internals::Instant;
+
+use broken::{Broken, Fault};
+use invariants::{Session, Verdict};
+use small_world::{Budget, Outcome, Scope, Step, World, machine};
+
+/// The most situations that wait to be looked at: 4 KiB each.
+const MOST_WAITING: usize = 500_000;
+
+const ALL: &[Outcome] = &[
+    Outcome::Ok,
+    Outcome::Again,
+    Outcome::Short,
+    Outcome::Transient,
+    Outcome::RetryAfter,
+    Outcome::Denied,
+    Outcome::TimedOut,
+];
+const FEW: &[Outcome] = &[Outcome::Ok, Outcome::Transient, Outcome::Denied];
+const OF_EXCHANGES: &[Outcome] = &[
+    Outcome::Ok,
+    Outcome::Again,
+    Outcome::Short,
+    Outcome::Transient,
+    Outcome::Denied,
+    Outcome::Changed,
+    Outcome::SubjectRefused,
+    Outcome::TimedOut,
+];
+
+/// Everything once or twice.
+const WIDE: Budget = Budget {
+    asks: [2, 1],
+    exchanges: [1, 0],
+    revokes: 2,
+    leaves: 1,
+    doubts: 1,
+    reads: true,
+    late: 1,
+    suspends: 1,
+    outcomes: ALL,
+};
+
+/// The grant alone, so that longer stories fit.
+const GRANTS: Budget = Budget { asks: [3, 1], exchanges: [0, 0], revokes: 0, doubts: 2, ..WIDE };
+
+/// Revokes, with what gets in their way.
+const REVOKES: Budget = Budget {
+    asks: [2, 0],
+    exchanges: [1, 0],
+    revokes: 2,
+    doubts: 0,
+    late: 0,
+    suspends: 0,
+    outcomes: FEW,
+    ..WIDE
+};
+
+/// Two keys of exchanged tokens.
+const EXCHANGES: Budget = Budget {
+    asks: [1, 1],
+    exchanges: [2, 1],
+    revokes: 1,
+    leaves: 1,
+    doubts: 2,
+    reads: false,
+    late: 0,
+    suspends: 0,
+    outcomes: OF_EXCHANGES,
+};
+
+/// For walks: longer stories than can be searched, with everything in them.
+const LONG: Budget = Budget {
+    asks: [8, 4],
+    exchanges: [4, 2],
+    revokes: 4,
+    leaves: 4,
+    doubts: 4,
+    reads: true,
+    late: 3,
+    suspends: 1,
+    outcomes: &[
+        Outcome::Ok,
+        Outcome::Again,
+        Outcome::Short,
+        Outcome::Transient,
+        Outcome::RetryAfter,
+        Outcome::Denied,
+        Outcome::Changed,
+        Outcome::SubjectRefused,
+        Outcome::TimedOut,
+    ],
+};
+
+fn scopes() -> Vec<Scope> {
+    let scope = |name, mode, random, budget| Scope { name, mode, random, budget };
+    vec![
+        scope("wide", RefreshMode::WhileUsed, 0.5, WIDE),
+        scope("wide", RefreshMode::OnRequest, 0.0, WIDE),
+        scope("wide", RefreshMode::Always, 0.5, WIDE),
+        scope("grants", RefreshMode::WhileUsed, 0.0, GRANTS),
+        scope("grants", RefreshMode::Always, 0.5, GRANTS),
+        scope("revokes", RefreshMode::WhileUsed, 0.5, REVOKES),
+        scope("revokes", RefreshMode::Always, 0.0, REVOKES),
+        scope("exchanges", RefreshMode::WhileUsed, 0.5, EXCHANGES),
+        scope("exchanges", RefreshMode::OnRequest, 0.0, EXCHANGES),
+    ]
+}
+
+/// What an exploration found out.
+struct Explored {
+    states: usize,
+    transitions: usize,
+    /// All that can happen within so many events has been tried.
+    depth: usize,
+    /// Nothing was left to try.
+    complete: bool,
+    took: Duration,
+    violation: Option<(Vec<Step>, String)>,
+}
+
+/// How each situation was reached: from which, and by what.
+#[derive(Default)]
+struct Paths(Vec<(u32, Option<Step>)>);
+
+impl Paths {
+    fn add(&mut self, from: u32, step: Option<Step>) -> u32 {
+        self.0.push((from, step));
+        u32::try_from(self.0.len() - 1).expect("fewer situations than fit into the memory")
+    }
+
+    fn to(&self, mut at: u32) -> Vec<Step> {
+        let mut steps = Vec::new();
+        while let (from, Some(step)) = self.0[at as usize] {
+            steps.push(step);
+            at = from;
+        }
+        steps.reverse();
+        steps
+    }
+}
+
+/// Breadth first, until nothing is left, or the time or the room is used up. From every `ends`-th new
+/// situation it is also run to the end, in each of the three ways.
+fn explore<S: Session + fmt::Debug>(
+    session: S,
+    scope: &Scope,
+    limit: Duration,
+    ends: usize,
+) -> Explored {
+    let began = Stopwatch::now();
+    let first = World::new(session, scope);
+    let mut fingerprints = Fingerprints::default();
+    let mut known = HashSet::from([fingerprints.of(&first)]);
+    let mut paths = Paths::default();
+    let mut waiting = VecDeque::from([(paths.add(0, None), 0, first)]);
+    let mut explored = Explored {
+        states: 1,
+        transitions: 0,
+        depth: 0,
+        complete: false,
+        took: Duration::ZERO,
+        violation: None,
+    };
+    'search: while let Some((at, depth, world)) = waiting.pop_front() {
+        explored.depth = depth;
+        for step in world.steps() {
+            let mut next = world.clone();
+            explored.transitions += 1;
+            let mut verdict = next.take(step);
+            let is_new = verdict.is_ok() && known.insert(fingerprints.of(&next));
+            if is_new {
+                explored.states += 1;
+                verdict = next.judge();
+                if verdict.is_ok() && explored.states.is_multiple_of(ends) {
+                    verdict = run_to_the_end(&next);
+                }
+            }
+            if let Err(why) = verdict {
+                let mut steps = paths.to(at);
+                steps.push(step);
+                explored.violation = Some((steps, why));
+                break 'search;
+            }
+            if is_new && waiting.len() < MOST_WAITING {
+                waiting.push_back((paths.add(at, Some(step)), depth + 1, next));
+            }
+        }
+        if began.elapsed() >= limit {
+            break;
+        }
+    }
+    explored.complete = waiting.is_empty() && explored.violation.is_none();
+    explored.took = began.elapsed();
+    explored
+}
+
+fn run_to_the_end<S: Session>(world: &World<S>) -> Verdict {
+    for outcome in [Outcome::Ok, Outcome::Denied, Outcome::TimedOut] {
+        let ends = world.clone().runs_to_its_end(outcome);
+        ends.map_err(|why| format!("run to the end, all {outcome:?}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// One long story by chance: its steps, and why it must not have happened.
+fn walk(scope: &Scope, random: &mut u64, taken: &mut usize) -> Option<(Vec<Step>, String)> {
+    let mut world = World::new(machine(scope), scope);
+    let mut story = Vec::new();
+    for _ in 0..60 {
+        let steps = world.steps();
+        // Xorshift: good enough to choose by, and the same everywhere.
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        let Some(step) = steps.get(usize::try_from(*random >> 33).ok()? % steps.len().max(1))
+        else {
+            break;
+        };
+        story.push(*step);
+        *taken += 1;
+        if let Err(why) = world.take(*step).and_then(|()| world.judge()) {
+            return Some((story, why));
+        }
+    }
+    run_to_the_end(&world).err().map(|why| (story, why))
+}
+
+/// Leaves out what the violation does not need.
+fn shorten(scope: &Scope, mut steps: Vec<Step>, mut why: String) -> (Vec<Step>, String) {
+    let violates = |steps: &[Step]| {
+        let mut world = World::new(machine(scope), scope);
+        for step in steps {
+            if !world.steps().contains(step) {
+                return None;
+            }
+            if let Err(why) = world.take(*step).and_then(|()| world.judge()) {
+                return Some(why);
+            }
+        }
+        run_to_the_end(&world).err()
+    };
+    let mut at = 0;
+    while at < steps.len() {
+        let mut fewer = steps.clone();
+        fewer.remove(at);
+        match violates(&fewer) {
+            Some(reason) => (steps, why, at) = (fewer, reason, 0),
+            None => at += 1,
+        }
+    }
+    (steps, why)
+}
+
+/// Lets these things happen to a new session, one after the other.
+fn replay<S: Session>(session: S, scope: &Scope, steps: &[Step]) -> Verdict {
+    let mut world = World::new(session, scope);
+    for (nth, step) in steps.iter().enumerate() {
+        let verdict = world.take(*step).and_then(|()| world.judge());
+        verdict.and_then(|()| run_to_the_end(&world)).map_err(|why| format!("{nth}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Two situations are one if all that can follow is the same: so instants count from now, and what lies
+/// more than a minute back lies back; how often things were done does not count.
+#[derive(Default)]
+struct Fingerprints(String);
+
+impl Fingerprints {
+    fn of<S: Session + fmt::Debug>(&mut self, world: &World<S>) -> u128 {
+        self.0.clear();
+        write!(self.0, "{:?}", world.session).expect("a string takes whatever is written");
+        let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
+        1_u8.hash(&mut hashers[1]);
+        let session = self.0.split_once("held: ").map_or("", |(_, rest)| rest);
+        let (before, after) =
+            session.split_once("published: Published { number: ").unwrap_or((session, ""));
+        let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        let after = after.split_once("counters: ").map_or(after, |(state, _)| state);
+        let now = world.history.now;
+        hash_relative(before, now, &mut hashers);
+        hash_relative(after, now, &mut hashers);
+        self.0.clear();
+        world.describe(&mut self.0);
+        hash_relative(&self.0, now, &mut hashers);
+        (u128::from(hashers[0].finish()) << 64) | u128::from(hashers[1].finish())
+    }
+}
+
+fn hash_relative(text: &str, now: Instant, hashers: &mut [DefaultHasher; 2]) {
+    const LONG_AGO: Duration = Duration::from_secs(61);
+    for (nth, piece) in text.split("Instant(").enumerate() {
+        let mut rest = piece;
+        if nth > 0
+            && let Some((digits, tail)) = piece.split_once(')')
+            && let Ok(nanos) = digits.parse::<u64>()
+        {
+            rest = tail;
+            let at = Instant::from_nanos(nanos);
+            let (ahead, ago) = (at.since(now), now.since(at).min(LONG_AGO));
+            for hasher in hashers.iter_mut() {
+                (ahead, ago).hash(hasher);
+            }
+        }
+        for hasher in hashers.iter_mut() {
+            hasher.write(rest.as_bytes());
+        }
+    }
+}
+
+/// A violation as a test that can be pasted into this file.
+fn pasteable(scope: &Scope, steps: &[Step], why: &str) -> String {
+    let mut text = format!("{why}\nreplay(machine(&scope), &scope, &[");
+    for step in steps {
+        let step = match step {
+            Step::Pass(by) => format!("Pass(Duration::from_nanos({}))", by.as_nanos()),
+            Step::Grant(outcome) => format!("Grant(Outcome::{outcome:?})"),
+            Step::Exchanged(key, outcome) => format!("Exchanged({key}, Outcome::{outcome:?})"),
+            Step::Revocation(outcome) => format!("Revocation(Outcome::{outcome:?})"),
+            other => format!("{other:?}"),
+        };
+        write!(text, "\n    Step::{step},").expect("a string takes whatever is written");
+    }
+    write!(text, "\n]) // {} {:?}, random {}", scope.name, scope.mode, scope.random)
+        .expect("a string takes whatever is written");
+    text
+}
+
+#[test]
+fn nothing_that_can_happen_breaks_an_invariant() {
+    let seconds = std::env::var("EXHAUSTIVE_SECONDS").ok().and_then(|text| text.parse().ok());
+    let scopes = scopes();
+    let each =
+        Duration::from_secs_f64(seconds.unwrap_or(10.0)) / u32::try_from(scopes.len()).unwrap_or(1);
+    let ends = if cfg!(debug_assertions) { 8 } else { 1 };
+    println!("run to the end from every {ends}-th situation");
+    println!("scope      mode       random    states transitions  depth  seconds");
+    for scope in scopes {
+        let explored = explore(machine(&scope), &scope, each, ends);
+        println!(
+            "{:<10} {:<10} {:>6} {:>9} {:>11} {:>6} {:>8.1}{}",
+            scope.name,
+            format!("{:?}", scope.mode),
+            scope.random,
+            explored.states,
+            explored.transitions,
+            explored.depth,
+            explored.took.as_secs_f64(),
+            if explored.complete { "  complete" } else { "" },
+        );
+        if let Some((steps, why)) = explored.violation {
+            panic!("{}", pasteable(&scope, &steps, &why));
+        }
+    }
+}
+
+/// What lies deeper than the search comes, by chance. `EXHAUSTIVE_SEED=1` tells the stories of this
+/// seed; it is printed, and the same one each time.
+#[test]
+fn nothing_in_a_long_story_breaks_an_invariant() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let limit = Duration::from_secs(number("EXHAUSTIVE_SECONDS").unwrap_or(6));
+    let seed = number("EXHAUSTIVE_SEED").unwrap_or(1);
+    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1);
+    let (mut stories, mut taken) = (0, 0);
+    let began = Stopwatch::now();
+    while began.elapsed() < limit {
+        let modes = [RefreshMode::WhileUsed, RefreshMode::OnRequest, RefreshMode::Always];
+        let draw = [0.0, 0.5, 0.999][stories / 3 % 3];
+        let scope = Scope { name: "long", mode: modes[stories % 3], random: draw, budget: LONG };
+        if let Some((steps, why)) = walk(&scope, &mut random, &mut taken) {
+            let (steps, why) = shorten(&scope, steps, why);
+            panic!("seed {seed}, story {stories}\n{}", pasteable(&scope, &steps, &why));
+        }
+        stories += 1;
+    }
+    println!("seed {seed}: {stories} stories, {taken} steps, {:?}", began.elapsed());
+}
+
+/// The smallest world in which the fault shows.
+fn where_to_look(fault: Fault) -> Budget {
+    match fault {
+        Fault::GivesTheFirstExchangedTokenAgain => EXCHANGES,
+        Fault::GivesATokenInPlaceOfAnError => Budget { outcomes: FEW, ..GRANTS },
+        Fault::GivesTheFirstTokenAgain
+        | Fault::PublishesTheFirstTokenAgain
+        | Fault::GrantsBehindTheBarrier
+        | Fault::TakesARefusalForARevocation => REVOKES,
+        _ => WIDE,
+    }
+}
+
+/// Each fault, what shows it, and after how few events.
+#[test]
+fn every_broken_session_is_found_out() {
+    println!("fault                              events  found by");
+    let mut escaped = Vec::new();
+    for (fault, says) in Fault::ALL {
+        let budget = where_to_look(*fault);
+        let scope = Scope { name: "fault", mode: RefreshMode::WhileUsed, random: 0.5, budget };
+        let session = Broken::new(machine(&scope), *fault);
+        let found = explore(session, &scope, Duration::from_secs(30), 4).violation;
+        let (steps, why) = found.unwrap_or_default();
+        println!("{:<34} {:>6}  {why}", format!("{fault:?}"), steps.len());
+        if !why.contains(says) {
+            escaped.push((fault, steps, why));
+        }
+    }
+    assert!(escaped.is_empty(), "not found, or not by what should find them: {escaped:#?}");
+}
+
+/// These need a longer story than the search has the time for, so it is told.
+#[test]
+fn a_stale_token_given_again_is_found_out() {
+    let scope = Scope { name: "fault", mode: RefreshMode::OnRequest, random: 0.0, budget: GRANTS };
+    let session = || Broken::new(machine(&scope), Fault::GivesTheFirstTokenAgain);
+    let begin = [Step::Ask(1), Step::Grant(Outcome::Ok)];
+    let refreshed =
+        [Step::Pass(Duration::from_secs(31)), Step::Ask(1), Step::Grant(Outcome::Ok), Step::Ask(1)];
+    let refused = [Step::Doubt, Step::InvalidateArrives, Step::Ask(1), Step::Grant(Outcome::Ok)];
+    for (story, says) in
+        [(refreshed, "generation 1 after 2"), (refused, "generation 1 was invalidated")]
+    {
+        let steps = [&begin[..], &story[..]].concat();
+        let why = replay(session(), &scope, &steps).expect_err("it is broken");
+        assert!(why.contains(says), "{why}");
+        replay(machine(&scope), &scope, &steps).expect("the machine is not");
+    }
+}
+
+/// An abandoned flight once forgot when its next attempt was due.
+#[test]
+fn an_abandoned_flight_leaves_its_pause_to_the_next() {
+    let scope = Scope { name: "wide", mode: RefreshMode::WhileUsed, random: 0.5, budget: WIDE };
+    let steps = [
+        Step::Exchange(0),
+        Step::Grant(Outcome::Short),
+        Step::Revoke,
+        Step::Revocation(Outcome::TimedOut),
+        Step::Exchanged(0, Outcome::Ok),
+    ];
+    replay(machine(&scope), &scope, &steps).unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// And one that was abandoned before its first attempt had counted forgot that it was forgiven once.
+#[test]
+fn an_abandoned_flight_is_not_forgiven_twice() {
+    let scope = Scope { name: "long", mode: RefreshMode::OnRequest, random: 0.5, budget: LONG };
+    let steps = [
+        Step::Exchange(0),
+        Step::Grant(Outcome::Ok),
+        Step::Revoke,
+        Step::Exchanged(0, Outcome::Changed),
+        Step::Leave(13),
+        Step::Revocation(Outcome::Ok),
+        Step::Exchange(0),
+        Step::Wake,
+        Step::Grant(Outcome::Ok),
+        Step::Exchanged(0, Outcome::Changed),
+    ];
+    replay(machine(&scope), &scope, &steps).unwrap_or_else(|why| panic!("{why}"));
+}
