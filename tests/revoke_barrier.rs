@@ -272,6 +272,21 @@ fn a_failing_endpoint_gets_the_attempts_of_one_flight_and_the_rest_is_for_the_ne
 }
 
 #[test]
+fn a_success_makes_the_probe_after_a_failed_flight_a_whole_flight_again() {
+    let mut session = with_exchanged(20);
+    session.revoke();
+    session.revocations_fail(&denied());
+    session.pass(secs(30));
+    session.revoke();
+    session.confirmed();
+    for _ in 0..2 {
+        assert_eq!(session.revocations_fail(&transient()), "nothing", "three attempts");
+        session.pass(secs(1));
+    }
+    assert_eq!(session.revocations_fail(&transient()), "publish nothing; 23: failed");
+}
+
+#[test]
 fn a_hanging_endpoint_holds_a_revoke_for_its_attempts_and_no_longer() {
     let mut session = fresh();
     session.random = 0.999;
