@@ -187,6 +187,6 @@ impl<R> Barrier<R> {
 }
 
 /// RFC 7009 §2.2: the client cannot do more about a token that is not valid, so this is a success.
-fn is_already_invalid(error: &TokenError) -> bool {
+pub(crate) fn is_already_invalid(error: &TokenError) -> bool {
     matches!(error, TokenError::Denied { error, .. } if error == "invalid_token")
 }

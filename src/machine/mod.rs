@@ -487,7 +487,7 @@ impl<R> Machine<R> {
         text: &TokenText,
         result: Result<(), TokenError>,
     ) {
-        if result.is_err() {
+        if result.as_ref().is_err_and(|error| !barrier::is_already_invalid(error)) {
             self.counters.revocations_failed += 1;
         }
         self.barrier.answered(text, result, &mut self.ledger, &self.config.retry, moment);
