@@ -62,10 +62,7 @@ impl Snapshot {
             return token.issued().has_left(options.get_min_remaining(), now).then_some(Ok(token));
         }
         let cooling = self.published.cooling.as_ref().filter(|cooling| now < cooling.until)?;
-        Some(Err(SessionError::Cooling {
-            last: cooling.last.clone(),
-            retry_after: cooling.until.since(now),
-        }))
+        Some(Err(cooling.cooling(now)))
     }
 
     /// Notes that a caller used this; whether the actor wants to hear of it, from this caller.

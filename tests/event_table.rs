@@ -3,6 +3,8 @@
 //!
 //! A token of 60 s is stale after 28.5 s, held after 54 s, and over after 60 s.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

@@ -1,5 +1,7 @@
 //! Exchanged tokens: the key, the cache and its bound, the subject and its end.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

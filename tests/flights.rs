@@ -1,5 +1,7 @@
 //! How often, when and with what a flight makes its attempts, and how long its failure is remembered.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

@@ -1,5 +1,7 @@
 //! The instants of a token's life, and what they mean to callers.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

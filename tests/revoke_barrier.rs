@@ -1,5 +1,7 @@
 //! Rule 5: revoke is a barrier.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

@@ -1,6 +1,8 @@
 //! The rules that the event table rests on, apart from those with a file of their own: 1 and 2 in
 //! `storms.rs`, 5 in `revoke_barrier.rs`.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

@@ -3,6 +3,8 @@
 //!
 //! `cargo test --features testing --test seeded_faults -- --nocapture` prints the table.
 
+#![cfg(feature = "testing")]
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! What the machine publishes for readers, as far as it is the machine that decides it.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

@@ -2,6 +2,8 @@
 //! callers do, attempts follow the flight policy: each case lets callers rage for three simulated
 //! minutes, and counts what the server sees.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

@@ -2,6 +2,8 @@
 //! model that found them: a token of 60 s (stale at 28.5 s, hold at 54 s), 2 attempts of 10 s,
 //! cooling 30 s.
 
+#![cfg(feature = "testing")]
+
 #[path = "common/machine.rs"]
 mod machine;
 

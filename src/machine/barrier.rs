@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use super::flight::{Flight, Sent};
 use super::ledger::Ledger;
-use super::{Answer, CallerId, Effects, Instant, Moment, Request, Start, failed};
+use super::{Answer, CallerId, Effects, Instant, Moment, Request, Start};
 use crate::config::RetryPolicy;
-use crate::error::{SessionError, TokenError};
+use crate::error::TokenError;
 use crate::manager::TokenRequestOptions;
 use crate::token::TokenText;
 
@@ -174,11 +174,8 @@ impl<R> Barrier<R> {
         }
         let given_up = self.given_up.take().filter(|_| !ledger.is_all_confirmed());
         let error = given_up.zip(self.flight.last_failure()).map(|(why, last)| match why {
-            GivenUp::Failed => failed(last, now),
-            GivenUp::Cooling => SessionError::Cooling {
-                last: last.last.clone(),
-                retry_after: last.until.since(now),
-            },
+            GivenUp::Failed => last.failed(now),
+            GivenUp::Cooling => last.cooling(now),
         });
         for reply in self.close() {
             fx.replies.push((reply, Answer::Revoked(error.clone().map_or(Ok(()), Err))));

@@ -184,6 +184,18 @@ pub struct Cooling {
     pub last: Arc<TokenError>,
 }
 
+impl Cooling {
+    /// For those who waited for the flight that failed.
+    pub(crate) fn failed(&self, now: Instant) -> SessionError {
+        SessionError::Failed { error: self.last.clone(), retry_after: self.until.since(now) }
+    }
+
+    /// For those who come while the server is left alone.
+    pub(crate) fn cooling(&self, now: Instant) -> SessionError {
+        SessionError::Cooling { last: self.last.clone(), retry_after: self.until.since(now) }
+    }
+}
+
 /// Something that an operator should read in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Warning {

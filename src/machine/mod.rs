@@ -3,11 +3,12 @@
 //! ([`Machine::next_deadline`]).
 //!
 //! There is a method for each event of the table in the crate's design, and in it an arm for each
-//! column. After each event [`Machine::advance`] does whatever is due or may start, so that nothing is
+//! column (an exchange's are in `exchange_events.rs`). After each event [`Machine::advance`] does whatever is due or may start, so that nothing is
 //! left which could still start.
 
 mod barrier;
 mod event;
+mod exchange_events;
 mod exchanges;
 mod flight;
 mod ledger;
@@ -23,15 +24,15 @@ pub use status::{Counters, Phase};
 pub(crate) use status::{Facts, TokenFacts};
 
 use barrier::Barrier;
-use exchanges::{Exchange, Exchanges, Found};
+use exchanges::Exchanges;
 use flight::{Flight, Sent};
 use ledger::Ledger;
 use lifetime::Lifetime;
 
 use crate::config::{RefreshMode, SessionConfig};
 use crate::error::{SessionError, TokenError};
-use crate::manager::{ExchangeKey, ExchangeRequest, Grant, GrantRequest, TokenRequestOptions};
-use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, TokenText};
+use crate::manager::{Grant, GrantRequest, TokenRequestOptions};
+use crate::token::{AccessToken, Issued, TokenId, TokenText};
 
 /// The least time between the request for a token and the next grant attempt: whatever throws tokens
 /// away, and however short they live, there is no storm.
@@ -242,10 +243,7 @@ impl<R> Machine<R> {
                 }
             }
             None => match self.flight.cooling(now) {
-                Some(cooling) => Need::Fail(SessionError::Cooling {
-                    last: cooling.last.clone(),
-                    retry_after: cooling.until.since(now),
-                }),
+                Some(cooling) => Need::Fail(cooling.cooling(now)),
                 None if self.barrier.is_up() || self.flight.is_open() => Need::Queue,
                 None => Need::QueueAndOpen,
             },
@@ -255,47 +253,6 @@ impl<R> Machine<R> {
     fn hold(&mut self, caller: CallerId, reply: R) {
         self.callers.insert(caller, reply);
         self.count_held();
-    }
-
-    fn exchange(
-        &mut self,
-        moment: Moment,
-        caller: CallerId,
-        reply: R,
-        request: Box<ExchangeRequest>,
-        fx: &mut Effects<R>,
-    ) {
-        if !self.abilities.exchange {
-            let error = SessionError::Unsupported("token exchange");
-            fx.replies.push((reply, Answer::Exchanged(Err(error))));
-            return;
-        }
-        self.note_use(moment.now, &request.options);
-        let key = request.key();
-        let answer = match self.exchanges.find(&key, moment.now) {
-            Found::Token(token) => Ok(token.clone()),
-            Found::Cooling(cooling) => Err(SessionError::Cooling {
-                last: cooling.last.clone(),
-                retry_after: cooling.until.since(moment.now),
-            }),
-            Found::Nothing => {
-                let need = self.need(moment.now, &request.options, false);
-                match need {
-                    // It would fail at once, but for the barrier.
-                    Need::Fail(error) if !self.exchanges.is_open(&key) => Err(error),
-                    _ if self.is_full() => match self.exchanges.find_unexpired(&key, moment.now) {
-                        Some(token) => Ok(token.clone()),
-                        None => Err(self.overloaded()),
-                    },
-                    _ => {
-                        self.exchanges.join(Arc::new(key), caller, reply, request);
-                        self.count_held();
-                        return;
-                    }
-                }
-            }
-        };
-        fx.replies.push((reply, Answer::Exchanged(answer)));
     }
 
     fn revoke(
@@ -409,8 +366,7 @@ impl<R> Machine<R> {
             let token = held.token.clone();
             self.answer_all(&Ok(token), fx);
         } else if !self.flight.is_open() {
-            let Some(error) = self.flight.last_failure().map(|last| failed(last, moment.now))
-            else {
+            let Some(error) = self.flight.last_failure().map(|last| last.failed(moment.now)) else {
                 return;
             };
             self.answer_all(&Err(error.clone()), fx);
@@ -423,62 +379,6 @@ impl<R> Machine<R> {
     fn answer_all(&mut self, answer: &Result<AccessToken, SessionError>, fx: &mut Effects<R>) {
         let callers = std::mem::take(&mut self.callers).into_values();
         fx.replies.extend(callers.map(|reply| (reply, Answer::Token(answer.clone()))));
-    }
-
-    fn exchange_ended(
-        &mut self,
-        moment: Moment,
-        key: &Arc<ExchangeKey>,
-        result: Result<Grant, TokenError>,
-        fx: &mut Effects<R>,
-    ) {
-        let Some((sent, subject)) = self.exchanges.open(key).and_then(Exchange::land) else {
-            return;
-        };
-        match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
-            Ok(Received::Token(issued, lifetime)) => {
-                let token = ExchangedToken::new(issued);
-                let callers = self.exchanges.finish(key, &token, lifetime);
-                fx.replies
-                    .extend(callers.map(|reply| (reply, Answer::Exchanged(Ok(token.clone())))));
-            }
-            Ok(Received::Revoked(_)) => {
-                if let Some(exchange) = self.exchanges.open(key) {
-                    exchange.flight.succeed();
-                    exchange.flight.open(exchange.request.options.clone());
-                }
-            }
-            Err(error) => self.exchange_failed(moment, key, subject, error, fx),
-        }
-    }
-
-    fn exchange_failed(
-        &mut self,
-        moment: Moment,
-        key: &Arc<ExchangeKey>,
-        subject: TokenId,
-        error: TokenError,
-        fx: &mut Effects<R>,
-    ) {
-        self.counters.exchanges_failed += 1;
-        let subject_refused = refuses_subject(&error);
-        if subject_refused {
-            self.invalidate(moment, subject);
-        }
-        let replaced = self.held.as_ref().is_none_or(|held| held.token.issued().id() != subject);
-        let Some(exchange) = self.exchanges.open(key) else { return };
-        if subject_refused && replaced && !exchange.has_rerun {
-            exchange.has_rerun = true;
-            exchange.flight.renew(moment.now);
-            return;
-        }
-        exchange.flight.fail(error, &self.config.retry, moment);
-        if !exchange.flight.is_open()
-            && let Some(error) = exchange.flight.last_failure().map(|last| failed(last, moment.now))
-        {
-            let callers = self.exchanges.cool(key, moment.now);
-            fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
-        }
     }
 
     fn revocation_ended(
@@ -572,54 +472,6 @@ impl<R> Machine<R> {
         if !self.callers.is_empty() && self.may_open(now) {
             self.open(TokenRequestOptions::default());
         }
-    }
-
-    fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
-        // Without this, each of many keys that wait for a first token would look at all the others.
-        let all_wait = self.usable(now).is_none() && self.flight.is_open();
-        if !all_wait {
-            for key in self.exchanges.due(now) {
-                self.drive_exchange(now, &key, fx);
-            }
-        }
-    }
-
-    fn drive_exchange(&mut self, now: Instant, key: &Arc<ExchangeKey>, fx: &mut Effects<R>) {
-        let Some(exchange) = self.exchanges.open(key) else { return };
-        let (options, has_waited) = (exchange.options().clone(), exchange.has_waited);
-        let need = match exchange.subject.take() {
-            Some(subject) => Need::Reply(subject),
-            None => self.need(now, &options, has_waited),
-        };
-        let Some(exchange) = self.exchanges.open(key) else { return };
-        match need {
-            Need::Reply(subject) => {
-                let sent = Sent { at: now, revokes: self.revokes };
-                let Some(number) = exchange.depart(&subject, sent) else { return };
-                self.counters.exchanges_started += 1;
-                let request = Request::Exchange(key.clone(), subject, exchange.request.clone());
-                let timeout = self.config.retry.attempt_timeout;
-                fx.start.push(Start { number, timeout, request });
-            }
-            Need::Queue => {}
-            Need::QueueAndOpen if exchange.callers.is_empty() => {
-                self.exchanges.abandon(key, now).for_each(drop);
-            }
-            Need::QueueAndOpen => self.open(options),
-            Need::Fail(error) => self.fail_exchange(now, key, &error, fx),
-        }
-    }
-
-    /// There is no subject. That is not this key's failure, so it does not cool.
-    fn fail_exchange(
-        &mut self,
-        now: Instant,
-        key: &Arc<ExchangeKey>,
-        error: &SessionError,
-        fx: &mut Effects<R>,
-    ) {
-        let callers = self.exchanges.abandon(key, now);
-        fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
     }
 
     /// The row "`ask_at` passed, no caller".
@@ -797,23 +649,5 @@ impl Published {
             && cooling(self) == cooling(other)
             && self.ask_at == other.ask_at
             && self.closed == other.closed
-    }
-}
-
-/// What those get who waited for a flight that failed.
-fn failed(failure: &Cooling, now: Instant) -> SessionError {
-    SessionError::Failed { error: failure.last.clone(), retry_after: failure.until.since(now) }
-}
-
-/// Whether it is the subject token that the server did not like (RFC 8693 §2.2.2).
-fn refuses_subject(error: &TokenError) -> bool {
-    let TokenError::Denied { error, description, .. } = error else { return false };
-    match error.as_str() {
-        "invalid_grant" | "invalid_token" => true,
-        "invalid_request" => description.as_ref().is_some_and(|text| {
-            let text = text.to_ascii_lowercase();
-            text.contains("subject_token") || text.contains("subject token")
-        }),
-        _ => false,
     }
 }

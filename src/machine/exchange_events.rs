@@ -1,0 +1,164 @@
+//! The machine's rows that are an exchange's: a caller asks, an attempt is due, an attempt has ended.
+
+use std::sync::Arc;
+
+use super::exchanges::{Exchange, Found};
+use super::flight::Sent;
+use super::{Answer, CallerId, Effects, Instant, Machine, Moment, Need, Received, Request, Start};
+use crate::error::{SessionError, TokenError};
+use crate::manager::{ExchangeKey, ExchangeRequest, Grant};
+use crate::token::{ExchangedToken, TokenId};
+
+impl<R> Machine<R> {
+    pub(super) fn exchange(
+        &mut self,
+        moment: Moment,
+        caller: CallerId,
+        reply: R,
+        request: Box<ExchangeRequest>,
+        fx: &mut Effects<R>,
+    ) {
+        if !self.abilities.exchange {
+            let error = SessionError::Unsupported("token exchange");
+            fx.replies.push((reply, Answer::Exchanged(Err(error))));
+            return;
+        }
+        self.note_use(moment.now, &request.options);
+        let key = request.key();
+        let answer = match self.exchanges.find(&key, moment.now) {
+            Found::Token(token) => Ok(token.clone()),
+            Found::Cooling(cooling) => Err(cooling.cooling(moment.now)),
+            Found::Nothing => match self.need(moment.now, &request.options, false) {
+                // It would fail at once, but for the barrier.
+                Need::Fail(error) if !self.exchanges.is_open(&key) => Err(error),
+                _ if self.is_full() => match self.exchanges.find_unexpired(&key, moment.now) {
+                    Some(token) => Ok(token.clone()),
+                    None => Err(self.overloaded()),
+                },
+                _ => {
+                    self.exchanges.join(Arc::new(key), caller, reply, request);
+                    self.count_held();
+                    return;
+                }
+            },
+        };
+        fx.replies.push((reply, Answer::Exchanged(answer)));
+    }
+
+    pub(super) fn exchange_ended(
+        &mut self,
+        moment: Moment,
+        key: &Arc<ExchangeKey>,
+        result: Result<Grant, TokenError>,
+        fx: &mut Effects<R>,
+    ) {
+        let Some((sent, subject)) = self.exchanges.open(key).and_then(Exchange::land) else {
+            return;
+        };
+        match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
+            Ok(Received::Token(issued, lifetime)) => {
+                let token = ExchangedToken::new(issued);
+                let callers = self.exchanges.finish(key, &token, lifetime);
+                fx.replies
+                    .extend(callers.map(|reply| (reply, Answer::Exchanged(Ok(token.clone())))));
+            }
+            Ok(Received::Revoked(_)) => {
+                if let Some(exchange) = self.exchanges.open(key) {
+                    exchange.flight.succeed();
+                    exchange.flight.open(exchange.request.options.clone());
+                }
+            }
+            Err(error) => self.exchange_failed(moment, key, subject, error, fx),
+        }
+    }
+
+    fn exchange_failed(
+        &mut self,
+        moment: Moment,
+        key: &Arc<ExchangeKey>,
+        subject: TokenId,
+        error: TokenError,
+        fx: &mut Effects<R>,
+    ) {
+        self.counters.exchanges_failed += 1;
+        let subject_refused = refuses_subject(&error);
+        if subject_refused {
+            self.invalidate(moment, subject);
+        }
+        let replaced = self.held.as_ref().is_none_or(|held| held.token.issued().id() != subject);
+        let Some(exchange) = self.exchanges.open(key) else { return };
+        if subject_refused && replaced && !exchange.has_rerun {
+            exchange.has_rerun = true;
+            exchange.flight.renew(moment.now);
+            return;
+        }
+        exchange.flight.fail(error, &self.config.retry, moment);
+        if !exchange.flight.is_open()
+            && let Some(error) = exchange.flight.last_failure().map(|last| last.failed(moment.now))
+        {
+            let callers = self.exchanges.cool(key, moment.now);
+            fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
+        }
+    }
+
+    pub(super) fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
+        // Without this, each of many keys that wait for a first token would look at all the others.
+        let all_wait = self.usable(now).is_none() && self.flight.is_open();
+        if !all_wait {
+            for key in self.exchanges.due(now) {
+                self.drive_exchange(now, &key, fx);
+            }
+        }
+    }
+
+    fn drive_exchange(&mut self, now: Instant, key: &Arc<ExchangeKey>, fx: &mut Effects<R>) {
+        let Some(exchange) = self.exchanges.open(key) else { return };
+        let (options, has_waited) = (exchange.options().clone(), exchange.has_waited);
+        let need = match exchange.subject.take() {
+            Some(subject) => Need::Reply(subject),
+            None => self.need(now, &options, has_waited),
+        };
+        let Some(exchange) = self.exchanges.open(key) else { return };
+        match need {
+            Need::Reply(subject) => {
+                let sent = Sent { at: now, revokes: self.revokes };
+                let Some(number) = exchange.depart(&subject, sent) else { return };
+                self.counters.exchanges_started += 1;
+                let request = Request::Exchange(key.clone(), subject, exchange.request.clone());
+                let timeout = self.config.retry.attempt_timeout;
+                fx.start.push(Start { number, timeout, request });
+            }
+            Need::Queue => {}
+            Need::QueueAndOpen if exchange.callers.is_empty() => {
+                self.exchanges.abandon(key, now).for_each(drop);
+            }
+            Need::QueueAndOpen => self.open(options),
+            Need::Fail(error) => self.fail_exchange(now, key, &error, fx),
+        }
+    }
+
+    /// There is no subject. That is not this key's failure, so it does not cool.
+    pub(super) fn fail_exchange(
+        &mut self,
+        now: Instant,
+        key: &Arc<ExchangeKey>,
+        error: &SessionError,
+        fx: &mut Effects<R>,
+    ) {
+        let callers = self.exchanges.abandon(key, now);
+        fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
+    }
+}
+
+/// Whether it is the subject token that the server did not like (RFC 8693 §2.2.2).
+fn refuses_subject(error: &TokenError) -> bool {
+    let TokenError::Denied { error, description, .. } = error else { return false };
+    match error.as_str() {
+        "invalid_grant" | "invalid_token" => true,
+        "invalid_request" => description.as_ref().is_some_and(|text| {
+            let text = text.to_ascii_lowercase();
+            text.contains("subject_token") || text.contains("subject token")
+        }),
+        _ => false,
+    }
+}
