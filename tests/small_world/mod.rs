@@ -470,9 +470,7 @@ impl<S: Session> World<S> {
 
     /// The token was the session's, and is not any more.
     fn note_dropped(&mut self, before: &Published, id: TokenId) -> Verdict {
-        let holds = |it: &Published| {
-            it.token.as_ref().is_some_and(|token| token.token.id() == id)
-        };
+        let holds = |it: &Published| it.token.as_ref().is_some_and(|token| token.token.id() == id);
         if holds(before) && !holds(&self.published) {
             return self.history.observe(&Seen::InvalidateHonoured(id.generation()));
         }
