@@ -207,7 +207,11 @@ fn explore<S: Session + fmt::Debug>(
                 explored.violation = Some((steps, why));
                 break 'search;
             }
-            if is_new && waiting.len() < MOST_WAITING {
+            if is_new && waiting.len() >= MOST_WAITING {
+                // What is dropped here is not explored further: then the search ends at this depth.
+                break 'search;
+            }
+            if is_new {
                 waiting.push_back((paths.add(at, Some(step)), depth + 1, next));
             }
         }
