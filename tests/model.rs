@@ -217,3 +217,32 @@ fn a_revocation_flight_that_succeeded_leaves_nothing_to_the_next() {
         ],
     );
 }
+
+#[test]
+fn a_key_that_cools_is_not_pushed_out_for_a_token_that_is_dead() {
+    let exchange = |key| Exchange { key, reversed: false, left: 0, ip: 0 };
+    check(
+        &Setup {
+            stale_buffer: 10,
+            expired_buffer: 3,
+            attempts: 1,
+            cooling: 1,
+            exchange_capacity: 1,
+            ..usual()
+        },
+        &[
+            (0.0, Asked { current: true }),
+            (0.0, End(0, New(Millis(3_600_000)))),
+            (0.0, exchange(0)),
+            (0.0, exchange(1)),
+            (0.0, End(2, New(Millis(60_000)))),
+            (0.0, To(UsableUntil, 0)),
+            (0.0, exchange(0)),
+            (0.0, End(2, New(Millis(0)))),
+            (0.0, End(0, New(Millis(60_000)))),
+            (0.0, Wake),
+            (0.0, End(0, New(Millis(1)))),
+            (0.0, exchange(0)),
+        ],
+    );
+}

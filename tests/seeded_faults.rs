@@ -133,6 +133,8 @@ fn copy_of_the_crate() -> PathBuf {
     let _ = fs::remove_dir_all(tree.join("src"));
     let _ = fs::remove_dir_all(tree.join("tests"));
     copy(Path::new("src"), &tree.join("src"));
+    // The command needs more features than the model test.
+    let _ = fs::remove_dir_all(tree.join("src/bin"));
     copy(Path::new("tests/model"), &tree.join("tests/model"));
     fs::copy("tests/model.rs", tree.join("tests/model.rs")).unwrap();
     fs::copy("Cargo.lock", tree.join("Cargo.lock")).unwrap();

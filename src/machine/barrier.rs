@@ -143,10 +143,6 @@ impl<R> Barrier<R> {
         if !self.batch.on_wire.is_empty() || self.flight.land().is_none() {
             return;
         }
-        if self.batch.any_confirmed && ledger.is_all_confirmed() {
-            self.flight.succeed();
-            return;
-        }
         let mut errors = self.batch.errors.drain(..);
         let error = if self.batch.any_confirmed {
             self.flight.succeed_in_part(moment.now);
@@ -154,7 +150,12 @@ impl<R> Barrier<R> {
         } else {
             errors.next()
         };
-        let Some(error) = error else { return };
+        let Some(error) = error else {
+            if ledger.is_all_confirmed() {
+                self.flight.succeed();
+            }
+            return;
+        };
         self.flight.fail(error, policy, moment);
         if !self.flight.is_open() {
             self.given_up = Some(GivenUp::Failed);

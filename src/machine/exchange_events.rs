@@ -58,7 +58,7 @@ impl<R> Machine<R> {
         match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
             Ok(Received::Token(issued, lifetime)) => {
                 let token = ExchangedToken::new(issued);
-                let callers = self.exchanges.finish(key, &token, lifetime);
+                let callers = self.exchanges.finish(key, &token, lifetime, moment.now);
                 fx.replies
                     .extend(callers.map(|reply| (reply, Answer::Exchanged(Ok(token.clone())))));
             }

@@ -173,6 +173,7 @@ impl<R> Exchanges<R> {
         key: &Arc<ExchangeKey>,
         token: &ExchangedToken,
         lifetime: Lifetime,
+        now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
         let mut callers = BTreeMap::new();
         if let Some(mut exchange) = self.open.remove(key) {
@@ -181,11 +182,7 @@ impl<R> Exchanges<R> {
                 exchange.flight.succeed();
                 let subject = exchange.sent_subject;
                 let cached = Some(Cached { token: token.clone(), lifetime, subject });
-                self.keep(
-                    key.clone(),
-                    Done { flight: exchange.flight, cached },
-                    lifetime.acquired_at,
-                );
+                self.keep(key.clone(), Done { flight: exchange.flight, cached }, now);
             }
         }
         callers.into_values()
@@ -311,6 +308,6 @@ impl Done {
     /// When it stops to be of use: the first to end makes room for others.
     fn ends_at(&self) -> Instant {
         let cached = self.cached.as_ref().map(|cached| cached.lifetime.expires_at);
-        cached.unwrap_or_else(|| self.flight.not_before())
+        cached.unwrap_or(Instant::ZERO).max(self.flight.not_before())
     }
 }

@@ -47,7 +47,8 @@ impl Key {
 
     /// When a finished entry is of no more use.
     fn over_at(&self) -> Nanos {
-        self.token.as_ref().map_or(self.flight.not_before, |token| token.expires_at)
+        let expires_at = self.token.as_ref().map_or(0, |token| token.expires_at);
+        expires_at.max(self.flight.not_before)
     }
 
     fn is_finished(&self) -> bool {

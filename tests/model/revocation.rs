@@ -75,10 +75,7 @@ impl Model {
         self.revocation.wire = None;
         let (now, random) = (self.now, self.random);
         let mut errors = barrier.errors.iter();
-        let error = if barrier.confirmed && self.ledger.unconfirmed() == 0 {
-            self.revocation.succeeded();
-            None
-        } else if barrier.confirmed {
+        let error = if barrier.confirmed {
             self.revocation.forgive();
             self.revocation.renew(&self.setup);
             self.revocation.next_at = now;
@@ -86,7 +83,12 @@ impl Model {
         } else {
             errors.next()
         };
-        let Some(error) = error else { return };
+        let Some(error) = error else {
+            if self.ledger.unconfirmed() == 0 {
+                self.revocation.succeeded();
+            }
+            return;
+        };
         if self.revocation.failed(*error, &self.setup, now, random) == Verdict::Over {
             barrier.stuck = Some(Why::Failed);
         }
