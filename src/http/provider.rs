@@ -213,7 +213,7 @@ fn check_url(setting: &'static str, text: &str, allow_http: bool) -> Result<Url,
     if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
         return refuse(format!(
             "is {shown:?}: without TLS anybody on the way can read the client's secret. Use \
-             https://, or allow_insecure_http(true) if the way is safe"
+             https://, or allow_insecure_http if the way is safe"
         ));
     }
     Ok(url)

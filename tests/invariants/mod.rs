@@ -430,12 +430,6 @@ impl History {
         if self.batch_confirmed {
             self.revocation_pace = Pace::default();
         }
-        // A token that has expired meanwhile is as good as revoked: then the flight has succeeded.
-        let is_left =
-            |it: &Issued| it.marked_by.is_some() && !it.revoked && self.now < it.expires_at;
-        if self.batch_confirmed && !self.texts.iter().any(is_left) {
-            self.batch_failure = None;
-        }
         if let Some(error) = self.batch_failure.take()
             && (error.is_retryable() || !self.batch_confirmed)
         {

@@ -160,6 +160,9 @@ pub(crate) struct ProviderArgs {
     /// How long connecting may take
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) connect_timeout: Option<Duration>,
+    /// Let the secret and the tokens travel without TLS to a server that is not this machine
+    #[arg(long)]
+    pub(crate) allow_insecure_http: bool,
 }
 
 /// How the session behaves. What is left out is the library's default.

@@ -23,7 +23,8 @@ pub(crate) fn manager(args: &ProviderArgs, scopes: &[String]) -> Result<HttpToke
         let wanted = "no client id: give --client-id ID, or set CCG_SESSION_CLIENT_ID";
         Failure::Usage(wanted.into())
     })?;
-    let mut builder = HttpTokenManager::builder(provider, client_id, client_secret(args)?);
+    let mut builder = HttpTokenManager::builder(provider, client_id, client_secret(args)?)
+        .allow_insecure_http(args.allow_insecure_http);
     if let Some(timeout) = args.connect_timeout {
         builder = builder.connect_timeout(timeout);
     }
