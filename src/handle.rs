@@ -209,6 +209,7 @@ impl SessionHandle {
             Kind::Live(live) => live.invalidate(issued),
             Kind::Fixed(fixed) if issued == fixed.token.as_ref() => {
                 fixed.refused.store(true, Relaxed);
+                fixed.status.send_replace(Facts::default());
             }
             Kind::Fixed(_) => {}
         }

@@ -28,9 +28,13 @@ impl Status {
         self.facts.token.map(|token| token.generation)
     }
 
-    /// How much of the life of the token held is left; zero if it has expired.
+    /// How much of the life of the token held is left; zero if it has expired, [`Duration::MAX`] if it
+    /// never does.
     pub fn remaining(&self) -> Option<Duration> {
-        self.facts.token.map(|token| token.expires_at.since(self.now))
+        self.facts.token.map(|token| match token.expires_at {
+            Instant::NEVER => Duration::MAX,
+            expires_at => expires_at.since(self.now),
+        })
     }
 
     /// How long until the token held is due for a refresh; zero if it is.

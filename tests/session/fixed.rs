@@ -9,6 +9,7 @@ fn it_gives_its_token_without_a_runtime_and_for_ever() {
     assert_eq!(token.remaining(), Duration::MAX);
     assert_eq!(session.try_token(), Some(token));
     assert_eq!(session.status().phase(), Phase::Fresh);
+    assert_eq!(session.status().remaining(), Some(Duration::MAX));
 }
 
 #[tokio::test(start_paused = true)]
@@ -25,6 +26,7 @@ async fn after_invalidate_it_is_denied() {
         assert!(matches!(error.token_error(), Some(TokenError::Denied { .. })), "{error:?}");
     }
     assert_eq!(clone.try_token(), None);
+    assert_eq!(clone.status().phase(), Phase::Empty);
 }
 
 #[tokio::test(start_paused = true)]
