@@ -207,6 +207,8 @@ pub struct TokenRequestOptions {
 }
 
 impl TokenRequestOptions {
+    pub(crate) const NONE: Self = Self { ip: None, min_remaining: Duration::ZERO };
+
     /// Nothing special.
     pub fn new() -> Self {
         Self::default()

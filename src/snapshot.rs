@@ -2,9 +2,12 @@
 //!
 //! Callers write three bits. `used` and `asked` belong to the snapshot; `doubted` belongs to the token,
 //! so that publishing the same token again does not clear it (dismissing a doubt does).
+//!
+//! Each bit is written once, and handing a token out counts on a [copy](Copies) that is the thread's: so
+//! readers write nothing that other threads read, and do not slow each other down.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -20,7 +23,14 @@ pub struct Snapshot {
     published: Published,
     used: AtomicBool,
     asked: AtomicBool,
-    doubted: Arc<AtomicBool>,
+    of_token: Arc<OfToken>,
+}
+
+/// What snapshots of the same token share.
+#[derive(Debug, Default)]
+struct OfToken {
+    doubted: AtomicBool,
+    copies: Copies,
 }
 
 impl Snapshot {
@@ -30,7 +40,7 @@ impl Snapshot {
             published,
             used: AtomicBool::new(false),
             asked: AtomicBool::new(false),
-            doubted: Arc::default(),
+            of_token: Arc::default(),
         }
     }
 
@@ -40,12 +50,13 @@ impl Snapshot {
         let subject = |token: &PublishedToken| (token.token.id(), token.doubts_dismissed);
         let same =
             published.token.as_ref().map(subject) == self.published.token.as_ref().map(subject);
-        let doubted = if same { Arc::clone(&self.doubted) } else { Arc::default() };
-        Self { doubted, ..Self::new(published) }
+        let of_token = if same { Arc::clone(&self.of_token) } else { Arc::default() };
+        Self { of_token, ..Self::new(published) }
     }
 
     /// What the machine would answer at `now`, which was read after this was loaded; `None` if only
-    /// the actor can tell.
+    /// the actor can tell. The token is this thread's copy.
+    #[inline]
     pub fn read(
         &self,
         now: Instant,
@@ -54,18 +65,20 @@ impl Snapshot {
         if self.published.closed {
             return Some(Err(SessionError::Closed));
         }
-        if self.doubted.load(Relaxed) {
+        if self.of_token.doubted.load(Relaxed) {
             return None;
         }
         let usable = self.published.token.as_ref().filter(|token| now < token.usable_until);
         if let Some(PublishedToken { token, .. }) = usable {
-            return token.issued().has_left(options.get_min_remaining(), now).then_some(Ok(token));
+            let enough = token.issued().has_left(options.get_min_remaining(), now);
+            return enough.then(|| Ok(self.of_token.copies.of(token)));
         }
         let cooling = self.published.cooling.as_ref().filter(|cooling| now < cooling.until)?;
         Some(Err(cooling.cooling(now)))
     }
 
     /// Notes that a caller used this; whether the actor wants to hear of it, from this caller.
+    #[inline]
     pub fn note_use(&self, now: Instant) -> bool {
         if !self.used.load(Relaxed) {
             self.used.store(true, Relaxed);
@@ -77,7 +90,7 @@ impl Snapshot {
     /// it is not the one published.
     pub fn doubt(&self, token: TokenId) -> Option<bool> {
         let published = self.published.token.as_ref()?;
-        (published.token.id() == token).then(|| !self.doubted.swap(true, Relaxed))
+        (published.token.id() == token).then(|| !self.of_token.doubted.swap(true, Relaxed))
     }
 
     /// Its number, which goes with an `Asked`.
@@ -89,6 +102,34 @@ impl Snapshot {
     pub fn is_used(&self) -> bool {
         self.used.load(Relaxed)
     }
+}
+
+/// Copies of one token, to clone from: a thread always takes the same one, and hardly ever one that
+/// another thread takes too. Each is made when it is first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Copies(OnceLock<Box<[OnceLock<AccessToken>]>>);
+
+impl Copies {
+    #[inline]
+    pub(crate) fn of(&self, token: &AccessToken) -> &AccessToken {
+        /// Four for each processor: threads take numbers in the order in which they first read, and
+        /// those that run at once seldom differ by a multiple of this.
+        static COUNT: LazyLock<usize> = LazyLock::new(|| {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            (4 * processors).next_power_of_two().max(16)
+        });
+        let copies = self.0.get_or_init(|| (0..*COUNT).map(|_| OnceLock::new()).collect());
+        copies[thread_number() & (copies.len() - 1)].get_or_init(|| token.copy())
+    }
+}
+
+/// Numbers the threads that read, from zero.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Relaxed);
+    }
+    NUMBER.with(|number| *number)
 }
 
 /// The writing end, which the actor owns. However the actor ends, it [closes](Self::close) this.
@@ -130,6 +171,7 @@ impl Publisher {
 pub(crate) struct Reader(Arc<ArcSwap<Snapshot>>);
 
 impl Reader {
+    #[inline]
     pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.0.load()
     }

@@ -394,3 +394,22 @@ fn what_is_shown_of_a_snapshot_holds_no_token() {
     let shown = format!("{:?}", Session::holding().snapshot());
     assert!(!shown.contains("t0ken"), "{shown}");
 }
+
+#[test]
+fn threads_count_on_copies_of_their_own() {
+    let session = Session::holding();
+    let snapshot = session.snapshot();
+    let refreshed = snapshot.followed_by(session.published.clone());
+    // A header's clone has the bytes of what it was cloned from.
+    let place = |snapshot: &Snapshot| {
+        let token = snapshot.read(at(0), &plain()).unwrap().unwrap();
+        assert_eq!(token, &session.token());
+        assert!(token.header_value().is_sensitive());
+        token.clone().header_value().clone().as_bytes().as_ptr().addr()
+    };
+    let here = place(&snapshot);
+    assert_eq!(place(&snapshot), here);
+    assert_eq!(place(&refreshed), here, "they belong to the token");
+    let there = std::thread::scope(|scope| scope.spawn(|| place(&snapshot)).join().unwrap());
+    assert_ne!(there, here);
+}
