@@ -1,12 +1,12 @@
 //! The loop around the machine: it carries messages, attempts and the time to it, and carries out what
 //! it says. It holds no rule of its own.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{Id, JoinError, JoinSet, coop};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
@@ -16,6 +16,7 @@ use crate::machine::{
     Answer, CallerId, Effects, Ended, Event, Facts, Instant, Machine, Moment, Phase, Published,
     Request, Start,
 };
+use crate::mailbox::Mailbox;
 use crate::manager::{ExchangeKey, ExchangeRequest, TokenManager, TokenRequestOptions};
 use crate::snapshot::Publisher;
 use crate::token::{Issued, TokenId, TokenText};
@@ -23,8 +24,7 @@ use crate::token::{Issued, TokenId, TokenText};
 /// Where a caller waits for its answer.
 pub(crate) type Reply = oneshot::Sender<Answer>;
 
-/// What handles send. The mailbox is unbounded, but bounded by what is in it: callers that wait are
-/// counted by the machine, and of the others there is one for each snapshot, token or abandoned wait.
+/// What handles send.
 #[derive(Debug)]
 pub(crate) enum Message {
     GetToken(CallerId, Reply, TokenRequestOptions),
@@ -50,15 +50,14 @@ impl From<Message> for Event<Reply> {
     }
 }
 
-/// How many messages are taken from the mailbox before stop, attempts and the clock are looked at
-/// again.
+/// How many messages are handled before stop, attempts and the clock are looked at again.
 const BATCH: usize = 128;
 
 #[derive(Debug)]
 pub(crate) struct Actor<M> {
     pub(crate) machine: Machine<Reply>,
     pub(crate) manager: Arc<M>,
-    pub(crate) mailbox: mpsc::UnboundedReceiver<Message>,
+    pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) publisher: Publisher,
     pub(crate) status: watch::Sender<Facts>,
     pub(crate) stop: CancellationToken,
@@ -67,11 +66,14 @@ pub(crate) struct Actor<M> {
 }
 
 impl<M: TokenManager> Actor<M> {
-    /// Ends when the last handle is dropped or `stop` is cancelled.
-    pub(crate) async fn run(mut self) {
-        let mut messages = Vec::new();
-        let mut effects = Effects::default();
+    /// Ends when `stop` is cancelled, as by the drop of the last handle.
+    ///
+    /// In a box, or its task would be twice as large: room for what was passed in, and for what it became.
+    pub(crate) async fn run(mut self: Box<Self>) {
+        let mut inbox = VecDeque::new();
         loop {
+            // Anew each time: an idle session keeps no room for what it did when it was busy.
+            let mut effects = Effects::default();
             let deadline = self.machine.next_deadline();
             tokio::select! {
                 // Stop, then results, then the clock, then callers: a flood of messages delays none.
@@ -83,18 +85,16 @@ impl<M: TokenManager> Actor<M> {
                 () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
                     self.handle(Event::Timer, &mut effects);
                 }
-                taken = self.mailbox.recv_many(&mut messages, BATCH) => {
-                    if taken == 0 {
-                        break;
-                    }
-                    for message in messages.drain(..) {
+                () = self.mailbox.fill(&mut inbox) => {
+                    coop::consume_budget().await;
+                    for message in inbox.drain(..inbox.len().min(BATCH)) {
                         self.handle(message.into(), &mut effects);
                     }
                 }
             }
             self.report();
         }
-        self.handle(Event::Shutdown, &mut effects);
+        self.handle(Event::Shutdown, &mut Effects::default());
         self.report();
         self.attempts.stop().await;
     }
@@ -153,6 +153,7 @@ impl<M: TokenManager> Actor<M> {
 impl<M> Drop for Actor<M> {
     fn drop(&mut self) {
         self.publisher.close();
+        self.mailbox.close();
         self.status.send_if_modified(|facts| {
             let modified = !facts.closed;
             *facts = Facts { closed: true, counters: facts.counters, ..Facts::default() };
@@ -165,8 +166,8 @@ impl<M> Drop for Actor<M> {
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     tasks: JoinSet<Ended>,
-    /// A task that panicked no longer knows what it was.
-    names: HashMap<Id, Name>,
+    /// A task that panicked no longer knows what it was. They are few.
+    names: Vec<(Id, Name)>,
 }
 
 #[derive(Debug)]
@@ -192,7 +193,7 @@ impl Attempts {
             outcome = tracing::field::Empty,
         );
         let task = self.tasks.spawn(attempt(manager, request, timeout).instrument(span));
-        self.names.insert(task.id(), name);
+        self.names.push((task.id(), name));
     }
 
     /// `None` while nothing is on the wire.
@@ -202,7 +203,8 @@ impl Attempts {
                 Ok((id, ended)) => (id, Ok(ended)),
                 Err(error) => (error.id(), Err(error)),
             };
-            let name = self.names.remove(&id);
+            let at = self.names.iter().position(|(known, _)| *known == id);
+            let name = at.map(|at| self.names.swap_remove(at).1);
             match (ended, name) {
                 (Ok(ended), _) => return Some(ended),
                 (Err(error), Some(name)) => return Some(name.failed(&error)),

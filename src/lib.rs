@@ -71,6 +71,7 @@ mod handle;
 #[cfg(feature = "http")]
 mod http;
 mod machine;
+mod mailbox;
 mod manager;
 mod session;
 mod snapshot;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 #[cfg(feature = "http")]
 use secrecy::SecretString;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::actor::{Actor, Attempts};
@@ -15,6 +15,7 @@ use crate::handle::SessionHandle;
 #[cfg(feature = "http")]
 use crate::http::{HttpTokenManager, Provider, Subject};
 use crate::machine::{Abilities, Machine};
+use crate::mailbox::Mailbox;
 use crate::manager::TokenManager;
 use crate::snapshot::Publisher;
 use crate::token::next_session;
@@ -144,7 +145,7 @@ impl<M: TokenManager> SessionBuilder<M> {
         Ok(handle)
     }
 
-    fn build(self) -> Result<(Actor<M>, SessionHandle), ConfigError> {
+    fn build(self) -> Result<(Box<Actor<M>>, SessionHandle), ConfigError> {
         self.config.check()?;
         self.manager.check(&self.config)?;
         let abilities = Abilities {
@@ -154,10 +155,11 @@ impl<M: TokenManager> SessionBuilder<M> {
         };
         let machine = Machine::new(self.config, abilities, next_session());
         let publisher = Publisher::new(machine.published().clone());
-        let (sender, mailbox) = mpsc::unbounded_channel();
+        let mailbox = Arc::new(Mailbox::default());
         let (status, watched) = watch::channel(machine.facts());
         let stop = CancellationToken::new();
-        let handle = SessionHandle::new(publisher.reader(), sender, watched, stop.clone());
+        let handle =
+            SessionHandle::new(publisher.reader(), Arc::clone(&mailbox), watched, stop.clone());
         let actor = Actor {
             machine,
             manager: Arc::new(self.manager),
@@ -168,6 +170,6 @@ impl<M: TokenManager> SessionBuilder<M> {
             random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             attempts: Attempts::default(),
         };
-        Ok((actor, handle))
+        Ok((Box::new(actor), handle))
     }
 }
