@@ -205,6 +205,9 @@ impl Attempts {
             };
             let at = self.names.iter().position(|(known, _)| *known == id);
             let name = at.map(|at| self.names.swap_remove(at).1);
+            if self.names.is_empty() {
+                self.names = Vec::new();
+            }
             match (ended, name) {
                 (Ok(ended), _) => return Some(ended),
                 (Err(error), Some(name)) => return Some(name.failed(&error)),

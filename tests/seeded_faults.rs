@@ -86,8 +86,8 @@ const FAULTS: [Fault; 12] = [
     Fault {
         name: "a revoke answers before its ledger is done",
         file: BARRIER,
-        text: "if !self.up || anything_on_wire || self.flight.is_open() {",
-        by: "if !self.up || anything_on_wire {",
+        text: "if anything_on_wire || self.flight.is_open() {",
+        by: "if anything_on_wire {",
     },
     Fault {
         name: "a marked token is forgotten once confirmed",

@@ -17,10 +17,15 @@ const BATCH: usize = 8;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Barrier<R> {
-    up: bool,
+    up: Option<Box<Up<R>>>,
+    flight: Flight,
+}
+
+/// What there is while it is up.
+#[derive(Clone, Debug)]
+struct Up<R> {
     callers: BTreeMap<CallerId, R>,
     options: TokenRequestOptions,
-    flight: Flight,
     batch: Batch,
     /// The flight failed, or may not open: what is left is for the next revoke.
     given_up: Option<GivenUp>,
@@ -43,41 +48,40 @@ struct Batch {
 
 impl<R> Default for Barrier<R> {
     fn default() -> Self {
-        Self {
-            up: false,
-            callers: BTreeMap::new(),
-            options: TokenRequestOptions::default(),
-            flight: Flight::default(),
-            batch: Batch::default(),
-            given_up: None,
-        }
+        Self { up: None, flight: Flight::default() }
     }
 }
 
 impl<R> Barrier<R> {
     pub(crate) fn is_up(&self) -> bool {
-        self.up
+        self.up.is_some()
     }
 
     pub(crate) fn callers(&self) -> usize {
-        self.callers.len()
+        self.up.as_ref().map_or(0, |up| up.callers.len())
     }
 
     /// A revoke: puts the barrier up, or joins it.
     pub(crate) fn raise(&mut self, caller: CallerId, reply: R, options: TokenRequestOptions) {
-        self.up = true;
-        self.given_up = None;
-        self.options = options;
-        self.callers.insert(caller, reply);
+        let up = self.up.get_or_insert_with(|| {
+            Box::new(Up {
+                callers: BTreeMap::new(),
+                options: TokenRequestOptions::default(),
+                batch: Batch::default(),
+                given_up: None,
+            })
+        });
+        up.given_up = None;
+        up.options = options;
+        up.callers.insert(caller, reply);
     }
 
     pub(crate) fn leave(&mut self, caller: CallerId) -> bool {
-        self.callers.remove(&caller).is_some()
+        self.up.as_mut().is_some_and(|up| up.callers.remove(&caller).is_some())
     }
 
     pub(crate) fn close(&mut self) -> impl Iterator<Item = R> + use<R> {
-        self.up = false;
-        std::mem::take(&mut self.callers).into_values()
+        self.up.take().into_iter().flat_map(|up| up.callers.into_values())
     }
 
     /// When the revocation flight wants to go on.
@@ -93,7 +97,8 @@ impl<R> Barrier<R> {
         policy: &RetryPolicy,
         fx: &mut Effects<R>,
     ) {
-        if self.flight.is_on_wire() || self.given_up.is_some() {
+        let Some(up) = &mut self.up else { return };
+        if self.flight.is_on_wire() || up.given_up.is_some() {
             return;
         }
         if ledger.is_all_confirmed() {
@@ -101,18 +106,18 @@ impl<R> Barrier<R> {
             return;
         }
         if self.flight.cooling(sent.at).is_some() {
-            self.given_up = Some(GivenUp::Cooling);
+            up.given_up = Some(GivenUp::Cooling);
             return;
         }
         if !self.flight.is_open() {
-            self.flight.open(self.options.clone());
+            self.flight.open(up.options.clone());
         }
         if !self.flight.is_due(sent.at) {
             return;
         }
         let Some((number, options)) = self.flight.depart(sent) else { return };
-        self.batch = Batch { on_wire: ledger.take_unconfirmed(BATCH), ..Batch::default() };
-        fx.start.extend(self.batch.on_wire.iter().map(|text| Start {
+        up.batch = Batch { on_wire: ledger.take_unconfirmed(BATCH), ..Batch::default() };
+        fx.start.extend(up.batch.on_wire.iter().map(|text| Start {
             number,
             timeout: policy.attempt_timeout,
             request: Request::Revocation(text.clone(), options.clone()),
@@ -130,21 +135,22 @@ impl<R> Barrier<R> {
         policy: &RetryPolicy,
         moment: Moment,
     ) {
-        self.batch.on_wire.retain(|other| other != text);
+        let Some(up) = &mut self.up else { return };
+        up.batch.on_wire.retain(|other| other != text);
         match result {
             Err(error) if !is_already_invalid(&error) => {
-                self.batch.errors.push(error);
+                up.batch.errors.push(error);
             }
             _ => {
                 ledger.confirm(text);
-                self.batch.any_confirmed = true;
+                up.batch.any_confirmed = true;
             }
         }
-        if !self.batch.on_wire.is_empty() || self.flight.land().is_none() {
+        if !up.batch.on_wire.is_empty() || self.flight.land().is_none() {
             return;
         }
-        let mut errors = self.batch.errors.drain(..);
-        let error = if self.batch.any_confirmed {
+        let mut errors = up.batch.errors.drain(..);
+        let error = if up.batch.any_confirmed {
             self.flight.succeed_in_part(moment.now);
             errors.find(TokenError::is_retryable)
         } else {
@@ -158,7 +164,7 @@ impl<R> Barrier<R> {
         };
         self.flight.fail(error, policy, moment);
         if !self.flight.is_open() {
-            self.given_up = Some(GivenUp::Failed);
+            up.given_up = Some(GivenUp::Failed);
         }
     }
 
@@ -170,15 +176,16 @@ impl<R> Barrier<R> {
         ledger: &Ledger,
         fx: &mut Effects<R>,
     ) {
-        if !self.up || anything_on_wire || self.flight.is_open() {
+        if anything_on_wire || self.flight.is_open() {
             return;
         }
-        let given_up = self.given_up.take().filter(|_| !ledger.is_all_confirmed());
+        let Some(up) = self.up.take() else { return };
+        let given_up = up.given_up.filter(|_| !ledger.is_all_confirmed());
         let error = given_up.zip(self.flight.last_failure()).map(|(why, last)| match why {
             GivenUp::Failed => last.failed(now),
             GivenUp::Cooling => last.cooling(now),
         });
-        for reply in self.close() {
+        for reply in up.callers.into_values() {
             fx.replies.push((reply, Answer::Revoked(error.clone().map_or(Ok(()), Err))));
         }
     }

@@ -21,16 +21,16 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 /// The flights of one purpose: the one that is open, and what is remembered of those before it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Flight {
-    open: Option<Open>,
-    /// A flight that was abandoned between its attempts. The next one goes on where it was: or callers
-    /// who leave, again and again, would be worth new attempts each time.
-    left_off: Option<Open>,
+    is_open: bool,
+    /// Of the flight that is open; or of one that was abandoned between its attempts. The next one goes
+    /// on where that was: or callers who leave, again and again, would be worth new attempts each time.
+    course: Course,
     failed_in_a_row: u32,
     failure: Option<Cooling>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Open {
+struct Course {
     options: TokenRequestOptions,
     attempts: u32,
     next_attempt_at: Instant,
@@ -48,11 +48,11 @@ pub(crate) struct Sent {
 
 impl Flight {
     pub(crate) fn is_open(&self) -> bool {
-        self.open.is_some()
+        self.is_open
     }
 
     pub(crate) fn is_on_wire(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.on_wire.is_some())
+        self.is_open && self.course.on_wire.is_some()
     }
 
     /// The instant before which the next flight may not open.
@@ -76,27 +76,27 @@ impl Flight {
 
     /// `options` are the opener's, and go with every attempt.
     pub(crate) fn open(&mut self, options: TokenRequestOptions) {
-        let left_off = self.left_off.take().unwrap_or_default();
-        self.open = Some(Open { options, on_wire: None, ..left_off });
+        self.is_open = true;
+        self.course.options = options;
+        self.course.on_wire = None;
     }
 
     /// Nobody wants its result any more. What is remembered of earlier flights stays.
     pub(crate) fn abandon(&mut self) {
-        if let Some(open) = self.open.take() {
-            self.left_off = Some(open);
-        }
+        self.is_open = false;
     }
 
     /// Whether there is anything that the next flight has to know of those before it.
     pub(crate) fn remembers(&self) -> bool {
-        let left_off = self.left_off.as_ref();
-        self.failure.is_some()
-            || left_off.is_some_and(|open| open.attempts > 0 || open.credentials_reread)
+        let left_off =
+            !self.is_open && (self.course.attempts > 0 || self.course.credentials_reread);
+        self.failure.is_some() || left_off
     }
 
     /// When the next attempt may start: `None` if no flight is open, or an attempt is on the wire.
     pub(crate) fn next_attempt_at(&self) -> Option<Instant> {
-        self.open.as_ref().filter(|open| open.on_wire.is_none()).map(|open| open.next_attempt_at)
+        let waits = self.is_open && self.course.on_wire.is_none();
+        waits.then_some(self.course.next_attempt_at)
     }
 
     pub(crate) fn is_due(&self, now: Instant) -> bool {
@@ -105,15 +105,15 @@ impl Flight {
 
     /// Starts an attempt; its number, and the options that go with it. `None` where none may start.
     pub(crate) fn depart(&mut self, sent: Sent) -> Option<(u32, TokenRequestOptions)> {
-        let open = self.open.as_mut().filter(|open| open.on_wire.is_none())?;
-        open.attempts += 1;
-        open.on_wire = Some(sent);
-        Some((open.attempts, open.options.clone()))
+        self.next_attempt_at()?;
+        self.course.attempts += 1;
+        self.course.on_wire = Some(sent);
+        Some((self.course.attempts, self.course.options.clone()))
     }
 
     /// The attempt on the wire has ended; `None` if there was none.
     pub(crate) fn land(&mut self) -> Option<Sent> {
-        self.open.as_mut()?.on_wire.take()
+        if self.is_open { self.course.on_wire.take() } else { None }
     }
 
     /// The flight has reached its purpose, and all failures are forgotten.
@@ -123,10 +123,8 @@ impl Flight {
 
     /// Begins again with all its attempts, at once: the last one was worth it.
     pub(crate) fn renew(&mut self, now: Instant) {
-        if let Some(open) = &mut self.open {
-            open.attempts = 0;
-            open.next_attempt_at = now;
-        }
+        self.course.attempts = 0;
+        self.course.next_attempt_at = now;
     }
 
     /// A success that is not yet the whole: all failures are forgotten, and the flight goes on.
@@ -146,22 +144,22 @@ impl Flight {
     ) -> Instant {
         let retry_after = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
         let allowed = if self.failed_in_a_row == 0 { policy.attempts } else { 1 };
-        if let Some(open) = &mut self.open {
-            let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
-            if changed && !open.credentials_reread {
-                open.credentials_reread = true;
-                open.attempts = open.attempts.saturating_sub(1);
-                open.next_attempt_at = moment.now;
-                return moment.now;
-            }
-            if error.is_retryable() && open.attempts < allowed && retry_after <= LONGEST_PAUSE {
-                let pause = doubled(FIRST_PAUSE, open.attempts, LONGEST_PAUSE);
-                let pause = pause.mul_f64(moment.random).max(retry_after);
-                open.next_attempt_at = moment.now + pause;
-                return open.next_attempt_at;
-            }
+        let course = &mut self.course;
+        let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
+        if changed && !course.credentials_reread {
+            course.credentials_reread = true;
+            course.attempts = course.attempts.saturating_sub(1);
+            course.next_attempt_at = moment.now;
+            return moment.now;
         }
-        self.open = None;
+        if error.is_retryable() && course.attempts < allowed && retry_after <= LONGEST_PAUSE {
+            let pause = doubled(FIRST_PAUSE, course.attempts, LONGEST_PAUSE);
+            let pause = pause.mul_f64(moment.random).max(retry_after);
+            course.next_attempt_at = moment.now + pause;
+            return course.next_attempt_at;
+        }
+        self.is_open = false;
+        self.course = Course::default();
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         let alone = if error.is_retryable() {
             doubled(FIRST_COOLING, self.failed_in_a_row, policy.cooling)

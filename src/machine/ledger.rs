@@ -46,6 +46,10 @@ impl Ledger {
             entry.expires_at = expires_at.max(known.expires_at);
             entry.mark = known.mark;
         }
+        if self.entries.is_empty() {
+            // Most sessions know a single token at most times, and there may be many sessions.
+            self.entries.reserve_exact(1);
+        }
         let at = self.entries.partition_point(|other| other.expires_at <= entry.expires_at);
         self.entries.insert(at, entry);
         if self.entries.len() <= CAPACITY {
