@@ -205,7 +205,7 @@ async fn anything(
                 let hurry = Duration::from_micros(random.below(2_000));
                 timeout(hurry, task.get_token(session.get_token())).await.unwrap_or(Ok(false))
             }
-            20 => {
+            20..=24 => {
                 let wants = TokenRequestOptions::new().min_remaining(millis(random.below(2_000)));
                 task.get_token(session.get_token_with(wants)).await
             }

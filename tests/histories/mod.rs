@@ -447,6 +447,10 @@ pub fn attempts_keep_to_the_policy(history: &History) -> Verdict {
             return Err(format!("too early: {attempt:?}"));
         }
         let ended = instant(attempt.ended.at);
+        let is_new = match &attempt.outcome {
+            Outcome::Token(text, _) => texts.insert(text),
+            _ => true,
+        };
         match &attempt.outcome {
             // If its subject is replaced it may go again at once; if not, it has failed.
             Outcome::Failed(error) if refuses_subject(error) && attempt.subject.is_some() => {
@@ -454,12 +458,18 @@ pub fn attempts_keep_to_the_policy(history: &History) -> Verdict {
             }
             Outcome::Failed(error) => pace.failed(error, ended, history.policy),
             Outcome::Dropped => pace.failed(&TokenError::Panicked, ended, history.policy),
+            // One that was dead when it came is a failure, unless a revoke came first.
             Outcome::Token(_, life) if attempt.sent.at + *life <= attempt.ended.at => {
+                let meanwhile = attempt.sent.at..=attempt.ended.at + history.late;
+                if history.revokes.iter().any(|revoke| meanwhile.contains(&revoke.began.at)) {
+                    *pace = Pace::default();
+                    continue;
+                }
                 let dead = TokenError::Expired { reason: "dead on arrival" };
                 pace.failed(&dead, ended, history.policy);
             }
             // A text that is not new may have been revoked, and then this is a failure.
-            Outcome::Token(text, _) if !texts.insert(text) => *pace = Pace::default(),
+            Outcome::Token(..) if !is_new => *pace = Pace::default(),
             Outcome::Token(..) => {
                 *pace = Pace::default();
                 if attempt.purpose == Purpose::Grant {
@@ -485,15 +495,15 @@ pub fn a_token_is_not_revoked_again_once_that_is_confirmed(history: &History) ->
     Ok(())
 }
 
-/// Who asks for a token is answered at the end of a flight, and who exchanges at the end of four (a
-/// grant's, its own, and both once more). Each revoke meanwhile adds the attempt on the wire and its own
-/// flight.
+/// Who asks for a token is answered at the end of a flight. Who exchanges waits for a grant's and for its
+/// own, and for another grant's before each attempt if tokens are short-lived; all of it once more if its
+/// subject is refused. Each revoke meanwhile adds the attempt on the wire and its own flight.
 pub fn nobody_waits_longer_than_the_flights_may_take(history: &History) -> Verdict {
     let Some(flight) = history.longest_flight else { return Ok(()) };
     for call in &history.calls {
         let flights = match call.what {
             What::GetToken => 1,
-            What::Exchange(_) => 4,
+            What::Exchange(_) => 2 * (1 + history.policy.attempts),
             What::Invalidate(_) => continue,
         };
         let is_meanwhile = |revoke: &&Revoke| {
