@@ -182,6 +182,7 @@ fn what_is_allowed_is_not_found() {
         |it| {
             it.calls.push(call(4, What::Invalidate(4), 2_030, 2_031, None));
             it.calls.push(get(4, 2_032, 4));
+            it.calls.push(get(4, 62_032, 4));
         },
         // The exchange said so of the subject.
         |it| {

@@ -359,13 +359,13 @@ pub fn no_task_gets_a_token_again_that_it_refused(history: &History) -> Verdict 
     let mut refused: BTreeMap<(usize, u64), Point> = BTreeMap::new();
     for call in &history.calls {
         if let What::Invalidate(generation) = call.what {
-            refused.entry((call.task, generation)).or_insert(call.began);
+            refused.insert((call.task, generation), call.began);
         }
         let Some(generation) = call.given else { continue };
         let Some(since) = refused.get(&(call.task, generation)) else { continue };
         let excused = if call.what == What::GetToken {
             other_doubt_before(call.ended, generation)
-                .is_some_and(|at| call.began.at < at + INVALIDATE_GAP + history.late)
+                .is_some_and(|at| since.at < at + INVALIDATE_GAP + history.late)
         } else {
             origins
                 .get(&generation)
