@@ -233,6 +233,8 @@ impl World {
 
     async fn step(&mut self, step: Step) -> Result<(), String> {
         match step {
+            Step::Try(task) | Step::Invalidate(task) | Step::InvalidateExchanged(task)
+                if self.tasks[task].waiting.is_some() => {}
             Step::Get(task) => self.get(task, TokenRequestOptions::new())?,
             Step::GetWith(task, left) => {
                 self.get(task, TokenRequestOptions::new().min_remaining(secs(left)))?;
