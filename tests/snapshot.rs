@@ -1,119 +1,19 @@
 //! Each point of the design's section "The snapshot", as far as a snapshot by itself can keep it. What
 //! is published comes from the machine, so that no test makes up a state that never is.
 
+#[path = "common/published.rs"]
+mod published;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use ccg_session::testing::internals::{
-    Abilities, Answer, Effects, Ended, Event, Instant, Machine, Moment, Published, Snapshot,
-};
-use ccg_session::{
-    AccessToken, Grant, RefreshMode, SessionConfig, SessionError, TokenError, TokenId,
-    TokenRequestOptions,
-};
-
-/// A token of this life is stale from 3000 s on, held from 3570 s on, and over at 3600 s.
-const LIFE: Duration = secs(3600);
-
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-/// Counted from when the token's request was sent.
-fn at(seconds: u64) -> Instant {
-    Instant::from_nanos(1_000_000_000_000) + secs(seconds)
-}
-
-fn plain() -> TokenRequestOptions {
-    TokenRequestOptions::new()
-}
-
-fn wants(seconds: u64) -> TokenRequestOptions {
-    TokenRequestOptions::new().min_remaining(secs(seconds))
-}
+use ccg_session::testing::internals::{Answer, Effects, Event, Moment, Snapshot};
+use ccg_session::{Grant, SessionError, TokenError, TokenId, TokenRequestOptions};
+use published::{LIFE, Session, at, plain, wants};
 
 /// Whether the actor is told; `None` if that token is not the one published.
 fn doubt(snapshot: &Snapshot, token: TokenId) -> Option<bool> {
     let mut told = false;
     snapshot.doubt(token, || told = true).then_some(told)
-}
-
-/// A machine, and what it last published.
-#[derive(Clone)]
-struct Session {
-    machine: Machine<()>,
-    published: Published,
-}
-
-impl Session {
-    fn new() -> Self {
-        let mut config = SessionConfig::default();
-        config.refresh_mode = RefreshMode::OnRequest;
-        config.retry.attempts = 1;
-        let abilities = Abilities { exchange: true, revoke: true, assumed_lifetime: LIFE };
-        let machine = Machine::new(config, abilities, 1);
-        let published = machine.published().clone();
-        Self { machine, published }
-    }
-
-    fn handle(&mut self, now: Instant, event: Event<()>) -> Effects<()> {
-        let mut effects = Effects::default();
-        self.machine.handle(Moment { now, random: 0.0, used: false }, event, &mut effects);
-        if let Some(published) = effects.publish.take() {
-            self.published = published;
-        }
-        effects
-    }
-
-    fn ask(&mut self, now: Instant, options: TokenRequestOptions) -> Effects<()> {
-        self.handle(now, Event::GetToken(1, (), options))
-    }
-
-    fn grant(&mut self, now: Instant, result: Result<Grant, TokenError>) -> Effects<()> {
-        self.handle(now, Event::Ended(Ended::Grant(result)))
-    }
-
-    fn fail(&mut self, now: Instant) -> Effects<()> {
-        self.grant(now, Err(TokenError::Server { status: 503, retry_after: None }))
-    }
-
-    /// Its token was asked for at `at(0)`.
-    fn holding() -> Self {
-        let mut session = Self::new();
-        session.ask(at(0), plain());
-        session.grant(at(0), Ok(Grant::bearer("t0ken").unwrap().expires_in(LIFE)));
-        session
-    }
-
-    /// The refresh of its token has failed.
-    fn holding_after_failure() -> Self {
-        let mut session = Self::holding();
-        session.ask(at(3_100), plain());
-        session.fail(at(3_100));
-        session
-    }
-
-    /// Its first grant was denied at `at(0)`.
-    fn cooling() -> Self {
-        let mut session = Self::new();
-        session.ask(at(0), plain());
-        session.grant(at(0), Err(TokenError::denied("invalid_client", "no such client")));
-        session
-    }
-
-    fn closed() -> Self {
-        let mut session = Self::holding();
-        session.handle(at(1), Event::Shutdown);
-        session
-    }
-
-    fn token(&self) -> AccessToken {
-        self.published.token.as_ref().unwrap().token.clone()
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.published.clone())
-    }
 }
 
 /// In words: `token`, an error, or `ask`.
