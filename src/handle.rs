@@ -331,12 +331,11 @@ impl Live {
     }
 
     fn invalidate(&self, token: &Issued) {
-        let message = match self.reader.load().doubt(token.id()) {
-            Some(true) => Message::Invalidate(token.id()),
-            None if token.doubt() => Message::InvalidateOther(token.clone()),
-            _ => return,
-        };
-        self.mailbox.send(message);
+        let tell = |message| self.mailbox.send(message);
+        let snapshot = self.reader.load();
+        if !snapshot.doubt(token.id(), || tell(Message::Invalidate(token.id()))) {
+            token.doubt(|| tell(Message::InvalidateOther(token.clone())));
+        }
     }
 
     fn next_caller(&self) -> CallerId {

@@ -6,7 +6,8 @@
 //! Each bit is written once, and handing a token out counts on a [copy](Copies) that is the thread's: so
 //! readers write nothing that other threads read, and do not slow each other down.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -17,7 +18,7 @@ use crate::manager::TokenRequestOptions;
 use crate::token::{AccessToken, TokenId};
 
 /// One publication. The bits are relaxed: each is a word of its own, and whoever needs to see one set
-/// either set it or was told by somebody who did.
+/// either set it or was told by somebody who did. For one that doubts it is more (see [`Self::doubt`]).
 #[derive(Debug)]
 pub struct Snapshot {
     published: Published,
@@ -86,11 +87,19 @@ impl Snapshot {
         self.published.ask_at <= now && !self.asked.load(Relaxed) && !self.asked.swap(true, Relaxed)
     }
 
-    /// The resource server refused this token; whether this caller is the first to say so. `None` if
-    /// it is not the one published.
-    pub fn doubt(&self, token: TokenId) -> Option<bool> {
-        let published = self.published.token.as_ref()?;
-        (published.token.id() == token).then(|| !self.of_token.doubted.swap(true, Relaxed))
+    /// The resource server refused this token. Whether it is the one published: then the actor is told,
+    /// if nobody has told it.
+    ///
+    /// First it is told, then the bit is set. So whoever finds the bit set has that word before it in
+    /// the mailbox, and what it asks next comes behind it. Two at once may both tell, which does no harm.
+    pub fn doubt(&self, token: TokenId, tell: impl FnOnce()) -> bool {
+        let is_published =
+            self.published.token.as_ref().is_some_and(|published| published.token.id() == token);
+        if is_published && !self.of_token.doubted.load(Acquire) {
+            tell();
+            self.of_token.doubted.store(true, Release);
+        }
+        is_published
     }
 
     /// Its number, which goes with an `Asked`.
@@ -134,28 +143,32 @@ fn thread_number() -> usize {
 
 /// The writing end, which the actor owns. However the actor ends, it [closes](Self::close) this.
 #[derive(Debug)]
-pub(crate) struct Publisher(Arc<ArcSwap<Snapshot>>);
+pub struct Publisher(Arc<ArcSwap<Snapshot>>);
 
 impl Publisher {
-    pub(crate) fn new(first: Published) -> Self {
+    /// Has published this.
+    pub fn new(first: Published) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(Snapshot::new(first))))
     }
 
-    pub(crate) fn reader(&self) -> Reader {
+    /// What handles read from.
+    pub fn reader(&self) -> Reader {
         Reader(Arc::clone(&self.0))
     }
 
-    pub(crate) fn publish(&self, published: Published) {
+    /// Readers see this from now on.
+    pub fn publish(&self, published: Published) {
         let next = self.0.load().followed_by(published);
         self.0.store(Arc::new(next));
     }
 
-    pub(crate) fn is_used(&self) -> bool {
+    /// Whether any caller has used what is published.
+    pub fn is_used(&self) -> bool {
         self.0.load().is_used()
     }
 
     /// Nothing will come any more.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.publish(Published {
             number: self.0.load().number() + 1,
             token: None,
@@ -168,11 +181,12 @@ impl Publisher {
 
 /// The reading end, which the handles share.
 #[derive(Debug)]
-pub(crate) struct Reader(Arc<ArcSwap<Snapshot>>);
+pub struct Reader(Arc<ArcSwap<Snapshot>>);
 
 impl Reader {
+    /// What is published.
     #[inline]
-    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+    pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.0.load()
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicIsize, AtomicU64};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -203,16 +204,17 @@ struct Inner {
     grant: Grant,
     expires_at: Instant,
     lifetime: Duration,
-    /// A caller's word that this was refused is on its way to the actor: one at a time, or a loop of
-    /// invalidations would fill the mailbox.
-    doubt_under_way: AtomicBool,
+    /// How many callers' words that this was refused are on their way to the actor: one at a time (two
+    /// if they come at once), or a loop of invalidations would fill the mailbox. Counted when a word has
+    /// been sent, so it may have arrived before.
+    doubts_under_way: AtomicIsize,
 }
 
 impl Issued {
     pub(crate) fn new(id: TokenId, grant: Grant, expires_at: Instant, lifetime: Duration) -> Self {
         let header = grant.text().header_value().clone();
-        let doubt_under_way = AtomicBool::new(false);
-        let inner = Arc::new(Inner { id, grant, expires_at, lifetime, doubt_under_way });
+        let doubts_under_way = AtomicIsize::new(0);
+        let inner = Arc::new(Inner { id, grant, expires_at, lifetime, doubts_under_way });
         Self(Arc::new(Counted { header, inner }))
     }
 
@@ -223,14 +225,19 @@ impl Issued {
         Self(Arc::new(Counted { header, inner }))
     }
 
-    /// Whether this caller's word that it was refused has to go to the actor.
-    pub(crate) fn doubt(&self) -> bool {
-        !self.0.inner.doubt_under_way.swap(true, Relaxed)
+    /// It was refused: tells so, unless such a word is on its way. It is told before it is counted, so
+    /// whoever need not tell has that word before it in the mailbox.
+    pub(crate) fn doubt(&self, tell: impl FnOnce()) {
+        let under_way = &self.0.inner.doubts_under_way;
+        if under_way.load(Acquire) <= 0 {
+            tell();
+            under_way.fetch_add(1, Release);
+        }
     }
 
-    /// The word has arrived.
+    /// A word has arrived.
     pub(crate) fn doubt_arrived(&self) -> TokenId {
-        self.0.inner.doubt_under_way.store(false, Relaxed);
+        self.0.inner.doubts_under_way.fetch_sub(1, Relaxed);
         self.id()
     }
 

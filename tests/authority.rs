@@ -1,8 +1,10 @@
 //! The whole session on real HTTP and in real time, against the embedded authority: nothing here sleeps
 //! to wait for something, and no clock is paused.
 
+#[path = "common/random.rs"]
+mod random;
+
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use ccg_session::{
 };
 use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderValue, StatusCode};
+use random::Random;
 use reqwest::Client;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -476,7 +479,7 @@ async fn a_server_that_is_down_at_the_start_poisons_nothing() {
 /// session; then it heals, and everybody must get a token that works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
-    let mut random = Random::new();
+    let mut random = Random::from_env();
     let authority = Arc::new(Authority::builder().ttl(secs(2)).start().await.unwrap());
     let manager = Watched { manager: authority.manager().unwrap(), grants: Arc::default() };
     let grants_on_wire = manager.grants.clone();
@@ -645,26 +648,5 @@ impl TokenManager for Watched {
 
     fn can_revoke(&self) -> bool {
         true
-    }
-}
-
-/// `SplitMix64`. A run in real time cannot be repeated, but its script can.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = match std::env::var("SEED") {
-            Ok(seed) => seed.parse().expect("SEED is a number"),
-            Err(_) => RandomState::new().build_hasher().finish(),
-        };
-        println!("to repeat: SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % end
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ccg_session::{
@@ -32,7 +33,7 @@ pub struct Scripted {
 #[derive(Debug)]
 pub enum Asked {
     Grant(GrantRequest),
-    Exchange(AccessToken),
+    Exchange(AccessToken, ExchangeRequest),
     Revocation(TokenText, TokenRequestOptions),
 }
 
@@ -83,7 +84,8 @@ impl Scripted {
         let (answer, answered) = oneshot::channel();
         let _ = self.calls.send(Call { asked, at: Instant::now(), answer });
         match answered.await {
-            Ok(Answer::Panic) => panic!("the script wants the manager to panic"),
+            // A panic, without the words that it would print.
+            Ok(Answer::Panic) => std::panic::resume_unwind(Box::new("as the script wants it")),
             Ok(answer) => answer,
             Err(_) => std::future::pending().await,
         }
@@ -107,9 +109,9 @@ impl TokenManager for Scripted {
     async fn exchange(
         &self,
         subject: AccessToken,
-        _: ExchangeRequest,
+        request: ExchangeRequest,
     ) -> Result<Grant, TokenError> {
-        self.token(Asked::Exchange(subject)).await
+        self.token(Asked::Exchange(subject, request)).await
     }
 
     async fn revoke(
@@ -155,7 +157,7 @@ impl Endpoint {
 
     pub async fn exchange(&mut self) -> Call {
         let call = self.next().await;
-        assert!(matches!(call.asked, Asked::Exchange(_)), "{call:?}");
+        assert!(matches!(call.asked, Asked::Exchange(..)), "{call:?}");
         call
     }
 
@@ -163,6 +165,11 @@ impl Endpoint {
         let call = self.next().await;
         assert!(matches!(call.asked, Asked::Revocation(..)), "{call:?}");
         call
+    }
+
+    /// The next attempt, for a test that polls.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Call>> {
+        self.calls.poll_recv(context)
     }
 
     /// Waits until every task is idle, and says that nothing was sent meanwhile.
@@ -192,7 +199,7 @@ impl Endpoint {
             while let Some(call) = self.calls.recv().await {
                 match &call.asked {
                     Asked::Grant(_) => served.grants.push(call.at),
-                    Asked::Exchange(_) => served.exchanges.push(call.at),
+                    Asked::Exchange(..) => served.exchanges.push(call.at),
                     Asked::Revocation(token, _) => {
                         served.revocations.push((call.at, token.expose().to_owned()));
                     }
@@ -243,7 +250,7 @@ impl Call {
     pub fn about(&self) -> &str {
         match &self.asked {
             Asked::Revocation(token, _) => token.expose(),
-            Asked::Exchange(subject) => subject.secret(),
+            Asked::Exchange(subject, _) => subject.secret(),
             Asked::Grant(_) => panic!("a grant is about no token"),
         }
     }
@@ -252,7 +259,7 @@ impl Call {
         match &self.asked {
             Asked::Grant(request) => Some(&request.options),
             Asked::Revocation(_, options) => Some(options),
-            Asked::Exchange(_) => None,
+            Asked::Exchange(..) => None,
         }
     }
 

@@ -20,7 +20,7 @@ use ccg_session::{SessionError, TokenError, TokenRequestOptions};
 pub type Verdict = Result<(), String>;
 
 /// How long the server is left alone after the request for a token that came.
-const GRANT_GAP: Duration = Duration::from_secs(1);
+pub const GRANT_GAP: Duration = Duration::from_secs(1);
 /// A `Retry-After` that is longer ends a flight.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -144,8 +144,9 @@ pub struct Policy {
     pub attempts: u32,
     /// The longest time for which a server is left alone of the session's own accord.
     pub cooling: Duration,
-    /// The draw that is used for everything in this run.
-    pub random: f64,
+    /// The draw that is used for everything in this run. Where it is not known, attempts are judged by
+    /// the least that any draw asks for.
+    pub random: Option<f64>,
 }
 
 /// Something that happened, as the outside sees it.
@@ -449,8 +450,13 @@ impl Caller {
 }
 
 impl Pace {
+    /// The instant before which the next attempt may not start.
+    pub fn not_before(&self) -> Instant {
+        self.not_before
+    }
+
     /// Two attempts in a flight, one in each that follows a failed one; then the server is left alone.
-    fn failed(&mut self, error: &TokenError, now: Instant, policy: Policy) {
+    pub fn failed(&mut self, error: &TokenError, now: Instant, policy: Policy) {
         let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
         if changed && !self.forgiven {
             self.forgiven = true;
@@ -465,7 +471,7 @@ impl Pace {
             if error.is_retryable() && self.attempts < allowed && retry_after <= LONGEST_PAUSE {
                 doubled(Duration::from_millis(250), self.attempts)
                     .min(LONGEST_PAUSE)
-                    .mul_f64(policy.random)
+                    .mul_f64(policy.random.unwrap_or(0.0))
             } else {
                 self.attempts = 0;
                 self.forgiven = false;
@@ -474,7 +480,7 @@ impl Pace {
                 self.flights_failed += 1;
                 let alone = doubled(Duration::from_secs(1), self.flights_failed);
                 if error.is_retryable() {
-                    alone.min(policy.cooling).mul_f64(1.0 - policy.random / 2.0)
+                    alone.min(policy.cooling).mul_f64(1.0 - policy.random.unwrap_or(1.0) / 2.0)
                 } else {
                     policy.cooling
                 }

@@ -226,7 +226,7 @@ async fn exchanges_whose_subjects_are_all_refused() {
     let (session, endpoint) = session();
     let mut number = 0;
     let served = endpoint.serve(move |call| {
-        if let Asked::Exchange(_) = call.asked {
+        if let Asked::Exchange(..) = call.asked {
             call.fail(TokenError::denied("invalid_grant", "unknown subject"));
         } else {
             number += 1;

@@ -196,7 +196,7 @@ impl<S: Session> World<S> {
     /// Nothing has happened yet.
     pub fn new(session: S, scope: &Scope) -> Self {
         let cooling = RetryPolicy::default().cooling;
-        let policy = Policy { attempts: 2, cooling, random: scope.random };
+        let policy = Policy { attempts: 2, cooling, random: Some(scope.random) };
         Self {
             published: session.published(),
             session,
@@ -216,7 +216,11 @@ impl<S: Session> World<S> {
 
     /// The clock, the draw and the bit, as the actor would hand them in.
     pub fn moment(&self) -> Moment {
-        Moment { now: self.history.now, random: self.history.policy.random, used: self.used }
+        Moment {
+            now: self.history.now,
+            random: self.history.policy.random.unwrap_or(0.0),
+            used: self.used,
+        }
     }
 
     // What can happen
