@@ -1,5 +1,8 @@
 //! Replays what the fuzzers started from and what they found, in an ordinary build.
 
+mod invariants;
+mod small_world;
+
 use std::fs;
 use std::path::Path;
 
@@ -30,4 +33,9 @@ fn token_response() {
 #[test]
 fn revocation_response() {
     replay("revocation_response", fuzz::revocation_response);
+}
+
+#[test]
+fn machine() {
+    replay("machine", small_world::stories::fuzz);
 }

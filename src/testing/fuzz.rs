@@ -109,11 +109,8 @@ fn without_challenge(headers: &http::HeaderMap) -> http::HeaderMap {
 /// no failed server is left alone for longer than the configuration and its `Retry-After` allow.
 fn live(config: &SessionConfig, answer: &Result<Grant, TokenError>) {
     const CALLS: u64 = 5;
-    let abilities = Abilities {
-        exchange: false,
-        revoke: false,
-        assumed_lifetime: Duration::from_secs(300),
-    };
+    let abilities =
+        Abilities { exchange: false, revoke: false, assumed_lifetime: Duration::from_secs(300) };
     let mut machine = Machine::new(config.clone(), abilities, 1);
     let mut now = Instant::from_nanos(1_000_000_000_000);
     let (mut calls, mut answered) = (0, 0);
@@ -141,7 +138,10 @@ fn live(config: &SessionConfig, answer: &Result<Grant, TokenError>) {
         }
     }
     let waiting = calls - answered;
-    assert!(waiting == 0 || on_wire || machine.next_deadline().is_some(), "{waiting} wait for ever");
+    assert!(
+        waiting == 0 || on_wire || machine.next_deadline().is_some(),
+        "{waiting} wait for ever"
+    );
 }
 
 /// Two bytes of status, lines of headers, an empty line, the body.
