@@ -1,6 +1,8 @@
 //! Replays what the fuzzers started from and what they found, in an ordinary build.
 
 mod invariants;
+#[path = "model/mod.rs"]
+mod reference;
 mod small_world;
 
 use std::fs;
@@ -38,4 +40,9 @@ fn revocation_response() {
 #[test]
 fn machine() {
     replay("machine", small_world::stories::fuzz);
+}
+
+#[test]
+fn model() {
+    replay("model", reference::bytes::fuzz);
 }
