@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
-use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -620,6 +620,19 @@ async fn a_rule_names_requests_by_time() {
         tokio::time::advance(hour).await;
         tokio::time::resume();
     }
+}
+
+/// All but one of them were once lost.
+#[test]
+fn a_header_that_comes_twice_is_written_and_read_twice() {
+    let value = HeaderValue::from_static;
+    let answer = Answer::new(StatusCode::UNAUTHORIZED)
+        .header(WWW_AUTHENTICATE, value("Basic"))
+        .header(WWW_AUTHENTICATE, value("Bearer"));
+    let written = serde_json::to_value(&answer).unwrap();
+    let json = json!({ "status": 401, "headers": { "www-authenticate": ["Basic", "Bearer"] } });
+    assert_eq!(written, json);
+    assert_eq!(serde_json::from_value::<Answer>(written).unwrap(), answer);
 }
 
 #[test]

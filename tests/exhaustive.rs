@@ -27,6 +27,7 @@ use ccg_session::testing::internals::Instant;
 
 use broken::{Broken, Fault};
 use invariants::{Session, Verdict};
+use small_world::stories::{LONG, pasteable, run_to_the_end, tell};
 use small_world::{Budget, Outcome, Scope, Step, World, machine};
 
 /// The most situations that wait to be looked at: 4 KiB each.
@@ -92,29 +93,6 @@ const EXCHANGES: Budget = Budget {
     late: 0,
     suspends: 0,
     outcomes: OF_EXCHANGES,
-};
-
-/// For walks: longer stories than can be searched, with everything in them.
-const LONG: Budget = Budget {
-    asks: [8, 4],
-    exchanges: [4, 2],
-    revokes: 4,
-    leaves: 4,
-    doubts: 4,
-    reads: true,
-    late: 3,
-    suspends: 1,
-    outcomes: &[
-        Outcome::Ok,
-        Outcome::Again,
-        Outcome::Short,
-        Outcome::Transient,
-        Outcome::RetryAfter,
-        Outcome::Denied,
-        Outcome::Changed,
-        Outcome::SubjectRefused,
-        Outcome::TimedOut,
-    ],
 };
 
 fn scopes() -> Vec<Scope> {
@@ -224,63 +202,6 @@ fn explore<S: Session + fmt::Debug>(
     explored
 }
 
-fn run_to_the_end<S: Session>(world: &World<S>) -> Verdict {
-    for outcome in [Outcome::Ok, Outcome::Denied, Outcome::TimedOut] {
-        let ends = world.clone().runs_to_its_end(outcome);
-        ends.map_err(|why| format!("run to the end, all {outcome:?}: {why}"))?;
-    }
-    Ok(())
-}
-
-/// One long story by chance: its steps, and why it must not have happened.
-fn walk(scope: &Scope, random: &mut u64, taken: &mut usize) -> Option<(Vec<Step>, String)> {
-    let mut world = World::new(machine(scope), scope);
-    let mut story = Vec::new();
-    for _ in 0..60 {
-        let steps = world.steps();
-        // Xorshift: good enough to choose by, and the same everywhere.
-        *random ^= *random << 13;
-        *random ^= *random >> 7;
-        *random ^= *random << 17;
-        let Some(step) = steps.get(usize::try_from(*random >> 33).ok()? % steps.len().max(1))
-        else {
-            break;
-        };
-        story.push(*step);
-        *taken += 1;
-        if let Err(why) = world.take(*step).and_then(|()| world.judge()) {
-            return Some((story, why));
-        }
-    }
-    run_to_the_end(&world).err().map(|why| (story, why))
-}
-
-/// Leaves out what the violation does not need.
-fn shorten(scope: &Scope, mut steps: Vec<Step>, mut why: String) -> (Vec<Step>, String) {
-    let violates = |steps: &[Step]| {
-        let mut world = World::new(machine(scope), scope);
-        for step in steps {
-            if !world.steps().contains(step) {
-                return None;
-            }
-            if let Err(why) = world.take(*step).and_then(|()| world.judge()) {
-                return Some(why);
-            }
-        }
-        run_to_the_end(&world).err()
-    };
-    let mut at = 0;
-    while at < steps.len() {
-        let mut fewer = steps.clone();
-        fewer.remove(at);
-        match violates(&fewer) {
-            Some(reason) => (steps, why, at) = (fewer, reason, 0),
-            None => at += 1,
-        }
-    }
-    (steps, why)
-}
-
 /// Lets these things happen to a new session, one after the other.
 fn replay<S: Session>(session: S, scope: &Scope, steps: &[Step]) -> Verdict {
     let mut world = World::new(session, scope);
@@ -338,24 +259,6 @@ fn hash_relative(text: &str, now: Instant, hashers: &mut [DefaultHasher; 2]) {
     }
 }
 
-/// A violation as a test that can be pasted into this file.
-fn pasteable(scope: &Scope, steps: &[Step], why: &str) -> String {
-    let mut text = format!("{why}\nreplay(machine(&scope), &scope, &[");
-    for step in steps {
-        let step = match step {
-            Step::Pass(by) => format!("Pass(Duration::from_nanos({}))", by.as_nanos()),
-            Step::Grant(outcome) => format!("Grant(Outcome::{outcome:?})"),
-            Step::Exchanged(key, outcome) => format!("Exchanged({key}, Outcome::{outcome:?})"),
-            Step::Revocation(outcome) => format!("Revocation(Outcome::{outcome:?})"),
-            other => format!("{other:?}"),
-        };
-        write!(text, "\n    Step::{step},").expect("a string takes whatever is written");
-    }
-    write!(text, "\n]) // {} {:?}, random {}", scope.name, scope.mode, scope.random)
-        .expect("a string takes whatever is written");
-    text
-}
-
 #[test]
 fn nothing_that_can_happen_breaks_an_invariant() {
     let seconds = std::env::var("EXHAUSTIVE_SECONDS").ok().and_then(|text| text.parse().ok());
@@ -398,10 +301,17 @@ fn nothing_in_a_long_story_breaks_an_invariant() {
         let modes = [RefreshMode::WhileUsed, RefreshMode::OnRequest, RefreshMode::Always];
         let draw = [0.0, 0.5, 0.999][stories / 3 % 3];
         let scope = Scope { name: "long", mode: modes[stories % 3], random: draw, budget: LONG };
-        if let Some((steps, why)) = walk(&scope, &mut random, &mut taken) {
-            let (steps, why) = shorten(&scope, steps, why);
-            panic!("seed {seed}, story {stories}\n{}", pasteable(&scope, &steps, &why));
-        }
+        let mut left = 60;
+        let told = tell(&scope, |among| {
+            // Xorshift: good enough to choose by, and the same everywhere.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            left -= 1;
+            (left >= 0).then(|| usize::try_from(random >> 33).unwrap_or_default() % among)
+        });
+        taken +=
+            told.unwrap_or_else(|violation| panic!("seed {seed}, story {stories}\n{violation}"));
         stories += 1;
     }
     println!("seed {seed}: {stories} stories, {taken} steps, {:?}", began.elapsed());

@@ -1,5 +1,10 @@
 //! Replays what the fuzzers started from and what they found, in an ordinary build.
 
+mod invariants;
+#[path = "model/mod.rs"]
+mod reference;
+mod small_world;
+
 use std::fs;
 use std::path::Path;
 
@@ -30,4 +35,14 @@ fn token_response() {
 #[test]
 fn revocation_response() {
     replay("revocation_response", fuzz::revocation_response);
+}
+
+#[test]
+fn machine() {
+    replay("machine", small_world::stories::fuzz);
+}
+
+#[test]
+fn model() {
+    replay("model", reference::bytes::fuzz);
 }

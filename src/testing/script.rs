@@ -199,8 +199,8 @@ impl From<Answer> for Fault {
     }
 }
 
-/// An answer made up by the script. In JSON: `status`, and if wanted `error`, `body`, `headers`,
-/// `retry_after`, `retry_after_date`.
+/// An answer made up by the script. In JSON: `status`, and if wanted `error`, `body`, `headers` (each
+/// with its value, or a list of values), `retry_after`, `retry_after_date`.
 ///
 /// ```
 /// use ccg_session::testing::Answer;
@@ -351,28 +351,57 @@ mod status {
     }
 }
 
+/// A name may have several values: then they are a list.
 mod headers {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
-    use http::HeaderMap;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged, expecting = "the value of a header must be a string, or a list of them")]
+    enum Values {
+        One(String),
+        Several(Vec<String>),
+    }
 
     pub(super) fn serialize<S: Serializer>(
         headers: &HeaderMap,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            headers
-                .iter()
-                .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))),
-        )
+        let mut named = BTreeMap::new();
+        for name in headers.keys() {
+            let values = headers.get_all(name).iter().map(|value| {
+                String::from_utf8(value.as_bytes().to_vec()).map_err(|_| {
+                    ser::Error::custom(format!("the value of {name} is no text: {value:?}"))
+                })
+            });
+            let mut values = values.collect::<Result<Vec<_>, _>>()?;
+            let values = match values.len() {
+                1 => Values::One(values.remove(0)),
+                _ => Values::Several(values),
+            };
+            named.insert(name.as_str(), values);
+        }
+        named.serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<HeaderMap, D::Error> {
-        let pairs = HashMap::<String, String>::deserialize(deserializer)?;
-        HeaderMap::try_from(&pairs)
-            .map_err(|error| D::Error::custom(format!("\"headers\": {error}")))
+        let refused = |error: http::Error| de::Error::custom(format!("\"headers\": {error}"));
+        let mut headers = HeaderMap::new();
+        for (name, values) in BTreeMap::<String, Values>::deserialize(deserializer)? {
+            let name = HeaderName::try_from(name).map_err(|error| refused(error.into()))?;
+            let values = match values {
+                Values::One(value) => vec![value],
+                Values::Several(values) => values,
+            };
+            for value in values {
+                let value = HeaderValue::try_from(value).map_err(|error| refused(error.into()))?;
+                headers.append(&name, value);
+            }
+        }
+        Ok(headers)
     }
 }

@@ -264,10 +264,27 @@ pub use Op::*;
 /// An operation, and the random number that comes in with its event.
 pub type Step = (f64, Op);
 
+/// How long tokens live, in milliseconds: what is usual first.
+pub const LIVES: [u64; 7] = [60_000, 3_600_000, 1, 1_000, 1_500, 5_000, 20_000];
+
+/// What a server says about coming again, in milliseconds.
+pub const RETRY_AFTER: [Option<u64>; 7] =
+    [None, Some(0), Some(900), Some(5_000), Some(5_001), Some(40_000), Some(7_200_000)];
+
+/// Spans of time that something depends on, in milliseconds.
+pub const PASSES: [u64; 11] =
+    [0, 1, 100, 250, 1_000, 5_000, 10_000, 30_000, 60_000, 3_600_000, 36_000_000];
+
+/// `stale_buffer` and `expired_buffer`.
+pub const BUFFERS: [(u64, u64); 5] = [(600, 30), (600, 180), (10, 3), (1, 0), (86_400, 0)];
+
+/// `cooling`.
+pub const COOLING: [u64; 2] = [1, 30];
+
 fn lives() -> impl Strategy<Value = Life> {
     prop_oneof![
-        4 => select(vec![60_000, 3_600_000]).prop_map(Millis),
-        2 => select(vec![1, 1_000, 1_500, 5_000, 20_000]).prop_map(Millis),
+        4 => select(&LIVES[..2]).prop_map(Millis),
+        2 => select(&LIVES[2..]).prop_map(Millis),
         1 => Just(Millis(0)),
         1 => Just(Unsaid),
         1 => Just(Huge),
@@ -276,15 +293,7 @@ fn lives() -> impl Strategy<Value = Life> {
 }
 
 fn failures() -> impl Strategy<Value = Failure> {
-    let after = select(vec![
-        None,
-        Some(0),
-        Some(900),
-        Some(5_000),
-        Some(5_001),
-        Some(40_000),
-        Some(7_200_000),
-    ]);
+    let after = select(&RETRY_AFTER[..]);
     prop_oneof![
         3 => select(vec![TimedOut, Transport, Malformed, Expired, Panicked]),
         2 => select(vec![Denied, InvalidRequest]),
@@ -309,10 +318,7 @@ fn outcomes(failing: u32) -> impl Strategy<Value = Outcome> {
 fn operations(weights: [u32; 5]) -> impl Strategy<Value = Op> {
     let left = || prop_oneof![3 => Just(0), 1 => select(LEFT.to_vec())];
     let ip = || prop_oneof![3 => Just(0_u8), 1 => 0..3_u8];
-    let passes = prop_oneof![
-        select(vec![0, 1, 100, 250, 1_000, 5_000, 10_000, 30_000, 60_000, 3_600_000, 36_000_000]),
-        0..40_000_u64,
-    ];
+    let passes = prop_oneof![select(&PASSES[..]), 0..40_000_u64,];
     let mark = select(vec![Deadline, AskAt, AskAt, UsableUntil, NotBefore, ExchangedHoldAt]);
     let which = prop_oneof![4 => Just(Current), 2 => (0..4_u8).prop_map(Back), 1 => Just(Foreign)];
     prop_oneof![
@@ -335,13 +341,13 @@ fn operations(weights: [u32; 5]) -> impl Strategy<Value = Op> {
 
 fn setups() -> impl Strategy<Value = Setup> {
     let mode = select(vec![Mode::WhileUsed, Mode::OnRequest, Mode::Always]);
-    let buffers = select(vec![(600, 30), (600, 180), (10, 3), (1, 0), (86_400, 0)]);
+    let buffers = select(&BUFFERS[..]);
     let bounds = (
         prop_oneof![3 => Just(100_usize), 1 => 1..4_usize],
         prop_oneof![2 => Just(100_usize), 1 => 0..3_usize],
     );
     let abilities = (prop::bool::weighted(0.95), prop::bool::weighted(0.95));
-    (mode, buffers, 1..=4_u32, select(vec![1, 30]), bounds, abilities).prop_map(
+    (mode, buffers, 1..=4_u32, select(&COOLING[..]), bounds, abilities).prop_map(
         |(mode, (stale_buffer, expired_buffer), attempts, cooling, bounds, abilities)| Setup {
             mode,
             stale_buffer,

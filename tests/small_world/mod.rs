@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test that includes this module uses its own part of it")]
 
+pub mod stories;
+
 use std::sync::Arc;
 use std::time::Duration;
 
