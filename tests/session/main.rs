@@ -7,6 +7,7 @@ mod scripted;
 mod attempts;
 mod callers;
 mod closing;
+mod counting;
 mod exchanging;
 mod fixed;
 mod invalidation;
