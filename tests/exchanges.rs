@@ -117,6 +117,19 @@ fn an_exchange_flight_is_not_ended_by_its_callers_leaving() {
 }
 
 #[test]
+fn an_exchange_that_is_on_the_wire_is_joined_though_no_grant_may_start() {
+    let mut session = fresh();
+    session.exchange(scope("a"));
+    session.invalidate("t1");
+    session.ask();
+    session.pass(secs(1));
+    assert_eq!(session.grant_fails(denied()), "publish nothing; 3: failed");
+    assert_eq!(session.exchange(scope("b")), "4: cooling");
+    assert_eq!(session.exchange(scope("a")), "nothing");
+    assert_eq!(session.exchanged(secs(60)), "2: x1; 5: x1");
+}
+
+#[test]
 fn a_manager_without_exchange_answers_unsupported() {
     assert_eq!(Session::bare().exchange(scope("a")), "1: unsupported");
 }
