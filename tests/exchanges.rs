@@ -231,6 +231,24 @@ fn failed_keys_that_cool_count_too() {
 }
 
 #[test]
+fn a_key_that_failed_is_not_forgotten_for_a_token_that_has_just_expired() {
+    let mut session = fresh_with(2);
+    session.exchange(scope("a"));
+    assert_eq!(session.exchange_fails(denied()), "2: failed");
+    session.exchange(scope("b"));
+    session.exchanged(secs(60));
+    session.pass(secs(60));
+    session.exchange(scope("c"));
+    assert_eq!(session.exchanged(secs(60)), "4: x2");
+    session.exchange(scope("a"));
+    assert_eq!(
+        session.exchange_fails(transient()),
+        "5: failed",
+        "a probe, as after any failed flight"
+    );
+}
+
+#[test]
 fn keys_in_flight_stay_whatever_the_capacity() {
     let mut session = fresh_with(1);
     for name in ["a", "b", "c"] {

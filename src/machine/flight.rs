@@ -77,7 +77,7 @@ impl Flight {
     /// `options` are the opener's, and go with every attempt.
     pub(crate) fn open(&mut self, options: TokenRequestOptions) {
         let left_off = self.left_off.take().unwrap_or_default();
-        self.open = Some(Open { options, on_wire: None, ..left_off });
+        self.open = Some(Open { options, ..left_off });
     }
 
     /// Nobody wants its result any more. What is remembered of earlier flights stays.
