@@ -366,6 +366,23 @@ fn an_exchange_that_asks_for_more_life_waits_for_at_most_one_attempt() {
 // The subject is refused
 
 #[test]
+fn an_exchange_that_waits_for_more_life_does_not_hold_up_the_attempts_of_others() {
+    let mut session = fresh();
+    session.suspend(millis(359_950));
+    assert_eq!(
+        session.exchange(scope("a").options(at_least(secs(3_240)))),
+        "exchange #1 of t1",
+        "there is enough left"
+    );
+    session.exchange_fails(transient());
+    session.pass(millis(50));
+    session.exchange(scope("b"));
+    session.exchange_fails(transient());
+    assert_eq!(session.pass(millis(75)), "publish t1; grant #1", "there is not enough left");
+    assert_eq!(session.pass(millis(50)), "exchange #2 of t1", "of the other");
+}
+
+#[test]
 fn a_refused_subject_is_invalidated_and_the_exchange_runs_once_more() {
     let reasons = [
         subject_refused(),
