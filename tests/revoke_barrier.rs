@@ -171,6 +171,19 @@ fn a_flight_that_waits_between_attempts_ends_though_an_exchange_is_on_the_wire()
     assert_eq!(session.last_options(), from_ip(2), "a flight of its own");
 }
 
+#[test]
+fn an_exchange_that_waits_between_attempts_ends_at_a_revoke_if_nobody_waits_for_it() {
+    let mut session = fresh();
+    session.exchange(scope("a"));
+    session.exchange_fails(transient());
+    session.leave(2);
+    session.revoke();
+    session.ask();
+    session.suspend(secs(1));
+    assert_eq!(session.confirmed(), "grant #1; 3: revoked");
+    assert_eq!(session.granted(secs(60)), "publish t2; 4: t2", "and no exchange for nobody");
+}
+
 // The answers
 
 #[test]
