@@ -249,6 +249,24 @@ fn a_key_that_failed_is_not_forgotten_for_a_token_that_has_just_expired() {
 }
 
 #[test]
+fn a_key_that_made_attempts_is_not_forgotten_for_one_that_made_none() {
+    let mut session = fresh_with(1);
+    session.exchange(scope("a"));
+    session.exchange_fails(transient());
+    session.invalidate("t1");
+    assert_eq!(
+        session.pass(secs(1)),
+        "publish nothing; grant #1",
+        "a subject for the next attempt"
+    );
+    session.exchange(scope("b"));
+    session.grant_fails(denied());
+    session.pass(secs(30));
+    session.exchange(scope("a"));
+    assert_eq!(session.granted(secs(60)), "publish t2; exchange #2 of t2");
+}
+
+#[test]
 fn keys_in_flight_stay_whatever_the_capacity() {
     let mut session = fresh_with(1);
     for name in ["a", "b", "c"] {
