@@ -226,7 +226,10 @@ impl Broken {
                 _,
             ) => self.give_again(fx),
             (Fault::StartsASecondGrant, _) if !fx.start.is_empty() => fx.start.extend(again),
-            (Fault::RetriesAtOnce, Event::Ended(Ended::Grant(Err(_)))) => fx.start.extend(again),
+            (Fault::RetriesAtOnce, Event::Ended(Ended::Grant(Err(_))))
+            | (Fault::GrantsAgainAtOnce, Event::Ended(Ended::Grant(Ok(_)))) => {
+                fx.start.extend(again);
+            }
             (Fault::GrantsBehindTheBarrier, Event::Revoke(..)) if !self.grant_on_wire => {
                 fx.start.extend(again);
             }
@@ -260,7 +263,6 @@ impl Broken {
             (Fault::KeepsATokenFromThoseWhoWait, Event::Ended(Ended::Grant(Ok(_)))) => {
                 fx.replies.clear();
             }
-            (Fault::GrantsAgainAtOnce, Event::Ended(Ended::Grant(Ok(_)))) => fx.start.extend(again),
             (
                 Fault::GrantsInThePauseOfARevoke,
                 Event::Ended(Ended::Revocation(_, Err(TokenError::TimedOut { .. }))),

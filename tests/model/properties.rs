@@ -262,6 +262,13 @@ mod broken {
         Moment { now: machine.next_deadline().unwrap(), ..NOW }
     }
 
+    /// A property's verdict, with its name.
+    macro_rules! of {
+        ($property:ident($($argument:expr),* $(,)?)) => {
+            (stringify!($property), $property($($argument),*))
+        };
+    }
+
     #[test]
     fn each_property_can_fail() {
         let failed = ended(Err(TokenError::Server { status: 503, retry_after: None }));
@@ -271,89 +278,82 @@ mod broken {
         let known = || BTreeMap::from([("t".to_string(), words::nanos(NOW.now))]);
         let revoke = What::Revoke(2, Asks::default());
         let verdicts = [
+            (of!(deadline_is_later_than_now(&failed, due)), "is not later than"),
+            (of!(timer_changes_nothing(&failed, due)), "another timer did"),
             (
-                "deadline_is_later_than_now",
-                deadline_is_later_than_now(&failed, due),
-                "is not later than",
-            ),
-            ("timer_changes_nothing", timer_changes_nothing(&failed, due), "another timer did"),
-            (
-                "one_grant_on_the_wire",
-                one_grant_on_the_wire(&History { grants_on_the_wire: 2, ..History::default() }),
+                of!(one_grant_on_the_wire(&History {
+                    grants_on_the_wire: 2,
+                    ..History::default()
+                })),
                 "2 grants",
             ),
             (
-                "every_caller_is_answered_once",
-                every_caller_is_answered_once(&mut History::default(), &holding(), &told(token(1))),
+                of!(every_caller_is_answered_once(
+                    &mut History::default(),
+                    &holding(),
+                    &told(token(1))
+                )),
                 "no longer waited",
             ),
             (
-                "every_caller_is_answered_once",
-                every_caller_is_answered_once(&mut waiting(), &holding(), &nothing),
+                of!(every_caller_is_answered_once(&mut waiting(), &holding(), &nothing)),
                 "1 callers wait, but the machine holds 0",
             ),
             (
-                "every_caller_is_answered_once",
-                every_caller_is_answered_once(&mut History::default(), &asked(), &nothing),
+                of!(every_caller_is_answered_once(&mut History::default(), &asked(), &nothing)),
                 "0 callers wait, but the machine holds 1",
             ),
             (
-                "only_revocations_behind_the_barrier",
-                only_revocations_behind_the_barrier(
+                of!(only_revocations_behind_the_barrier(
                     &History { revokes: vec![1], ..waiting() },
                     &start,
-                ),
+                )),
                 "behind the barrier",
             ),
             (
-                "generations_never_go_back",
-                generations_never_go_back(
+                of!(generations_never_go_back(
                     &mut History { last_given: 2, ..History::default() },
                     &told(token(1)),
-                ),
+                )),
                 "1 was given after 2",
             ),
             (
-                "no_revoked_generation_is_given",
-                no_revoked_generation_is_given(
+                of!(no_revoked_generation_is_given(
                     &mut History { revoked_up_to: 1, ..History::default() },
                     &asked(),
                     &What::Timer,
                     &told(Told::Exchanged(Ok((1, "t".into())))),
-                ),
+                )),
                 "generation 1 is there after",
             ),
             (
-                "no_revoked_generation_is_given",
-                no_revoked_generation_is_given(
+                of!(no_revoked_generation_is_given(
                     &mut History { highest: 1, ..History::default() },
                     &holding(),
                     &revoke,
                     &nothing,
-                ),
+                )),
                 "generation 1 is there after",
             ),
             (
-                "nothing_expired_is_given",
-                nothing_expired_is_given(
+                of!(nothing_expired_is_given(
                     &History { expires: known(), ..History::default() },
                     NOW,
                     &told(token(1)),
-                ),
+                )),
                 "after its expiry",
             ),
             (
-                "nothing_after_closing",
-                nothing_after_closing(
+                of!(nothing_after_closing(
                     &mut History { closed: true, ..History::default() },
                     &What::Timer,
                     &start,
-                ),
+                )),
                 "after the session had closed",
             ),
         ];
         let mut broken = BTreeSet::new();
-        for (name, verdict, says) in verdicts {
+        for ((name, verdict), says) in verdicts {
             let why = verdict.expect_err(name);
             assert!(why.contains(says), "{name} says {why}");
             broken.insert(name);
