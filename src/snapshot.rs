@@ -170,7 +170,8 @@ impl Publisher {
     /// Nothing will come any more.
     pub fn close(&self) {
         self.publish(Published {
-            number: self.0.load().number() + 1,
+            // The last one.
+            number: u64::MAX,
             token: None,
             ask_at: Instant::NEVER,
             cooling: None,

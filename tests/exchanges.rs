@@ -117,6 +117,19 @@ fn an_exchange_flight_is_not_ended_by_its_callers_leaving() {
 }
 
 #[test]
+fn an_exchange_that_is_on_the_wire_is_joined_though_no_grant_may_start() {
+    let mut session = fresh();
+    session.exchange(scope("a"));
+    session.invalidate("t1");
+    session.ask();
+    session.pass(secs(1));
+    assert_eq!(session.grant_fails(denied()), "publish nothing; 3: failed");
+    assert_eq!(session.exchange(scope("b")), "4: cooling");
+    assert_eq!(session.exchange(scope("a")), "nothing");
+    assert_eq!(session.exchanged(secs(60)), "2: x1; 5: x1");
+}
+
+#[test]
 fn a_manager_without_exchange_answers_unsupported() {
     assert_eq!(Session::bare().exchange(scope("a")), "1: unsupported");
 }
@@ -215,6 +228,42 @@ fn failed_keys_that_cool_count_too() {
         "exchange #1 of t1",
         "its failure was the first to end"
     );
+}
+
+#[test]
+fn a_key_that_failed_is_not_forgotten_for_a_token_that_has_just_expired() {
+    let mut session = fresh_with(2);
+    session.exchange(scope("a"));
+    assert_eq!(session.exchange_fails(denied()), "2: failed");
+    session.exchange(scope("b"));
+    session.exchanged(secs(60));
+    session.pass(secs(60));
+    session.exchange(scope("c"));
+    assert_eq!(session.exchanged(secs(60)), "4: x2");
+    session.exchange(scope("a"));
+    assert_eq!(
+        session.exchange_fails(transient()),
+        "5: failed",
+        "a probe, as after any failed flight"
+    );
+}
+
+#[test]
+fn a_key_that_made_attempts_is_not_forgotten_for_one_that_made_none() {
+    let mut session = fresh_with(1);
+    session.exchange(scope("a"));
+    session.exchange_fails(transient());
+    session.invalidate("t1");
+    assert_eq!(
+        session.pass(secs(1)),
+        "publish nothing; grant #1",
+        "a subject for the next attempt"
+    );
+    session.exchange(scope("b"));
+    session.grant_fails(denied());
+    session.pass(secs(30));
+    session.exchange(scope("a"));
+    assert_eq!(session.granted(secs(60)), "publish t2; exchange #2 of t2");
 }
 
 #[test]
@@ -333,6 +382,23 @@ fn an_exchange_that_asks_for_more_life_waits_for_at_most_one_attempt() {
 }
 
 // The subject is refused
+
+#[test]
+fn an_exchange_that_waits_for_more_life_does_not_hold_up_the_attempts_of_others() {
+    let mut session = fresh();
+    session.suspend(millis(359_950));
+    assert_eq!(
+        session.exchange(scope("a").options(at_least(secs(3_240)))),
+        "exchange #1 of t1",
+        "there is enough left"
+    );
+    session.exchange_fails(transient());
+    session.pass(millis(50));
+    session.exchange(scope("b"));
+    session.exchange_fails(transient());
+    assert_eq!(session.pass(millis(75)), "publish t1; grant #1", "there is not enough left");
+    assert_eq!(session.pass(millis(50)), "exchange #2 of t1", "of the other");
+}
 
 #[test]
 fn a_refused_subject_is_invalidated_and_the_exchange_runs_once_more() {

@@ -105,7 +105,10 @@ fn a_life_is_counted_from_when_the_request_was_sent() {
 fn a_token_whose_life_is_not_told_lives_as_long_as_assumed_and_one_warning_says_so() {
     let mut session = Session::with(|_| ());
     session.ask();
-    session.granted_for_unknown_time();
+    assert_eq!(
+        session.granted_for_unknown_time(),
+        "publish t1; 1: t1; warn: the server sends no usable expires_in; its tokens are taken to live 5m"
+    );
     let token = session.published.token.as_ref().expect("a token");
     assert_eq!(token.usable_until.since(session.now), secs(270));
     assert_eq!(session.warnings, [Warning::LifetimeAssumed(secs(300))]);

@@ -142,6 +142,48 @@ fn an_exchange_that_waits_between_attempts_goes_on_after_the_barrier_where_it_wa
     assert_eq!(session.granted(secs(60)), "publish t2; exchange #2 of t2");
 }
 
+#[test]
+fn a_flight_that_waits_between_attempts_goes_on_if_an_exchange_waits_for_its_token() {
+    let mut session = Session::with(|_| ());
+    session.ask_with(from_ip(1));
+    session.exchange(scope("a").options(from_ip(2)));
+    session.leave(1);
+    session.grant_fails(transient());
+    assert_eq!(session.revoke(), "3: revoked");
+    assert_eq!(session.pass(secs(1)), "grant #2");
+    assert_eq!(session.last_options(), from_ip(1), "the same flight");
+}
+
+#[test]
+fn a_flight_that_waits_between_attempts_ends_though_an_exchange_is_on_the_wire() {
+    let mut session = fresh();
+    session.exchange(scope("a").options(from_ip(2)));
+    session.invalidate("t1");
+    session.ask_with(from_ip(1));
+    session.leave(3);
+    session.pass(secs(1));
+    session.grant_fails(transient());
+    session.revoke();
+    assert_eq!(session.exchanged(secs(60)), "nothing");
+    assert_eq!(session.confirmed(), "revoke x1");
+    assert_eq!(session.confirmed(), "4: revoked");
+    assert_eq!(session.pass(secs(1)), "grant #2");
+    assert_eq!(session.last_options(), from_ip(2), "a flight of its own");
+}
+
+#[test]
+fn an_exchange_that_waits_between_attempts_ends_at_a_revoke_if_nobody_waits_for_it() {
+    let mut session = fresh();
+    session.exchange(scope("a"));
+    session.exchange_fails(transient());
+    session.leave(2);
+    session.revoke();
+    session.ask();
+    session.suspend(secs(1));
+    assert_eq!(session.confirmed(), "grant #1; 3: revoked");
+    assert_eq!(session.granted(secs(60)), "publish t2; 4: t2", "and no exchange for nobody");
+}
+
 // The answers
 
 #[test]

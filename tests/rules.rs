@@ -239,8 +239,11 @@ fn full_ledger() -> Session {
 fn beyond_4096_tokens_the_first_to_expire_leaves_the_ledger_with_a_warning() {
     let mut session = full_ledger();
     session.exchange(scope("one more"));
-    session.exchanged(secs(72_000));
+    let said = session.exchanged(secs(72_000));
     assert_eq!(session.warnings, [Warning::LedgerOverflow(session.id("x1"))]);
+    let lost = "warn: more live tokens than a revoke can reach: \
+        TokenId { session: 7, generation: 2 } will live until it expires";
+    assert!(said.ends_with(lost), "{said}");
     session.revoke();
     session.all_succeed(secs(1));
     let sent = session.revoked_names();

@@ -320,3 +320,15 @@ fn threads_count_on_copies_of_their_own() {
     let there = std::thread::scope(|scope| scope.spawn(|| place(&snapshot)).join().unwrap());
     assert_ne!(there, here);
 }
+
+#[test]
+fn more_threads_than_there_are_copies_read_as_well() {
+    let session = Session::holding();
+    let snapshot = session.snapshot();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..=16.max(8 * processors) {
+        let read = || snapshot.read(at(0), &plain()).unwrap().unwrap().clone();
+        let token = std::thread::scope(|scope| scope.spawn(read).join().unwrap());
+        assert_eq!(token, session.token());
+    }
+}

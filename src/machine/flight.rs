@@ -78,7 +78,6 @@ impl Flight {
     pub(crate) fn open(&mut self, options: TokenRequestOptions) {
         self.is_open = true;
         self.course.options = options;
-        self.course.on_wire = None;
     }
 
     /// Nobody wants its result any more. What is remembered of earlier flights stays.

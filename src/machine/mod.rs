@@ -459,10 +459,10 @@ impl<R> Machine<R> {
     }
 
     fn drive_barrier(&mut self, now: Instant, fx: &mut Effects<R>) {
-        let started = fx.start.len();
         let sent = Sent { at: now, revokes: self.revokes };
         self.barrier.send(sent, &mut self.ledger, &self.config.retry, fx);
-        self.counters.revocations_started += (fx.start.len() - started) as u64;
+        // Nothing else has started in this event.
+        self.counters.revocations_started += fx.start.len() as u64;
         let on_wire = self.flight.is_on_wire() || self.exchanges.is_any_on_wire();
         self.barrier.lower(now, on_wire, &self.ledger, fx);
     }

@@ -95,3 +95,44 @@ pub struct Counters {
     /// The most callers that ever waited at once.
     pub held_max: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_lasts_until_the_instant_at_which_the_next_begins() {
+        let at = Instant::from_nanos;
+        let token = TokenFacts {
+            stale_at: at(10),
+            usable_until: at(20),
+            expires_at: at(30),
+            generation: 1,
+        };
+        let nothing = Facts::default();
+        let held = Facts { token: Some(token), ..nothing };
+        let fetching = Facts { flight_open: true, ..held };
+        let failed = Facts { not_before: Some(at(40)), ..held };
+        let revoking = Facts { barrier_up: true, ..fetching };
+        let closed = Facts { closed: true, ..revoking };
+        for (facts, now, phase) in [
+            (nothing, 0, Phase::Empty),
+            (held, 9, Phase::Fresh),
+            (held, 10, Phase::Stale),
+            (held, 19, Phase::Stale),
+            (held, 20, Phase::Empty),
+            (fetching, 9, Phase::Refreshing),
+            (fetching, 19, Phase::Refreshing),
+            (fetching, 20, Phase::Holding),
+            (failed, 19, Phase::Stale),
+            (failed, 20, Phase::Cooling),
+            (failed, 39, Phase::Cooling),
+            (failed, 40, Phase::Empty),
+            (revoking, 9, Phase::Revoking),
+            (revoking, 20, Phase::Revoking),
+            (closed, 9, Phase::Closed),
+        ] {
+            assert_eq!(facts.phase(at(now)), phase, "{now}: {facts:?}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ccg_session::testing::internals::{
     Answer, CallerId, Effects, Ended, Event, Instant, Machine, Moment, Published, Request, Start,
 };
-use ccg_session::{AccessToken, ExchangedToken, SessionError};
+use ccg_session::{AccessToken, ExchangedToken, SessionError, TokenError, TokenRequestOptions};
 
 use crate::invariants::Session;
 
@@ -51,29 +51,116 @@ pub enum Fault {
     AnswersWithTheNextEvent,
     /// Shutdown leaves those alone who wait for a revoke.
     ForgetsRevokersAtTheEnd,
+    /// What answers several answers the last of them twice.
+    AnswersTwice,
+    /// A token that came is published, and those who waited for it are not told.
+    KeepsATokenFromThoseWhoWait,
+    /// When a token has come, the next grant starts at once.
+    GrantsAgainAtOnce,
+    /// When a revocation was not answered in time, a grant starts in its pause.
+    GrantsInThePauseOfARevoke,
+    /// A token that came is revoked, though nobody asked for it.
+    RevokesANewToken,
+    /// What was revoked is revoked once more.
+    RevokesTwice,
+    /// A timer publishes what is published already.
+    PublishesAtEachTimer,
+    /// Publications keep the number of the first.
+    DoesNotCountPublications,
+    /// A grant that succeeds is taken for one that was refused.
+    TakesASuccessForARefusal,
+    /// An attempt may take five minutes.
+    IsTooPatient,
 }
 
 impl Fault {
-    /// Each of them, and what the invariant says that finds it.
-    pub const ALL: &'static [(Self, &'static str)] = &[
-        (Self::LosesAnAnswer, "callers, and"),
-        (Self::KeepsDepartedCallers, "callers, and"),
-        (Self::GivesTheFirstTokenAgain, "is given"),
-        (Self::GivesTheFirstExchangedTokenAgain, "is given"),
-        (Self::StartsASecondGrant, "a second attempt on the wire"),
-        (Self::RetriesAtOnce, "too early"),
-        (Self::GrantsBehindTheBarrier, "started while"),
-        (Self::DoesNotPublishARevoke, "published after the revoke"),
-        (Self::AnswersARevokeAtOnce, "revoked, but"),
-        (Self::TakesARefusalForARevocation, "revoked, but"),
-        (Self::IgnoresInvalidate, "was not honoured"),
-        (Self::ForgetsTheTimer, "wait for ever"),
-        (Self::SpinsOnTheTimer, "the next deadline is"),
-        (Self::PublishesTooLongALife, "a read gives"),
-        (Self::PublishesTheFirstTokenAgain, "a revoked token is published"),
-        (Self::GivesATokenInPlaceOfAnError, "at or after its expiry"),
-        (Self::AnswersWithTheNextEvent, "has it not"),
-        (Self::ForgetsRevokersAtTheEnd, "at the end are told"),
+    /// Each of them, which invariant finds it, and what that says. (Whether all are answered in time is
+    /// found out at the end of a run.)
+    pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::LosesAnAnswer, "whoever_waits_is_known_and_waits_for_something", "callers, and"),
+        (
+            Self::KeepsDepartedCallers,
+            "whoever_waits_is_known_and_waits_for_something",
+            "callers, and",
+        ),
+        (Self::GivesTheFirstTokenAgain, "no_earlier_token_after_a_revoke", "is given"),
+        (
+            Self::GivesTheFirstExchangedTokenAgain,
+            "a_token_is_given_only_to_those_who_asked_for_it",
+            "is given",
+        ),
+        (
+            Self::StartsASecondGrant,
+            "one_attempt_of_a_purpose_on_the_wire",
+            "a second attempt on the wire",
+        ),
+        (Self::RetriesAtOnce, "attempts_keep_to_the_flight_policy", "too early"),
+        (
+            Self::GrantsBehindTheBarrier,
+            "nothing_but_revocations_starts_behind_the_barrier",
+            "started while",
+        ),
+        (
+            Self::DoesNotPublishARevoke,
+            "a_revoke_takes_the_token_from_readers",
+            "published after the revoke",
+        ),
+        (Self::AnswersARevokeAtOnce, "a_revoke_that_is_ok_left_nothing_alive", "revoked, but"),
+        (
+            Self::TakesARefusalForARevocation,
+            "a_revoke_that_is_ok_left_nothing_alive",
+            "revoked, but",
+        ),
+        (Self::IgnoresInvalidate, "a_doubt_is_settled", "was not honoured"),
+        (Self::ForgetsTheTimer, "whoever_waits_is_known_and_waits_for_something", "wait for ever"),
+        (Self::SpinsOnTheTimer, "the_next_deadline_is_ahead", "the next deadline is"),
+        (Self::PublishesTooLongALife, "a_read_gives_what_the_session_would_give", "a read gives"),
+        (
+            Self::PublishesTheFirstTokenAgain,
+            "no_earlier_token_after_a_revoke",
+            "a revoked token is published",
+        ),
+        (
+            Self::GivesATokenInPlaceOfAnError,
+            "no_token_at_or_after_its_expiry",
+            "at or after its expiry",
+        ),
+        (Self::AnswersWithTheNextEvent, "a_usable_token_is_an_answer_at_once", "has it not"),
+        (Self::ForgetsRevokersAtTheEnd, "shutdown_answers_everybody", "at the end are told"),
+        (Self::AnswersTwice, "exactly_one_answer_to_each_caller", "does not wait, and is told"),
+        (
+            Self::KeepsATokenFromThoseWhoWait,
+            "nobody_waits_after_an_attempt_beside_a_usable_token",
+            "still waits",
+        ),
+        (Self::GrantsAgainAtOnce, "grants_keep_their_distance", "after the last that succeeded"),
+        (
+            Self::GrantsInThePauseOfARevoke,
+            "nothing_but_revocations_starts_while_a_revoke_waits",
+            "started while",
+        ),
+        (
+            Self::RevokesANewToken,
+            "only_marked_tokens_are_revoked_and_once_confirmed_no_more",
+            "came after the last revoke",
+        ),
+        (
+            Self::RevokesTwice,
+            "only_marked_tokens_are_revoked_and_once_confirmed_no_more",
+            "is revoked again",
+        ),
+        (
+            Self::PublishesAtEachTimer,
+            "a_timer_that_is_not_due_does_nothing",
+            "a timer that is not due",
+        ),
+        (
+            Self::DoesNotCountPublications,
+            "snapshots_are_numbered_in_their_order",
+            "snapshot 1 after 1",
+        ),
+        (Self::TakesASuccessForARefusal, "run to the end, all Ok", "all goes well"),
+        (Self::IsTooPatient, "run to the end, all TimedOut", "it took"),
     ];
 }
 
@@ -114,6 +201,9 @@ impl Broken {
             (Fault::TakesARefusalForARevocation, Event::Ended(Ended::Revocation(text, _))) => {
                 Event::Ended(Ended::Revocation(text, Ok(())))
             }
+            (Fault::TakesASuccessForARefusal, Event::Ended(Ended::Grant(Ok(_)))) => {
+                Event::Ended(Ended::Grant(Err(TokenError::denied("invalid_client", ""))))
+            }
             (_, event) => event,
         }
     }
@@ -136,7 +226,10 @@ impl Broken {
                 _,
             ) => self.give_again(fx),
             (Fault::StartsASecondGrant, _) if !fx.start.is_empty() => fx.start.extend(again),
-            (Fault::RetriesAtOnce, Event::Ended(Ended::Grant(Err(_)))) => fx.start.extend(again),
+            (Fault::RetriesAtOnce, Event::Ended(Ended::Grant(Err(_))))
+            | (Fault::GrantsAgainAtOnce, Event::Ended(Ended::Grant(Ok(_)))) => {
+                fx.start.extend(again);
+            }
             (Fault::GrantsBehindTheBarrier, Event::Revoke(..)) if !self.grant_on_wire => {
                 fx.start.extend(again);
             }
@@ -164,8 +257,44 @@ impl Broken {
                     |answer: &Answer| matches!(answer, Answer::Revoked(Err(SessionError::Closed)));
                 fx.replies.retain(|(_, answer)| !closed(answer));
             }
+            (Fault::AnswersTwice, Event::Ended(_)) if fx.replies.len() > 1 => {
+                fx.replies.extend(fx.replies.last().cloned());
+            }
+            (Fault::KeepsATokenFromThoseWhoWait, Event::Ended(Ended::Grant(Ok(_)))) => {
+                fx.replies.clear();
+            }
+            (
+                Fault::GrantsInThePauseOfARevoke,
+                Event::Ended(Ended::Revocation(_, Err(TokenError::TimedOut { .. }))),
+            ) if !self.grant_on_wire => fx.start.extend(again),
+            (Fault::RevokesANewToken, Event::Ended(Ended::Grant(Ok(_)))) => {
+                fx.start.extend(self.what_a_revoke_would_start());
+            }
+            (Fault::RevokesTwice, Event::Ended(Ended::Revocation(text, Ok(())))) => {
+                let request = Request::Revocation(text.clone(), TokenRequestOptions::new());
+                fx.start.push(Start { number: 1, timeout: Duration::from_secs(10), request });
+            }
+            (Fault::PublishesAtEachTimer, Event::Timer) => fx.publish = Some(self.published()),
+            (Fault::IsTooPatient, _) => {
+                fx.start.iter_mut().for_each(|start| start.timeout = Duration::from_secs(300));
+            }
+            (Fault::DoesNotCountPublications, _) => {
+                if let Some(published) = &mut fx.publish {
+                    published.number = 1;
+                }
+            }
             _ => {}
         }
+    }
+
+    /// The revocations that would be sent if somebody revoked now.
+    fn what_a_revoke_would_start(&self) -> Vec<Start> {
+        let mut fx = Effects::default();
+        let now = self.now.unwrap_or_default();
+        let revoke = Event::Revoke(CallerId::MAX, CallerId::MAX, TokenRequestOptions::new());
+        let moment = Moment { now, random: 0.0, used: false };
+        self.machine.clone().handle(moment, revoke, &mut fx);
+        fx.start
     }
 
     /// Answers with what it gave before; not the one who only tries what a read would give.

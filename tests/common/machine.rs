@@ -631,6 +631,7 @@ impl Session {
         );
         if let Some(at) = self.machine.next_deadline() {
             assert!(at > self.now, "the timer is due at once, again");
+            assert!(at < Instant::NEVER, "a timer is asked for that never comes");
         }
         let grants = self.on_wire.iter().filter(|attempt| is_grant(&attempt.start.request));
         assert!(grants.count() <= 1, "two grants on the wire");

@@ -19,6 +19,25 @@ use ccg_session::{SessionError, TokenError, TokenRequestOptions};
 /// Why a history is not one that a session may have.
 pub type Verdict = Result<(), String>;
 
+/// Asks an invariant. What it says against a session begins with its name.
+macro_rules! holds {
+    ($invariant:ident($($argument:expr),*)) => {
+        $crate::invariants::$invariant($($argument),*)
+            .map_err(|why| format!(concat!(stringify!($invariant), ": {}"), why))
+    };
+}
+pub(crate) use holds;
+
+/// The names of all invariants: of every function in this file that gives a verdict.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let functions = include_str!("mod.rs").split("\npub fn ").skip(1);
+    functions.filter_map(|function| {
+        let (signature, _) = function.split_once('{')?;
+        let name = signature.split(['(', '<']).next()?;
+        signature.contains("-> Verdict").then_some(name)
+    })
+}
+
 /// How long the server is left alone after the request for a token that came.
 pub const GRANT_GAP: Duration = Duration::from_secs(1);
 /// A `Retry-After` that is longer ends a flight.
@@ -248,23 +267,18 @@ impl History {
 
     /// Judges what is seen, and remembers it.
     pub fn observe(&mut self, seen: &Seen<'_>) -> Verdict {
-        const EACH: [fn(&History, &Seen<'_>) -> Verdict; 12] = [
-            one_attempt_of_a_purpose_on_the_wire,
-            nothing_but_revocations_starts_behind_the_barrier,
-            grants_keep_their_distance,
-            attempts_keep_to_the_flight_policy,
-            only_marked_tokens_are_revoked_and_once_confirmed_no_more,
-            exactly_one_answer_to_each_caller,
-            no_earlier_token_after_a_revoke,
-            no_earlier_token_after_an_honoured_invalidate,
-            no_token_at_or_after_its_expiry,
-            generations_never_go_back,
-            a_token_is_given_only_to_those_who_asked_for_it,
-            a_revoke_that_is_ok_left_nothing_alive,
-        ];
-        for invariant in EACH {
-            invariant(self, seen)?;
-        }
+        holds!(one_attempt_of_a_purpose_on_the_wire(self, seen))?;
+        holds!(nothing_but_revocations_starts_behind_the_barrier(self, seen))?;
+        holds!(grants_keep_their_distance(self, seen))?;
+        holds!(attempts_keep_to_the_flight_policy(self, seen))?;
+        holds!(only_marked_tokens_are_revoked_and_once_confirmed_no_more(self, seen))?;
+        holds!(exactly_one_answer_to_each_caller(self, seen))?;
+        holds!(no_earlier_token_after_a_revoke(self, seen))?;
+        holds!(no_earlier_token_after_an_honoured_invalidate(self, seen))?;
+        holds!(no_token_at_or_after_its_expiry(self, seen))?;
+        holds!(generations_never_go_back(self, seen))?;
+        holds!(a_token_is_given_only_to_those_who_asked_for_it(self, seen))?;
+        holds!(a_revoke_that_is_ok_left_nothing_alive(self, seen))?;
         self.remember(seen);
         Ok(())
     }
@@ -706,6 +720,22 @@ pub fn a_revoke_that_is_ok_left_nothing_alive(history: &History, seen: &Seen<'_>
 }
 
 // The invariants that look at a step as a whole.
+
+/// What is published later has a higher number.
+pub fn snapshots_are_numbered_in_their_order(before: &Published, after: &Published) -> Verdict {
+    if after.number <= before.number {
+        return Err(format!("snapshot {} after {}", after.number, before.number));
+    }
+    Ok(())
+}
+
+/// From the revoke on, readers are shown no token.
+pub fn a_revoke_takes_the_token_from_readers(after: &Published) -> Verdict {
+    match &after.token {
+        Some(published) => Err(format!("{:?} is published after the revoke", published.token)),
+        None => Ok(()),
+    }
+}
 
 /// A usable token means an answer without waiting, unless more life is asked for than is left; the
 /// answer is the token.

@@ -207,3 +207,165 @@ fn nothing_after_closing(history: &mut History, what: &What, did: &Output) -> Re
     history.closed |= *what == What::Shutdown;
     Ok(())
 }
+
+/// Each property, shown able to fail: what it says of a machine and a history that it must not let pass.
+mod broken {
+    use std::collections::BTreeSet;
+
+    use ccg_session::testing::internals::{Ended, Instant};
+    use ccg_session::{Grant, TokenError, TokenRequestOptions};
+
+    use super::super::words::Asks;
+    use super::*;
+
+    const NOW: Moment = Moment { now: Instant::from_nanos(1_000_000), random: 0.5, used: false };
+
+    /// A machine with a caller and a grant on the wire.
+    fn asked() -> Machine<u64> {
+        let setup = crate::usual();
+        let mut machine = Machine::new(setup.config(), setup.abilities(), 1);
+        let ask = Event::GetToken(1, 1, TokenRequestOptions::new());
+        machine.handle(NOW, ask, &mut Effects::default());
+        machine
+    }
+
+    /// The same, when the grant has ended.
+    fn ended(result: Result<Grant, TokenError>) -> Machine<u64> {
+        let mut machine = asked();
+        machine.handle(NOW, Event::Ended(Ended::Grant(result)), &mut Effects::default());
+        machine
+    }
+
+    fn holding() -> Machine<u64> {
+        ended(Ok(Grant::bearer("t").unwrap()))
+    }
+
+    /// A history in which caller 1 waits.
+    fn waiting() -> History {
+        History { waiting: vec![1], ..History::default() }
+    }
+
+    fn told(told: Told) -> Output {
+        Output { replies: vec![(1, told)], ..Output::default() }
+    }
+
+    fn token(generation: u64) -> Told {
+        Told::Token(Ok((generation, "t".into())))
+    }
+
+    fn grant() -> Start {
+        Start::Grant { number: 1, asks: Asks::default(), refused: None }
+    }
+
+    /// When the pause after a failed attempt is over, and the timer has not come yet.
+    fn when_the_next_attempt_is_due(machine: &Machine<u64>) -> Moment {
+        Moment { now: machine.next_deadline().unwrap(), ..NOW }
+    }
+
+    /// A property's verdict, with its name.
+    macro_rules! of {
+        ($property:ident($($argument:expr),* $(,)?)) => {
+            (stringify!($property), $property($($argument),*))
+        };
+    }
+
+    #[test]
+    fn each_property_can_fail() {
+        let failed = ended(Err(TokenError::Server { status: 503, retry_after: None }));
+        let due = when_the_next_attempt_is_due(&failed);
+        let nothing = Output::default();
+        let start = Output { starts: vec![grant()], ..Output::default() };
+        let known = || BTreeMap::from([("t".to_string(), words::nanos(NOW.now))]);
+        let revoke = What::Revoke(2, Asks::default());
+        let verdicts = [
+            (of!(deadline_is_later_than_now(&failed, due)), "is not later than"),
+            (of!(timer_changes_nothing(&failed, due)), "another timer did"),
+            (
+                of!(one_grant_on_the_wire(&History {
+                    grants_on_the_wire: 2,
+                    ..History::default()
+                })),
+                "2 grants",
+            ),
+            (
+                of!(every_caller_is_answered_once(
+                    &mut History::default(),
+                    &holding(),
+                    &told(token(1))
+                )),
+                "no longer waited",
+            ),
+            (
+                of!(every_caller_is_answered_once(&mut waiting(), &holding(), &nothing)),
+                "1 callers wait, but the machine holds 0",
+            ),
+            (
+                of!(every_caller_is_answered_once(&mut History::default(), &asked(), &nothing)),
+                "0 callers wait, but the machine holds 1",
+            ),
+            (
+                of!(only_revocations_behind_the_barrier(
+                    &History { revokes: vec![1], ..waiting() },
+                    &start,
+                )),
+                "behind the barrier",
+            ),
+            (
+                of!(generations_never_go_back(
+                    &mut History { last_given: 2, ..History::default() },
+                    &told(token(1)),
+                )),
+                "1 was given after 2",
+            ),
+            (
+                of!(no_revoked_generation_is_given(
+                    &mut History { revoked_up_to: 1, ..History::default() },
+                    &asked(),
+                    &What::Timer,
+                    &told(Told::Exchanged(Ok((1, "t".into())))),
+                )),
+                "generation 1 is there after",
+            ),
+            (
+                of!(no_revoked_generation_is_given(
+                    &mut History { highest: 1, ..History::default() },
+                    &holding(),
+                    &revoke,
+                    &nothing,
+                )),
+                "generation 1 is there after",
+            ),
+            (
+                of!(nothing_expired_is_given(
+                    &History { expires: known(), ..History::default() },
+                    NOW,
+                    &told(token(1)),
+                )),
+                "after its expiry",
+            ),
+            (
+                of!(nothing_after_closing(
+                    &mut History { closed: true, ..History::default() },
+                    &What::Timer,
+                    &start,
+                )),
+                "after the session had closed",
+            ),
+        ];
+        let mut broken = BTreeSet::new();
+        for ((name, verdict), says) in verdicts {
+            let why = verdict.expect_err(name);
+            assert!(why.contains(says), "{name} says {why}");
+            broken.insert(name);
+        }
+        // Each function of this file that gives a verdict, and is asked after each event.
+        let asked = include_str!("properties.rs").split_once("note(history, moment, what, did);");
+        let (asked, _) = asked.and_then(|(_, rest)| rest.split_once('}')).unwrap();
+        let asked: BTreeSet<_> = asked
+            .lines()
+            .filter_map(|line| line.trim().split_once('('))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(broken, asked, "shown able to fail, and asked");
+    }
+}

@@ -12,6 +12,7 @@ mod anything;
 mod attempts;
 mod callers;
 mod closing;
+mod counting;
 mod exchanging;
 mod fixed;
 mod invalidation;

@@ -20,7 +20,7 @@ use ccg_session::{
     TokenRequestOptions,
 };
 
-use crate::invariants::{self, History, Policy, Purpose, Seen, Session, Verdict, Want};
+use crate::invariants::{History, Policy, Purpose, Seen, Session, Verdict, Want, holds};
 
 /// The first instant: not zero, so that something can lie before it.
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
@@ -401,14 +401,14 @@ impl<S: Session> World<S> {
                 self.pass_to(self.history.now + SUSPEND);
             }
         }
-        invariants::whoever_waits_is_known_and_waits_for_something(&self.session, &self.history)
+        holds!(whoever_waits_is_known_and_waits_for_something(&self.session, &self.history))
     }
 
     /// The invariants that every situation has to meet, beside those that judged what led to it.
     pub fn judge(&self) -> Verdict {
         let (session, moment) = (&self.session, self.moment());
-        invariants::a_read_gives_what_the_session_would_give(session, &self.published, moment)?;
-        invariants::shutdown_answers_everybody(session, &self.history, moment)
+        holds!(a_read_gives_what_the_session_would_give(session, &self.published, moment))?;
+        holds!(shutdown_answers_everybody(session, &self.history, moment))
     }
 
     fn pass_to(&mut self, at: Instant) {
@@ -425,7 +425,7 @@ impl<S: Session> World<S> {
         let (before, options) = (self.published.clone(), options(caller));
         let answers = self.handle(Event::GetToken(caller, caller, options.clone()))?;
         let now = self.history.now;
-        invariants::a_usable_token_is_an_answer_at_once(&before, now, &options, &answers, caller)
+        holds!(a_usable_token_is_an_answer_at_once(&before, now, &options, &answers, caller))
     }
 
     fn exchange(&mut self, key: u8) -> Verdict {
@@ -443,10 +443,7 @@ impl<S: Session> World<S> {
         self.history.observe(&Seen::RevokeTaken(caller))?;
         self.last_exchanged = None;
         self.handle(Event::Revoke(caller, caller, TokenRequestOptions::new()))?;
-        if self.published.token.is_some() {
-            return Err("a token is published after the revoke".into());
-        }
-        Ok(())
+        holds!(a_revoke_takes_the_token_from_readers(&self.published))
     }
 
     fn read(&mut self) {
@@ -470,7 +467,7 @@ impl<S: Session> World<S> {
         let before = self.published.clone();
         let generation = id.generation();
         self.handle(Event::Invalidate(id))?;
-        invariants::a_doubt_is_settled(&self.history, &before, &self.published, generation)?;
+        holds!(a_doubt_is_settled(&self.history, &before, &self.published, generation))?;
         self.note_dropped(&before, id)
     }
 
@@ -523,10 +520,10 @@ impl<S: Session> World<S> {
             self.note_dropped(&before, dropped.token.id())?;
         }
         if purpose == Purpose::Grant {
-            invariants::nobody_waits_after_an_attempt_beside_a_usable_token(
+            holds!(nobody_waits_after_an_attempt_beside_a_usable_token(
                 &self.history,
-                &self.published,
-            )?;
+                &self.published
+            ))?;
         }
         Ok(())
     }
@@ -584,12 +581,7 @@ impl<S: Session> World<S> {
         fx: Effects<CallerId>,
     ) -> Result<Vec<(CallerId, Answer)>, String> {
         if let Some(published) = fx.publish {
-            if published.number <= self.published.number {
-                return Err(format!(
-                    "snapshot {} after {}",
-                    published.number, self.published.number
-                ));
-            }
+            holds!(snapshots_are_numbered_in_their_order(&self.published, &published))?;
             self.history.observe(&Seen::Published(&published))?;
             self.published = published;
             (self.used, self.asked) = (false, false);
@@ -606,10 +598,10 @@ impl<S: Session> World<S> {
                 _ => {}
             }
         }
-        invariants::nothing_but_revocations_starts_while_a_revoke_waits(&self.history, &started)?;
-        invariants::the_next_deadline_is_ahead(&self.session, moment.now)?;
+        holds!(nothing_but_revocations_starts_while_a_revoke_waits(&self.history, &started))?;
+        holds!(the_next_deadline_is_ahead(&self.session, moment.now))?;
         let (session, history) = (&self.session, &self.history);
-        invariants::a_timer_that_is_not_due_does_nothing(session, history, self.moment())?;
+        holds!(a_timer_that_is_not_due_does_nothing(session, history, self.moment()))?;
         Ok(fx.replies)
     }
 
