@@ -18,21 +18,6 @@ use proptest::test_runner::{Config, FileFailurePersistence, TestError, TestRunne
 use reference::operations::*;
 use reference::run::{check, pasteable, play, shrink};
 
-/// What the tests below begin with.
-fn usual() -> Setup {
-    Setup {
-        mode: Mode::WhileUsed,
-        stale_buffer: 600,
-        expired_buffer: 30,
-        attempts: 2,
-        cooling: 30,
-        max_held: 100,
-        exchange_capacity: 100,
-        can_exchange: true,
-        can_revoke: true,
-    }
-}
-
 /// Where the seeds of failures go.
 const REGRESSIONS: &str = "tests/model.proptest-regressions";
 
@@ -76,7 +61,7 @@ fn the_machine_does_what_the_model_does() {
 
 #[test]
 fn an_unexpired_exchanged_token_is_given_when_too_many_wait_for_its_successor() {
-    let setup = Setup { max_held: 1, ..usual() };
+    let setup = Setup { max_held: 1, ..Setup::usual() };
     check(
         &setup,
         &[
@@ -97,7 +82,7 @@ fn an_unexpired_exchanged_token_is_given_when_too_many_wait_for_its_successor() 
 fn a_batch_of_revocations_pauses_for_a_retryable_error_that_was_not_its_first() {
     let exchange = |key| Exchange { key, reversed: false, left: 0, ip: 0 };
     check(
-        &usual(),
+        &Setup::usual(),
         &[
             (0.0, exchange(1)),
             (0.0, exchange(0)),
@@ -116,7 +101,7 @@ fn a_batch_of_revocations_pauses_for_a_retryable_error_that_was_not_its_first() 
 #[test]
 fn a_grant_is_not_warned_of_an_exchanged_token() {
     check(
-        &usual(),
+        &Setup::usual(),
         &[
             (0.0, Get { left: 0, ip: 0 }),
             (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
@@ -133,7 +118,7 @@ fn a_grant_is_not_warned_of_an_exchanged_token() {
 #[test]
 fn a_flight_that_nobody_wants_ends_however_short_the_barrier_was() {
     check(
-        &Setup { mode: Mode::Always, ..usual() },
+        &Setup { mode: Mode::Always, ..Setup::usual() },
         &[(0.0, Timer), (0.0, Revoke { ip: 0 }), (0.0, End(0, Fails(Transport))), (0.0, Wake)],
     );
 }
@@ -141,7 +126,7 @@ fn a_flight_that_nobody_wants_ends_however_short_the_barrier_was() {
 #[test]
 fn a_failed_revoke_counts_the_time_from_its_answer() {
     check(
-        &Setup { attempts: 1, ..usual() },
+        &Setup { attempts: 1, ..Setup::usual() },
         &[
             (0.0, Get { left: 0, ip: 0 }),
             (0.0, Revoke { ip: 0 }),
@@ -158,7 +143,7 @@ fn a_failed_revoke_counts_the_time_from_its_answer() {
 #[test]
 fn a_token_that_came_after_a_revoke_is_kept_fresh() {
     check(
-        &Setup { mode: Mode::Always, ..usual() },
+        &Setup { mode: Mode::Always, ..Setup::usual() },
         &[
             (0.0, Get { left: 0, ip: 0 }),
             (0.0, Revoke { ip: 0 }),
@@ -174,7 +159,7 @@ fn a_token_that_came_after_a_revoke_is_kept_fresh() {
 #[test]
 fn an_exchange_without_a_subject_fails_at_once_behind_the_barrier_too() {
     check(
-        &Setup { mode: Mode::Always, attempts: 1, ..usual() },
+        &Setup { mode: Mode::Always, attempts: 1, ..Setup::usual() },
         &[
             (0.0, Timer),
             (0.0, End(0, New(Millis(60_000)))),
@@ -189,7 +174,7 @@ fn an_exchange_without_a_subject_fails_at_once_behind_the_barrier_too() {
 #[test]
 fn a_text_that_comes_again_after_its_expiry_is_a_new_token() {
     check(
-        &usual(),
+        &Setup::usual(),
         &[
             (0.0, Get { left: 0, ip: 0 }),
             (0.0, Revoke { ip: 0 }),
@@ -205,7 +190,7 @@ fn a_text_that_comes_again_after_its_expiry_is_a_new_token() {
 #[test]
 fn a_revocation_flight_that_succeeded_leaves_nothing_to_the_next() {
     check(
-        &Setup { attempts: 1, ..usual() },
+        &Setup { attempts: 1, ..Setup::usual() },
         &[
             (0.0, Exchange { key: 0, reversed: false, left: 0, ip: 0 }),
             (0.0, End(0, New(Unsaid))),
@@ -228,7 +213,7 @@ fn a_key_that_cools_is_not_pushed_out_for_a_token_that_is_dead() {
             attempts: 1,
             cooling: 1,
             exchange_capacity: 1,
-            ..usual()
+            ..Setup::usual()
         },
         &[
             (0.0, Asked { current: true }),

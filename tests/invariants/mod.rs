@@ -26,6 +26,7 @@ macro_rules! holds {
             .map_err(|why| format!(concat!(stringify!($invariant), ": {}"), why))
     };
 }
+#[allow(unused_imports, reason = "not every test that shares these asks one by itself")]
 pub(crate) use holds;
 
 /// The names of all invariants: of every function in this file that gives a verdict.

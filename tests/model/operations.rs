@@ -42,6 +42,21 @@ pub const ASSUMED_LIFETIME: Nanos = 300 * SECOND;
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(7);
 
 impl Setup {
+    /// What a test starts from.
+    pub fn usual() -> Self {
+        Self {
+            mode: Mode::WhileUsed,
+            stale_buffer: 600,
+            expired_buffer: 30,
+            attempts: 2,
+            cooling: 30,
+            max_held: 100,
+            exchange_capacity: 100,
+            can_exchange: true,
+            can_revoke: true,
+        }
+    }
+
     pub fn stale_buffer(&self) -> Nanos {
         self.stale_buffer * SECOND
     }

@@ -215,6 +215,7 @@ mod broken {
     use ccg_session::testing::internals::{Ended, Instant};
     use ccg_session::{Grant, TokenError, TokenRequestOptions};
 
+    use super::super::operations::Setup;
     use super::super::words::Asks;
     use super::*;
 
@@ -222,7 +223,7 @@ mod broken {
 
     /// A machine with a caller and a grant on the wire.
     fn asked() -> Machine<u64> {
-        let setup = crate::usual();
+        let setup = Setup::usual();
         let mut machine = Machine::new(setup.config(), setup.abilities(), 1);
         let ask = Event::GetToken(1, 1, TokenRequestOptions::new());
         machine.handle(NOW, ask, &mut Effects::default());
