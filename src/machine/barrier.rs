@@ -17,13 +17,13 @@ const BATCH: usize = 8;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Barrier<R> {
-    up: Option<Box<Up<R>>>,
+    up: Option<Box<Raised<R>>>,
     flight: Flight,
 }
 
 /// What there is while it is up.
 #[derive(Clone, Debug)]
-struct Up<R> {
+struct Raised<R> {
     callers: BTreeMap<CallerId, R>,
     options: TokenRequestOptions,
     batch: Batch,
@@ -64,7 +64,7 @@ impl<R> Barrier<R> {
     /// A revoke: puts the barrier up, or joins it.
     pub(crate) fn raise(&mut self, caller: CallerId, reply: R, options: TokenRequestOptions) {
         let up = self.up.get_or_insert_with(|| {
-            Box::new(Up {
+            Box::new(Raised {
                 callers: BTreeMap::new(),
                 options: TokenRequestOptions::default(),
                 batch: Batch::default(),
