@@ -168,9 +168,9 @@ async fn a_life_without_failures_shows_no_secret() {
         shown.debug(&authority.provider().param("assertion", SECRET));
         let builder = HttpTokenManager::builder(authority.provider(), "the-client", SECRET);
         shown.debug(&builder);
-        shown.debug(&manager(&authority, auth));
-        shown.debug(&Session::builder(manager(&authority, auth)));
-        let session = session(&authority, auth);
+        shown.debug(&manager(&authority, auth.clone()));
+        shown.debug(&Session::builder(manager(&authority, auth.clone())));
+        let session = session(&authority, auth.clone());
 
         let token = session.get_token().await.unwrap();
         let exchanged = session.exchange(narrow()).await.unwrap();
@@ -216,7 +216,7 @@ async fn failures_show_no_secret_even_if_the_server_repeats_it() {
         for kind in [Kind::Grant, Kind::Exchange, Kind::Revoke] {
             for fault in failures() {
                 authority.heal();
-                let session = session(&authority, auth);
+                let session = session(&authority, auth.clone());
                 if kind != Kind::Grant {
                     secrets.push(session.get_token().await.unwrap().secret().to_owned());
                 }

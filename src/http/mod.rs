@@ -1,6 +1,7 @@
 //! [`HttpTokenManager`]: one HTTP request for each attempt, and an honest report of it.
 
 mod client_auth;
+mod credential;
 mod exchange;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
@@ -16,17 +17,17 @@ use ::http::HeaderValue;
 use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Client, redirect, retry};
 use rustls_platform_verifier::BuilderVerifierExt;
-use secrecy::SecretString;
 use url::{Url, form_urlencoded};
 
 pub use client_auth::ClientAuth;
+pub use credential::Credential;
 pub use provider::{Provider, Subject};
 
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, TokenText};
-use client_auth::Credentials;
+use client_auth::ClientIdentity;
 use wire::{Answer, Asked};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
@@ -54,7 +55,7 @@ pub struct HttpTokenManager {
     scope: String,
     token_url: Url,
     revocation_url: Option<Url>,
-    credentials: Credentials,
+    identity: ClientIdentity,
     client: Client,
     /// As it was set, if it was.
     connect_timeout: Option<Duration>,
@@ -66,23 +67,24 @@ pub struct HttpTokenManager {
 pub struct HttpTokenManagerBuilder {
     provider: Provider,
     client_id: String,
-    client_secret: SecretString,
+    credential: Credential,
     client: Option<Client>,
     connect_timeout: Option<Duration>,
     allow_insecure_http: bool,
 }
 
 impl HttpTokenManager {
-    /// For this provider, as this client.
+    /// For this provider, as this client, which proves it with this [credential](Credential): a secret
+    /// (a text is one), or where to read it.
     pub fn builder(
         provider: Provider,
         client_id: impl Into<String>,
-        client_secret: impl Into<SecretString>,
+        credential: impl Into<Credential>,
     ) -> HttpTokenManagerBuilder {
         HttpTokenManagerBuilder {
             provider,
             client_id: client_id.into(),
-            client_secret: client_secret.into(),
+            credential: credential.into(),
             client: None,
             connect_timeout: None,
             allow_insecure_http: false,
@@ -129,13 +131,13 @@ impl HttpTokenManagerBuilder {
     ///
     /// # Errors
     /// Names the first setting that cannot be used, its value unless it is secret, and what would do:
-    /// an empty `client_id`, `client_secret` or subject; a URL that is none, has a fragment or a
+    /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a URL that is none, has a fragment or a
     /// password in it, or lacks TLS; a parameter that the protocol itself uses; a connect timeout of
     /// zero, or next to a client of yours; and a system without CA certificates.
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
-        let credentials =
-            Credentials::new(self.client_id, self.client_secret, provider.client_auth)?;
+        let identity =
+            ClientIdentity::new(self.client_id, self.credential, provider.client_auth.clone())?;
         let (token_url, revocation_url) = provider.check(self.allow_insecure_http)?;
         if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(ConfigError::new(
@@ -164,7 +166,7 @@ impl HttpTokenManagerBuilder {
             scope,
             token_url,
             revocation_url,
-            credentials,
+            identity,
             client,
             connect_timeout,
         })
@@ -209,11 +211,9 @@ fn tls(needed: bool) -> Result<rustls::ClientConfig, rustls::Error> {
 impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         // The names were checked when this manager was built.
-        let mut form = self.provider.grant_form(&self.scope).map_err(refused)?;
-        let authorization = self.credentials.authenticate(&mut form)?;
-        let secrets: Vec<_> = self.credentials.traces().collect();
-        let response = self.post(&self.token_url, form, authorization, &request.options).await?;
-        response.answer(&secrets).token(Asked::Grant)
+        let form = self.provider.grant_form(&self.scope).map_err(refused)?;
+        let read = |answer: &Answer<'_>| answer.token(Asked::Grant);
+        self.ask(&self.token_url, form, &request.options, None, read).await
     }
 
     async fn exchange(
@@ -221,13 +221,11 @@ impl TokenManager for HttpTokenManager {
         subject: AccessToken,
         request: ExchangeRequest,
     ) -> Result<Grant, TokenError> {
-        let texts = exchange::Texts::new(&request, self.credentials.id(), &self.provider)
-            .map_err(refused)?;
-        let mut form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
-        let authorization = self.credentials.authenticate(&mut form)?;
-        let secrets: Vec<_> = self.credentials.traces().chain([subject.secret()]).collect();
-        let response = self.post(&self.token_url, form, authorization, &request.options).await?;
-        response.answer(&secrets).token(Asked::Exchange)
+        let texts =
+            exchange::Texts::new(&request, self.identity.id(), &self.provider).map_err(refused)?;
+        let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
+        let read = |answer: &Answer<'_>| answer.token(Asked::Exchange);
+        self.ask(&self.token_url, form, &request.options, Some(subject.secret()), read).await
     }
 
     async fn revoke(
@@ -238,10 +236,9 @@ impl TokenManager for HttpTokenManager {
         let Some(url) = &self.revocation_url else {
             return Err(TokenError::denied("unsupported", "this provider has no revocation URL"));
         };
-        let mut form = vec![("token", token.expose())];
-        let authorization = self.credentials.authenticate(&mut form)?;
-        let secrets: Vec<_> = self.credentials.traces().chain([token.expose()]).collect();
-        self.post(url, form, authorization, &options).await?.answer(&secrets).revocation()
+        let form = vec![("token", token.expose())];
+        let read = |answer: &Answer<'_>| answer.revocation();
+        self.ask(url, form, &options, Some(token.expose()), read).await
     }
 
     fn can_exchange(&self) -> bool {
@@ -274,12 +271,34 @@ impl TokenManager for HttpTokenManager {
 }
 
 impl HttpTokenManager {
+    /// One attempt, with the credential as it is now: sends the form, and reads the answer.
+    async fn ask<T>(
+        &self,
+        url: &Url,
+        mut form: Form<'_>,
+        options: &TokenRequestOptions,
+        token: Option<&str>,
+        read: impl Fn(&Answer<'_>) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        let credential = self.identity.credential();
+        let secret = credential.read().await?;
+        let proof = self.identity.prove(secret.as_ref())?;
+        form.extend(proof.pairs());
+        let response = self.post(url, form, proof.header.as_ref(), options).await?;
+        let secrets: Vec<_> = proof.traces().chain(token).collect();
+        let mut result = read(&response.answer(&secrets));
+        if let Err(TokenError::Denied { credentials_changed, .. }) = &mut result {
+            *credentials_changed = credential.has_changed_since(secret.as_ref()).await;
+        }
+        result
+    }
+
     /// The one place where anything is sent.
     async fn post(
         &self,
         url: &Url,
         form: Form<'_>,
-        authorization: Option<HeaderValue>,
+        authorization: Option<&HeaderValue>,
         options: &TokenRequestOptions,
     ) -> Result<Response, TokenError> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
