@@ -83,7 +83,8 @@ pub mod testing;
 
 #[cfg(feature = "http")]
 pub use crate::http::{
-    ClientAuth, Credential, HttpTokenManager, HttpTokenManagerBuilder, Provider, Subject,
+    Audience, ClientAuth, Credential, HttpTokenManager, HttpTokenManagerBuilder, JwtAlgorithm,
+    JwtAuth, Provider, Subject,
 };
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};

@@ -5,6 +5,8 @@ mod credential;
 mod exchange;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
+#[allow(dead_code)] // DPoP uses the rest.
+mod keys;
 mod provider;
 mod wire;
 
@@ -19,15 +21,16 @@ use reqwest::{Client, redirect, retry};
 use rustls_platform_verifier::BuilderVerifierExt;
 use url::{Url, form_urlencoded};
 
-pub use client_auth::ClientAuth;
+pub use client_auth::{Audience, ClientAuth, JwtAuth};
 pub use credential::Credential;
+pub use keys::JwtAlgorithm;
 pub use provider::{Provider, Subject};
 
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, TokenText};
-use client_auth::ClientIdentity;
+use client_auth::{ClientIdentity, Endpoint};
 use wire::{Answer, Asked};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
@@ -136,8 +139,12 @@ impl HttpTokenManagerBuilder {
     /// zero, or next to a client of yours; and a system without CA certificates.
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
-        let identity =
-            ClientIdentity::new(self.client_id, self.credential, provider.client_auth.clone())?;
+        let identity = ClientIdentity::new(
+            self.client_id,
+            self.credential,
+            provider.client_auth.clone(),
+            false,
+        )?;
         let (token_url, revocation_url) = provider.check(self.allow_insecure_http)?;
         if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(ConfigError::new(
@@ -213,7 +220,7 @@ impl TokenManager for HttpTokenManager {
         // The names were checked when this manager was built.
         let form = self.provider.grant_form(&self.scope).map_err(refused)?;
         let read = |answer: &Answer<'_>| answer.token(Asked::Grant);
-        self.ask(&self.token_url, form, &request.options, None, read).await
+        self.ask(&self.token_url, self.token_endpoint(), form, &request.options, None, read).await
     }
 
     async fn exchange(
@@ -225,7 +232,15 @@ impl TokenManager for HttpTokenManager {
             exchange::Texts::new(&request, self.identity.id(), &self.provider).map_err(refused)?;
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
         let read = |answer: &Answer<'_>| answer.token(Asked::Exchange);
-        self.ask(&self.token_url, form, &request.options, Some(subject.secret()), read).await
+        self.ask(
+            &self.token_url,
+            self.token_endpoint(),
+            form,
+            &request.options,
+            Some(subject.secret()),
+            read,
+        )
+        .await
     }
 
     async fn revoke(
@@ -233,12 +248,13 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let Some(url) = &self.revocation_url else {
+        let (Some(url), Some(given)) = (&self.revocation_url, &self.provider.revocation_url) else {
             return Err(TokenError::denied("unsupported", "this provider has no revocation URL"));
         };
+        let endpoint = Endpoint { url: given, issuer: None, revokes: true };
         let form = vec![("token", token.expose())];
         let read = |answer: &Answer<'_>| answer.revocation();
-        self.ask(url, form, &options, Some(token.expose()), read).await
+        self.ask(url, endpoint, form, &options, Some(token.expose()), read).await
     }
 
     fn can_exchange(&self) -> bool {
@@ -271,10 +287,16 @@ impl TokenManager for HttpTokenManager {
 }
 
 impl HttpTokenManager {
+    /// Where tokens come from, as an assertion names it.
+    fn token_endpoint(&self) -> Endpoint<'_> {
+        Endpoint { url: &self.provider.token_url, issuer: None, revokes: false }
+    }
+
     /// One attempt, with the credential as it is now: sends the form, and reads the answer.
     async fn ask<T>(
         &self,
         url: &Url,
+        endpoint: Endpoint<'_>,
         mut form: Form<'_>,
         options: &TokenRequestOptions,
         token: Option<&str>,
@@ -282,7 +304,7 @@ impl HttpTokenManager {
     ) -> Result<T, TokenError> {
         let credential = self.identity.credential();
         let secret = credential.read().await?;
-        let proof = self.identity.prove(secret.as_ref())?;
+        let proof = self.identity.prove(secret.as_ref(), endpoint)?;
         form.extend(proof.pairs());
         let response = self.post(url, form, proof.header.as_ref(), options).await?;
         let secrets: Vec<_> = proof.traces().chain(token).collect();
