@@ -8,6 +8,7 @@ pub(crate) mod fuzz;
 #[allow(dead_code)] // DPoP uses the rest.
 mod keys;
 mod provider;
+mod tls;
 mod wire;
 
 use std::error::Error;
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use ::http::HeaderValue;
 use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Client, redirect, retry};
-use rustls_platform_verifier::BuilderVerifierExt;
+use secrecy::SecretString;
 use url::{Url, form_urlencoded};
 
 pub use client_auth::{Audience, ClientAuth, JwtAuth};
@@ -31,6 +32,7 @@ use crate::error::{ConfigError, TokenError};
 use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, TokenText};
 use client_auth::{ClientIdentity, Endpoint};
+use tls::Tls;
 use wire::{Answer, Asked};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
@@ -72,6 +74,7 @@ pub struct HttpTokenManagerBuilder {
     client_id: String,
     credential: Credential,
     client: Option<Client>,
+    tls: Tls,
     connect_timeout: Option<Duration>,
     allow_insecure_http: bool,
 }
@@ -89,6 +92,7 @@ impl HttpTokenManager {
             client_id: client_id.into(),
             credential: credential.into(),
             client: None,
+            tls: Tls::default(),
             connect_timeout: None,
             allow_insecure_http: false,
         }
@@ -110,8 +114,47 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// A client of yours, say for a CA, a client certificate or a proxy. Its connect timeout counts,
-    /// so [`connect_timeout`](Self::connect_timeout) is refused next to it. Default: one made for this.
+    /// Trusts the certificates in this PEM text besides those that the platform trusts: for a server
+    /// with a CA of its own. May be called again for more.
+    pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
+        self.tls.roots.push(pem.into());
+        self
+    }
+
+    /// Shows this certificate to a server that asks for one, as [`ClientAuth::TlsClient`] needs it
+    /// (mTLS, RFC 8705). Both are PEM: the certificate with those that issued it, its own first, and its
+    /// private key, not encrypted. They are read once, here: one that is renewed while the program runs
+    /// needs a [client of yours](Self::http_client).
+    ///
+    /// ```no_run
+    /// use ccg_session::{ClientAuth, Credential, HttpTokenManager, Provider};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let provider =
+    ///     Provider::generic("https://mtls.example.com/token").client_auth(ClientAuth::TlsClient);
+    /// let manager = HttpTokenManager::builder(provider, "client-id", Credential::none())
+    ///     .root_certificate(std::fs::read_to_string("/etc/tls/ca.crt")?)
+    ///     .client_certificate(
+    ///         std::fs::read_to_string("/etc/tls/tls.crt")?,
+    ///         std::fs::read_to_string("/etc/tls/tls.key")?,
+    ///     )
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn client_certificate(
+        mut self,
+        certificates: impl Into<String>,
+        key: impl Into<SecretString>,
+    ) -> Self {
+        self.tls.client = Some((certificates.into(), key.into()));
+        self
+    }
+
+    /// A client of yours, say for a proxy, or for certificates that are renewed while it runs. Its own
+    /// settings count, so [`connect_timeout`](Self::connect_timeout),
+    /// [`root_certificate`](Self::root_certificate) and
+    /// [`client_certificate`](Self::client_certificate) are refused next to it. Default: one made for
+    /// this.
     ///
     /// It must neither follow redirects (they would carry the secret elsewhere) nor retry (the session
     /// promises how often it asks), and had better keep no idle connections:
@@ -134,9 +177,11 @@ impl HttpTokenManagerBuilder {
     ///
     /// # Errors
     /// Names the first setting that cannot be used, its value unless it is secret, and what would do:
-    /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a URL that is none, has a fragment or a
-    /// password in it, or lacks TLS; a parameter that the protocol itself uses; a connect timeout of
-    /// zero, or next to a client of yours; and a system without CA certificates.
+    /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
+    /// that cannot be used, or does not fit its algorithm; a URL that is none, has a fragment or a
+    /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
+    /// none; a connect timeout of zero; what has no effect on a client of yours; and a system without
+    /// CA certificates.
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
         let identity = ClientIdentity::new(
@@ -152,7 +197,24 @@ impl HttpTokenManagerBuilder {
                 "is 0s, but then no connection could be made: leave it out for 5s",
             ));
         }
+        if provider.client_auth == ClientAuth::TlsClient
+            && self.client.is_none()
+            && self.tls.client.is_none()
+        {
+            return Err(ConfigError::new(
+                "client_certificate",
+                "is not set, but ClientAuth::TlsClient needs one: give it, or a client of yours \
+                 that has one",
+            ));
+        }
         let client = match self.client {
+            Some(_) if !self.tls.is_default() => {
+                return Err(ConfigError::new(
+                    "http_client",
+                    "is yours, and root_certificate and client_certificate have no effect on it: set \
+                     them there",
+                ));
+            }
             Some(_) if connect_timeout.is_some() => {
                 return Err(ConfigError::new(
                     "connect_timeout",
@@ -163,7 +225,9 @@ impl HttpTokenManagerBuilder {
             None => {
                 let urls = [Some(&token_url), revocation_url.as_ref()];
                 let timeout = connect_timeout.unwrap_or(Duration::from_secs(5));
-                client(timeout, &urls.into_iter().flatten().collect::<Vec<_>>())
+                let urls: Vec<_> = urls.into_iter().flatten().collect();
+                let tls = self.tls.config(urls.iter().any(|url| url.scheme() == "https"))?;
+                client(timeout, tls, &urls)
                     .map_err(|problem| ConfigError::new("http_client", problem))?
             }
         };
@@ -181,11 +245,11 @@ impl HttpTokenManagerBuilder {
 }
 
 /// A client that makes one request at a time, and does not think for itself.
-fn client(connect_timeout: Duration, urls: &[&Url]) -> Result<Client, String> {
-    let tls_needed = urls.iter().any(|url| url.scheme() == "https");
-    let tls = tls(tls_needed).map_err(|error| {
-        format!("could not be made ({error}): install CA certificates, or give a client of yours")
-    })?;
+fn client(
+    connect_timeout: Duration,
+    tls: rustls::ClientConfig,
+    urls: &[&Url],
+) -> Result<Client, String> {
     let mut builder = Client::builder();
     if urls.iter().all(|url| provider::is_loopback(url)) {
         // A proxy would see what is only allowed in clear because it stays on this machine.
@@ -200,19 +264,6 @@ fn client(connect_timeout: Duration, urls: &[&Url]) -> Result<Client, String> {
         .pool_max_idle_per_host(0)
         .build()
         .map_err(|error| format!("could not be made ({}): give a client of yours", Cause(error)))
-}
-
-/// rustls on ring. Given explicitly, since reqwest would otherwise use the process's default provider,
-/// and panics where there is none. A machine without CA certificates is fine as long as no TLS is used.
-fn tls(needed: bool) -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?;
-    let builder = match builder.clone().with_platform_verifier() {
-        Err(_) if !needed => builder.with_root_certificates(rustls::RootCertStore::empty()),
-        verified => verified?,
-    };
-    Ok(builder.with_no_client_auth())
 }
 
 impl TokenManager for HttpTokenManager {
