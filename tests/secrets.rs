@@ -1,6 +1,9 @@
 //! No client secret and no token in anything that is shown: not in a tracing event or span at any level,
 //! not in any `Debug` or `Display`, whatever the server answers.
 
+#[path = "common/loopback.rs"]
+mod loopback;
+
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -8,12 +11,13 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Script};
 use ccg_session::{
-    AccessToken, Actor, ClientAuth, Credential, ExchangeRequest, Grant, GrantRequest,
+    AccessToken, Actor, ClientAuth, Credential, DpopKey, ExchangeRequest, Grant, GrantRequest,
     HttpTokenManager, JwtAuth, Provider, RefreshMode, Session, SessionConfig, SessionError,
     SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 use http::StatusCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use loopback::{Request, answer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -260,44 +264,25 @@ async fn echo() -> (String, Arc<Mutex<Vec<String>>>) {
     let seen = sent.clone();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = Vec::new();
-            let complete = |request: &[u8]| {
-                let text = String::from_utf8_lossy(request);
-                let (head, body) = text.split_once("\r\n\r\n")?;
-                let header = |name: &str| {
-                    let lines = head.lines().filter_map(|line| line.split_once(": "));
-                    lines.filter(|line| line.0 == name).map(|line| line.1.to_owned()).next()
-                };
-                let length: usize = header("content-length")?.parse().unwrap();
-                (body.len() == length).then(|| (header("authorization"), body.to_owned()))
-            };
-            let (header, body) = loop {
-                match complete(&request) {
-                    Some(parts) => break parts,
-                    None => assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0),
-                }
-            };
-            let form = reqwest::Url::parse(&format!("http://x/?{body}")).unwrap();
-            let form = form.query_pairs().filter(|(name, _)| SECRET.contains(&&**name));
-            let mut secrets: Vec<String> = form.map(|(_, value)| value.into_owned()).collect();
+            let Some(request) = Request::read(&mut stream).await else { continue };
+            let form = request.form().into_iter().filter(|(name, _)| SECRET.contains(&&**name));
+            let mut secrets: Vec<_> = form.map(|(_, value)| value).collect();
+            let header = request.header("authorization");
             secrets.extend(header.map(|header| header.split_once(' ').unwrap().1.to_owned()));
+            secrets.extend(request.header("dpop").map(str::to_owned));
             // An assertion's signature, and a secret as it stands in the form.
             let signatures = secrets.iter().filter_map(|secret| secret.rsplit_once('.'));
             let signatures: Vec<_> = signatures.map(|(_, signature)| signature.into()).collect();
-            let encoded = body.split('&').filter_map(|pair| pair.split_once('='));
+            let encoded = request.body.split('&').filter_map(|pair| pair.split_once('='));
             let encoded = encoded.filter(|(name, _)| SECRET.contains(name));
             secrets.extend(encoded.map(|(_, value)| value.to_owned()));
             secrets.extend(signatures);
-            let answer = serde_json::json!({
+            let body = serde_json::json!({
                 "error": "invalid_client", "error_description": secrets.join(" "),
             });
-            let answer = answer.to_string();
-            let head = format!(
-                "HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                answer.len()
-            );
+            let answer = answer(401, "", &body.to_string());
             seen.lock().unwrap().append(&mut secrets);
-            stream.write_all((head + &answer).as_bytes()).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });
     (url, sent)
@@ -331,6 +316,8 @@ async fn what_each_method_sends_is_not_shown() {
         let provider = Provider::generic(&url).client_auth(auth);
         shown.debug(&provider);
         let builder = HttpTokenManager::builder(provider, "the-client", credential);
+        shown.debug(&builder);
+        let builder = builder.dpop(DpopKey::parse(JWK).unwrap());
         shown.debug(&builder);
         let manager = builder.http_client(client()).build().unwrap();
         shown.debug(&manager);

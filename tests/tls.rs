@@ -1,19 +1,23 @@
 //! A server with a CA of its own that asks for a client certificate (RFC 8705): a real TLS server, and
 //! certificates that are made here.
 
+#[path = "common/loopback.rs"]
+mod loopback;
+
 use std::sync::{Arc, Mutex};
 
 use ccg_session::{
     ClientAuth, ConfigError, Credential, GrantRequest, HttpTokenManager, HttpTokenManagerBuilder,
     Provider, TokenError, TokenManager,
 };
+use loopback::{Request, answer};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -79,19 +83,10 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 // Whoever is not let in sees why.
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let mut request = Vec::new();
-                let body = loop {
-                    let Ok(1..) = stream.read_buf(&mut request).await else { break None };
-                    let text = String::from_utf8(request.clone()).unwrap();
-                    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-                    if head.contains(&format!("content-length: {}", body.len())) {
-                        break Some(body.to_owned());
-                    }
-                };
-                seen.lock().unwrap().extend(body);
-                let answer = r#"{"access_token":"T","token_type":"Bearer","expires_in":60}"#;
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
-                let _ = stream.write_all((head + answer).as_bytes()).await;
+                let Some(request) = Request::read(&mut stream).await else { continue };
+                seen.lock().unwrap().push(request.body);
+                let body = r#"{"access_token":"T","token_type":"Bearer","expires_in":60}"#;
+                let _ = stream.write_all(answer(200, "", body).as_bytes()).await;
                 let _ = stream.shutdown().await;
             }
         });

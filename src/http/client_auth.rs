@@ -332,7 +332,7 @@ impl ClientIdentity {
 }
 
 /// What was read as the credential will not do.
-fn unusable(problem: String) -> TokenError {
+pub(super) fn unusable(problem: String) -> TokenError {
     let source: Box<dyn Error + Send + Sync> = problem.into();
     TokenError::Credential { source: source.into() }
 }

@@ -167,10 +167,6 @@ impl SigningKey {
         Ok(Self { pair, algorithm: JwtAlgorithm::Es256, id: None })
     }
 
-    pub(super) fn algorithm(&self) -> JwtAlgorithm {
-        self.algorithm
-    }
-
     pub(super) fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
@@ -204,32 +200,32 @@ impl SigningKey {
         }
     }
 
-    /// The public key as a JWK: the members that are required, in the order of their names, and no
-    /// space (RFC 7638 §3).
-    pub(super) fn public_jwk(&self) -> String {
+    /// The public key as a JWK, with the members that it must have.
+    pub(super) fn public_jwk(&self) -> Object {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        match &self.pair {
+        let members = match &self.pair {
             Pair::Rsa(pair) => {
                 let public = PublicKeyComponents::<Vec<u8>>::from(pair.public());
-                let (n, e) = (encode(&public.n), encode(&public.e));
-                format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#)
+                vec![("e", encode(&public.e)), ("kty", "RSA".into()), ("n", encode(&public.n))]
             }
             Pair::Ec(pair, curve) => {
                 // Uncompressed, after a byte that says so (SEC 1 §2.3.3).
                 let (x, y) = pair.public_key().as_ref()[1..].split_at(curve.size());
-                let (crv, x, y) = (curve.name(), encode(x), encode(y));
-                format!(r#"{{"crv":"{crv}","kty":"EC","x":"{x}","y":"{y}"}}"#)
+                let crv = curve.name().into();
+                vec![("crv", crv), ("kty", "EC".into()), ("x", encode(x)), ("y", encode(y))]
             }
             Pair::Ed(pair) => {
                 let x = encode(pair.public_key().as_ref());
-                format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)
+                vec![("crv", "Ed25519".into()), ("kty", "OKP".into()), ("x", x)]
             }
-        }
+        };
+        members.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
     }
 
-    /// RFC 7638.
+    /// RFC 7638: of the JWK with its members in the order of their names, which is how they are kept,
+    /// and without a space.
     pub(super) fn thumbprint(&self) -> String {
-        sha256(&self.public_jwk())
+        sha256(&Value::Object(self.public_jwk()).to_string())
     }
 }
 

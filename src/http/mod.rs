@@ -2,10 +2,10 @@
 
 mod client_auth;
 mod credential;
+mod dpop;
 mod exchange;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
-#[allow(dead_code)] // DPoP uses the rest.
 mod keys;
 mod provider;
 mod tls;
@@ -16,14 +16,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ::http::HeaderValue;
 use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use ::http::{HeaderName, HeaderValue};
 use reqwest::{Client, redirect, retry};
 use secrecy::SecretString;
 use url::{Url, form_urlencoded};
 
 pub use client_auth::{Audience, ClientAuth, JwtAuth};
 pub use credential::Credential;
+pub use dpop::DpopKey;
 pub use keys::JwtAlgorithm;
 pub use provider::{Provider, Subject};
 
@@ -31,7 +32,8 @@ use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, TokenText};
-use client_auth::{ClientIdentity, Endpoint};
+use client_auth::{ClientIdentity, Endpoint, unusable};
+use dpop::{DPOP, Dpop};
 use tls::Tls;
 use wire::{Answer, Asked};
 
@@ -61,6 +63,7 @@ pub struct HttpTokenManager {
     token_url: Url,
     revocation_url: Option<Url>,
     identity: ClientIdentity,
+    dpop: Option<Dpop>,
     client: Client,
     /// As it was set, if it was.
     connect_timeout: Option<Duration>,
@@ -75,6 +78,7 @@ pub struct HttpTokenManagerBuilder {
     credential: Credential,
     client: Option<Client>,
     tls: Tls,
+    dpop: Option<DpopKey>,
     connect_timeout: Option<Duration>,
     allow_insecure_http: bool,
 }
@@ -93,6 +97,7 @@ impl HttpTokenManager {
             credential: credential.into(),
             client: None,
             tls: Tls::default(),
+            dpop: None,
             connect_timeout: None,
             allow_insecure_http: false,
         }
@@ -111,6 +116,13 @@ impl HttpTokenManagerBuilder {
     /// loopback address, where `http:` is always allowed.
     pub fn allow_insecure_http(mut self, allow: bool) -> Self {
         self.allow_insecure_http = allow;
+        self
+    }
+
+    /// Binds every token to this key (RFC 9449). A server that does not know of it, and answers with a
+    /// bearer token, is an error (§5).
+    pub fn dpop(mut self, key: DpopKey) -> Self {
+        self.dpop = Some(key);
         self
     }
 
@@ -238,6 +250,7 @@ impl HttpTokenManagerBuilder {
             token_url,
             revocation_url,
             identity,
+            dpop: self.dpop.map(Dpop::new),
             client,
             connect_timeout,
         })
@@ -348,30 +361,47 @@ impl HttpTokenManager {
         &self,
         url: &Url,
         endpoint: Endpoint<'_>,
-        mut form: Form<'_>,
+        form: Form<'_>,
         options: &TokenRequestOptions,
         token: Option<&str>,
         read: impl Fn(&Answer<'_>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
         let credential = self.identity.credential();
         let secret = credential.read().await?;
-        let proof = self.identity.prove(secret.as_ref(), endpoint)?;
-        form.extend(proof.pairs());
-        let response = self.post(url, form, proof.header.as_ref(), options).await?;
-        let secrets: Vec<_> = proof.traces().chain(token).collect();
-        let mut result = read(&response.answer(&secrets));
-        if let Err(TokenError::Denied { credentials_changed, .. }) = &mut result {
-            *credentials_changed = credential.has_changed_since(secret.as_ref()).await;
+        // Revocations need no proof: whoever holds a token may end it.
+        let dpop = self.dpop.as_ref().filter(|_| !endpoint.revokes);
+        let mut nonce_is_new = false;
+        loop {
+            // A new assertion and a new proof each time: a server may know the last ones again.
+            let identity = self.identity.prove(secret.as_ref(), endpoint)?;
+            let proof = dpop.map(|dpop| dpop.proof(url)).transpose();
+            let proof = proof.map_err(|error| unusable(error.to_string()))?;
+            let form = form.iter().copied().chain(identity.pairs());
+            let headers = [(AUTHORIZATION, identity.header.as_ref()), (DPOP, proof.as_ref())];
+            let response = self.post(url, form, headers, options).await?;
+            let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
+            let secrets: Vec<_> = identity.traces().chain(token).chain(proof).collect();
+            let key = dpop.map(|dpop| &dpop.key);
+            let mut result = read(&response.answer(&secrets, key));
+            let told = dpop.is_some_and(|dpop| dpop.remember(&response.headers));
+            if let Err(TokenError::Denied { error, credentials_changed, .. }) = &mut result {
+                // RFC 9449 §8: it is no refusal. Once only: a server may never be content.
+                if told && error == "use_dpop_nonce" && !nonce_is_new {
+                    nonce_is_new = true;
+                    continue;
+                }
+                *credentials_changed = credential.has_changed_since(secret.as_ref()).await;
+            }
+            return result;
         }
-        result
     }
 
     /// The one place where anything is sent.
-    async fn post(
+    async fn post<'a>(
         &self,
         url: &Url,
-        form: Form<'_>,
-        authorization: Option<&HeaderValue>,
+        form: impl Iterator<Item = (&'a str, &'a str)>,
+        headers: [(HeaderName, Option<&HeaderValue>); 2],
         options: &TokenRequestOptions,
     ) -> Result<Response, TokenError> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
@@ -381,8 +411,10 @@ impl HttpTokenManager {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .body(body);
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
+        for (name, value) in headers {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         if let Some(ip) = options.forwarded_for() {
             request = request.header("x-forwarded-for", ip);
@@ -413,13 +445,14 @@ impl Response {
         Ok(Self { status: response.status(), headers: response.headers().clone(), body, received })
     }
 
-    fn answer<'a>(&'a self, secrets: &'a [&'a str]) -> Answer<'a> {
+    fn answer<'a>(&'a self, secrets: &'a [&'a str], dpop: Option<&'a DpopKey>) -> Answer<'a> {
         Answer {
             status: self.status,
             headers: &self.headers,
             body: self.body.as_deref(),
             received: self.received,
             secrets,
+            dpop,
         }
     }
 }
