@@ -30,6 +30,8 @@ struct State {
     never_content: bool,
     /// Its answer to every request for a token.
     answers: Option<&'static str>,
+    /// What its clock shows, if it is wrong.
+    date: Option<&'static str>,
     nonces: u64,
     tokens: u64,
     requests: Vec<String>,
@@ -123,7 +125,9 @@ impl State {
             other => panic!("{other}"),
         };
         self.nonces += 1;
-        answer(status, &format!("DPoP-Nonce: {}\r\n", self.nonce()), &body.to_string())
+        let date = self.date.map(|date| format!("Date: {date}\r\n")).unwrap_or_default();
+        let headers = format!("DPoP-Nonce: {}\r\n{date}", self.nonce());
+        answer(status, &headers, &body.to_string())
     }
 
     fn nonce(&self) -> String {
@@ -252,6 +256,17 @@ async fn an_answer_that_is_not_bound_is_an_error() {
         };
         assert!(reason.starts_with(expected), "{reason}");
     }
+}
+
+/// Whose clock is wrong cannot be known; but that they differ can, and is what helps.
+#[tokio::test]
+async fn a_refusal_says_that_the_clocks_differ() {
+    let date = Some("Wed, 21 Oct 2015 07:28:00 GMT");
+    let server = Server::start(State { date, never_content: true, ..State::default() }).await;
+    let error = server.session(&DpopKey::generate().unwrap()).get_token().await.unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("this machine's clock is ") && words.contains("years"), "{words}");
+    assert!(words.contains(" ahead of the server's"), "{words}");
 }
 
 #[tokio::test]

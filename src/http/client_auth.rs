@@ -142,6 +142,11 @@ pub(super) struct Endpoint<'a> {
 const ASSERTION_LIFE: u64 = 120;
 
 impl ClientAuth {
+    /// Whether what it sends says when it was made.
+    pub(super) fn depends_on_clock(&self) -> bool {
+        matches!(self, Self::SecretJwt(_) | Self::PrivateKeyJwt(_))
+    }
+
     /// What the credential must be, and the builder's name for it.
     fn wants(&self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -226,6 +231,12 @@ impl ClientIdentity {
                 "is empty: give the id that the server knows this client by",
             ));
         }
+        if id.contains(':') && auth == ClientAuth::BasicRaw {
+            return Err(ConfigError::new(
+                "client_id",
+                format!("is {id:?}, and the colon would end it there: use ClientAuth::Basic"),
+            ));
+        }
         let name = auth.name();
         let Some((setting, wanted)) = auth.wants() else {
             if credential.is_none() {
@@ -294,9 +305,7 @@ impl ClientIdentity {
         }
         Ok(proof)
     }
-}
 
-impl ClientIdentity {
     /// The header and the claims of an assertion (RFC 7523 §3). Each has a `jti` of its own, since a
     /// server may refuse one that it has seen.
     fn assertion(
@@ -525,8 +534,10 @@ mod tests {
             ("id", "grün", "id:gr%C3%BCn"),
         ] {
             assert_eq!(decoded_basic(ClientAuth::Basic, id, secret), expected);
-            let raw = format!("{id}:{secret}");
-            assert_eq!(decoded_basic(ClientAuth::BasicRaw, id, secret), raw);
+            if !id.contains(':') {
+                let raw = format!("{id}:{secret}");
+                assert_eq!(decoded_basic(ClientAuth::BasicRaw, id, secret), raw);
+            }
         }
     }
 
@@ -560,6 +571,7 @@ mod tests {
         for (auth, id, credential, expected) in [
             (ClientAuth::Post, "", Credential::from("s3cr3t"), "client_id is empty"),
             (ClientAuth::None, "", Credential::none(), "client_id is empty"),
+            (ClientAuth::BasicRaw, "a:b", "s3cr3t".into(), "client_id is \"a:b\", and the colon"),
             (
                 ClientAuth::BasicRaw,
                 "id",

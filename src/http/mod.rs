@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
 use ::http::{HeaderName, HeaderValue};
 use reqwest::{Client, redirect, retry};
 use secrecy::SecretString;
@@ -39,10 +39,11 @@ use wire::{Answer, Asked};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
 ///
-/// Each attempt is one request. It is never repeated and follows no redirect; its connection is not
-/// kept for the next one, since one that sat idle for most of a token's life is likely to be dead. At
-/// most 1 MiB of an answer is read. TLS is rustls with ring, whatever the process's default is, and
-/// trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
+/// Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
+/// not seen. None is repeated otherwise, and none follows a redirect; its connection is not kept for the
+/// next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB of an
+/// answer is read. TLS is rustls with ring, whatever the process's default is,
+/// and trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
 /// like), as reqwest does, except for a server on this machine.
 ///
 /// ```no_run
@@ -384,11 +385,21 @@ impl HttpTokenManager {
             let key = dpop.map(|dpop| &dpop.key);
             let mut result = read(&response.answer(&secrets, key));
             let told = dpop.is_some_and(|dpop| dpop.remember(&response.headers));
-            if let Err(TokenError::Denied { error, credentials_changed, .. }) = &mut result {
+            if let Err(TokenError::Denied { error, description, credentials_changed, .. }) =
+                &mut result
+            {
                 // RFC 9449 §8: it is no refusal. Once only: a server may never be content.
                 if told && error == "use_dpop_nonce" && !nonce_is_new {
                     nonce_is_new = true;
                     continue;
+                }
+                if (dpop.is_some() || self.provider.client_auth.depends_on_clock())
+                    && let Some(clocks) = response.clocks_apart()
+                {
+                    *description = Some(match description.take() {
+                        Some(words) => format!("{words}; {clocks}"),
+                        None => clocks,
+                    });
                 }
                 *credentials_changed = credential.has_changed_since(secret.as_ref()).await;
             }
@@ -443,6 +454,22 @@ impl Response {
             body.extend_from_slice(&chunk);
         }
         Ok(Self { status: response.status(), headers: response.headers().clone(), body, received })
+    }
+
+    /// Says so if the server's clock shows another time: servers that refuse an assertion for that
+    /// reason seldom do.
+    fn clocks_apart(&self) -> Option<String> {
+        let date = self.headers.get(DATE)?.to_str().ok()?;
+        let theirs = httpdate::parse_http_date(date).ok()?;
+        let (apart, word) = match self.received.duration_since(theirs) {
+            Ok(ahead) => (ahead, "ahead of"),
+            Err(behind) => (behind.duration(), "behind"),
+        };
+        let apart = Duration::from_secs(apart.as_secs());
+        (apart >= Duration::from_secs(60)).then(|| {
+            let apart = humantime::format_duration(apart);
+            format!("this machine's clock is {apart} {word} the server's, and the request is dated by it")
+        })
     }
 
     fn answer<'a>(&'a self, secrets: &'a [&'a str], dpop: Option<&'a DpopKey>) -> Answer<'a> {
