@@ -9,17 +9,20 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use ring::digest::{SHA256, digest};
-use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
-use ring::rsa::{KeyPairComponents, PublicKeyComponents};
-use ring::signature::{
-    self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
-};
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 use serde_json::{Map, Value};
+
+use super::crypto::ec_key_pair;
+use super::crypto::library::digest::{SHA256, digest};
+use super::crypto::library::error::KeyRejected;
+use super::crypto::library::hmac;
+use super::crypto::library::rand::{SecureRandom, SystemRandom};
+use super::crypto::library::rsa::{KeyPairComponents, PublicKeyComponents};
+use super::crypto::library::signature::{
+    self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
+};
 
 /// A JWT's header, or its claims.
 pub(super) type Object = Map<String, Value>;
@@ -191,7 +194,8 @@ impl SigningKey {
                     JwtAlgorithm::Rs512 => &signature::RSA_PKCS1_SHA512,
                     _ => &signature::RSA_PKCS1_SHA256,
                 };
-                let mut signature = vec![0; pair.public().modulus_len()];
+                let [n, _] = rsa_public(pair);
+                let mut signature = vec![0; n.len()];
                 pair.sign(padding, &random, message, &mut signature).ok()?;
                 Some(signature)
             }
@@ -205,8 +209,8 @@ impl SigningKey {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let members = match &self.pair {
             Pair::Rsa(pair) => {
-                let public = PublicKeyComponents::<Vec<u8>>::from(pair.public());
-                vec![("e", encode(&public.e)), ("kty", "RSA".into()), ("n", encode(&public.n))]
+                let [n, e] = rsa_public(pair);
+                vec![("e", encode(e)), ("kty", "RSA".into()), ("n", encode(n))]
             }
             Pair::Ec(pair, curve) => {
                 // Uncompressed, after a byte that says so (SEC 1 §2.3.3).
@@ -339,6 +343,16 @@ fn from_pkcs8(der: &[u8]) -> Result<Pair, Problem> {
     }
 }
 
+/// The modulus and the exponent, of which the library gives DER (RFC 8017 appendix A.1.1).
+fn rsa_public(pair: &RsaKeyPair) -> [&[u8]; 2] {
+    let mut numbers = Der(pair.public_key().as_ref()).enter(SEQUENCE);
+    [(); 2].map(|()| {
+        let number = numbers.as_mut().and_then(|numbers| numbers.take(INTEGER)).unwrap_or_default();
+        // A zero before it says that the number is positive.
+        number.strip_prefix(&[0]).unwrap_or(number)
+    })
+}
+
 fn from_pkcs1(der: &[u8]) -> Result<Pair, Problem> {
     RsaKeyPair::from_der(der).map(Pair::Rsa).map_err(rejected)
 }
@@ -362,8 +376,7 @@ fn from_sec1(der: &[u8], curve: Option<&[u8]>) -> Result<Pair, Problem> {
 }
 
 fn from_ec_parts(curve: Curve, private: &[u8], public: &[u8]) -> Result<Pair, Problem> {
-    let random = SystemRandom::new();
-    EcdsaKeyPair::from_private_key_and_public_key(curve.signing(), private, public, &random)
+    ec_key_pair(curve.signing(), private, public)
         .map(|pair| Pair::Ec(pair, curve))
         .map_err(rejected)
 }
@@ -428,7 +441,7 @@ fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), 
 }
 
 /// The library's words are about the key's form, never of what is in it.
-fn rejected(error: ring::error::KeyRejected) -> Problem {
+fn rejected(error: KeyRejected) -> Problem {
     format!("cannot be used ({error})")
 }
 

@@ -2,6 +2,7 @@
 
 mod client_auth;
 mod credential;
+mod crypto;
 mod dpop;
 mod exchange;
 #[cfg(feature = "testing")]
@@ -42,7 +43,7 @@ use wire::{Answer, Asked};
 /// Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
 /// not seen. None is repeated otherwise, and none follows a redirect; its connection is not kept for the
 /// next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB of an
-/// answer is read. TLS is rustls with ring, whatever the process's default is,
+/// answer is read. TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is,
 /// and trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
 /// like), as reqwest does, except for a server on this machine.
 ///

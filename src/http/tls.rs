@@ -8,6 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::{BuilderVerifierExt, Verifier};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::crypto::tls_provider;
 use crate::error::ConfigError;
 
 /// As it was set; parsed when the manager is built.
@@ -27,7 +28,7 @@ impl Tls {
         self.roots.is_empty() && self.client.is_none()
     }
 
-    /// rustls on ring. Given explicitly, since reqwest would otherwise use the process's default
+    /// rustls on this crate's crypto library. Given explicitly, since reqwest would otherwise use the process's default
     /// provider, and panics where there is none. A machine without CA certificates is fine as long as
     /// no TLS is `needed`.
     pub(super) fn config(&self, needed: bool) -> Result<ClientConfig, ConfigError> {
@@ -37,7 +38,7 @@ impl Tls {
             );
             ConfigError::new("http_client", problem)
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(tls_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(failed)?;

@@ -1,10 +1,10 @@
 //! Keys in every form, and what they sign. The known answers were computed with OpenSSL, by way of
 //! Node's `crypto`, from the same keys.
 
-use ring::signature::{UnparsedPublicKey, VerificationAlgorithm};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::super::crypto::library::signature::{UnparsedPublicKey, VerificationAlgorithm};
 use super::*;
 
 const RSA: &str = include_str!("../../../tests/keys/rsa.pem");
