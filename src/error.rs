@@ -26,6 +26,13 @@ pub enum TokenError {
         /// The credentials have changed since they were read for this attempt: worth one more.
         credentials_changed: bool,
     },
+    /// The client's credential could not be read, or is not what it should be, so nothing was sent. It
+    /// may be there by the next attempt: somebody may just be writing it.
+    #[error("the client's credential {source}")]
+    Credential {
+        /// What was wrong with it, and where.
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// The server wants fewer requests.
     #[error("the server wants fewer requests{}", wait(*retry_after))]
     RateLimited {

@@ -55,6 +55,8 @@
 //! # Features
 //! - `http` (default): [`HttpTokenManager`], for Box and any other OAuth 2.0 server. Without it bring a
 //!   [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
+//! - `ring` (default) or `aws-lc`: the crypto library under `http`, for TLS and for keys. For the second,
+//!   leave the default features out: `default-features = false, features = ["http", "aws-lc"]`.
 //! - `testing`: an embedded authority for your own tests (module `testing`), and a session clock that
 //!   follows tokio's paused time.
 //! - `cli`: the command `ccg-session`.
@@ -82,7 +84,10 @@ mod token;
 pub mod testing;
 
 #[cfg(feature = "http")]
-pub use crate::http::{ClientAuth, HttpTokenManager, HttpTokenManagerBuilder, Provider, Subject};
+pub use crate::http::{
+    Audience, ClientAuth, Credential, DpopKey, HttpTokenManager, HttpTokenManagerBuilder,
+    JwtAlgorithm, JwtAuth, Provider, Subject,
+};
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
 pub use handle::SessionHandle;

@@ -10,6 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
+#[cfg(feature = "http")]
+use crate::http::DpopKey;
 use crate::token::{AccessToken, TokenText};
 
 /// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the
@@ -108,10 +110,22 @@ pub struct GrantRequest {
 #[derive(Clone)]
 pub struct Grant {
     text: TokenText,
-    bearer: bool,
+    kind: Kind,
     expires_in: Option<Duration>,
     scope: Option<Box<str>>,
     issued_token_type: Option<Box<str>>,
+}
+
+/// How a token is used.
+#[derive(Clone)]
+enum Kind {
+    /// By whoever holds it (RFC 6750).
+    Bearer,
+    /// By whoever holds this key (RFC 9449).
+    #[cfg(feature = "http")]
+    Dpop(DpopKey),
+    /// It is not an access token.
+    Other,
 }
 
 impl Grant {
@@ -125,7 +139,13 @@ impl Grant {
             reason: "the access token is empty, or has characters that cannot go into a header"
                 .into(),
         })?;
-        Ok(Self { text, bearer: true, expires_in: None, scope: None, issued_token_type: None })
+        Ok(Self {
+            text,
+            kind: Kind::Bearer,
+            expires_in: None,
+            scope: None,
+            issued_token_type: None,
+        })
     }
 
     /// How much life is left, counted from the start of the call that answers with this. Left out,
@@ -153,16 +173,32 @@ impl Grant {
     /// This is not an access token (`"token_type": "N_A"`, RFC 8693 §2.2.1): it has no header.
     #[must_use]
     pub fn not_an_access_token(mut self) -> Self {
-        self.bearer = false;
+        self.kind = Kind::Other;
         self
+    }
+
+    /// Only whoever holds this key can use it.
+    #[cfg(feature = "http")]
+    pub(crate) fn bound_to(mut self, key: DpopKey) -> Self {
+        self.text = self.text.with_scheme("DPoP");
+        self.kind = Kind::Dpop(key);
+        self
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn dpop_key(&self) -> Option<&DpopKey> {
+        match &self.kind {
+            Kind::Dpop(key) => Some(key),
+            Kind::Bearer | Kind::Other => None,
+        }
     }
 
     pub(crate) fn text(&self) -> &TokenText {
         &self.text
     }
 
-    pub(crate) fn is_bearer(&self) -> bool {
-        self.bearer
+    pub(crate) fn is_access_token(&self) -> bool {
+        !matches!(self.kind, Kind::Other)
     }
 
     pub(crate) fn life(&self) -> Option<Duration> {

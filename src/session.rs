@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "http")]
-use secrecy::SecretString;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +11,7 @@ use crate::config::SessionConfig;
 use crate::error::ConfigError;
 use crate::handle::SessionHandle;
 #[cfg(feature = "http")]
-use crate::http::{HttpTokenManager, Provider, Subject};
+use crate::http::{Credential, HttpTokenManager, Provider, Subject};
 use crate::machine::{Abilities, Machine};
 use crate::mailbox::Mailbox;
 use crate::manager::TokenManager;
@@ -48,12 +46,13 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// If the subject, the client id or the secret is empty.
+    /// If the subject, the client id or the secret is empty, or the secret's environment variable not
+    /// set.
     #[cfg(feature = "http")]
     pub fn box_ccg(
         subject: Subject,
         client_id: impl Into<String>,
-        client_secret: impl Into<SecretString>,
+        client_secret: impl Into<Credential>,
     ) -> Result<SessionBuilder<HttpTokenManager>, ConfigError> {
         let provider = Provider::box_ccg(subject);
         Ok(Self::builder(HttpTokenManager::builder(provider, client_id, client_secret).build()?))

@@ -1,6 +1,8 @@
 //! The tokens that callers get.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicIsize, AtomicU64};
@@ -9,6 +11,8 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::clock;
+#[cfg(feature = "http")]
+use crate::error::ConfigError;
 use crate::machine::Instant;
 use crate::manager::Grant;
 
@@ -41,7 +45,9 @@ impl AccessToken {
         Self(self.0.copy())
     }
 
-    /// The value of an `Authorization` header, `Bearer …` (RFC 6750 §2.1), marked sensitive.
+    /// The value of an `Authorization` header, marked sensitive: `Bearer …` (RFC 6750 §2.1), or
+    /// `DPoP …` of a token that is [bound to a key](crate::HttpTokenManagerBuilder::dpop), which needs a
+    /// [proof](Self::proof) next to it.
     pub fn header_value(&self) -> &HeaderValue {
         self.0.header_value()
     }
@@ -61,7 +67,7 @@ impl ExchangedToken {
     /// The value of an `Authorization` header; `None` if the server said that this is not an access
     /// token (`"token_type": "N_A"`, RFC 8693 §2.2.1).
     pub fn header_value(&self) -> Option<&HeaderValue> {
-        self.0.grant().is_bearer().then(|| self.0.header_value())
+        self.0.grant().is_access_token().then(|| self.0.header_value())
     }
 
     /// The server's word for what kind of token this is (RFC 8693 §2.2.1), if it gave one.
@@ -94,6 +100,36 @@ macro_rules! common_to_tokens {
             /// Names this token without giving it away.
             pub fn id(&self) -> TokenId {
                 self.0.id()
+            }
+
+            /// What goes into the `DPoP` header of one request that uses this token (RFC 9449 §7): a
+            /// new one for each request. `url` is the request's; what follows a `?` or `#` does not
+            /// count. `None` for a token that is bound to no key, which needs none.
+            ///
+            /// # Errors
+            /// If `url` is not one.
+            #[cfg(feature = "http")]
+            pub fn proof(
+                &self,
+                method: &http::Method,
+                url: &str,
+            ) -> Result<Option<HeaderValue>, ConfigError> {
+                self.0.proof(method, url, None)
+            }
+
+            /// The same, with what the server said in the `DPoP-Nonce` header of its last answer
+            /// (RFC 9449 §9): for one that refuses proofs without it (`use_dpop_nonce`).
+            ///
+            /// # Errors
+            /// If `url` is not one.
+            #[cfg(feature = "http")]
+            pub fn proof_with_nonce(
+                &self,
+                method: &http::Method,
+                url: &str,
+                nonce: &str,
+            ) -> Result<Option<HeaderValue>, ConfigError> {
+                self.0.proof(method, url, Some(nonce))
             }
 
             pub(crate) fn issued(&self) -> &Issued {
@@ -141,29 +177,39 @@ pub(crate) fn next_session() -> u64 {
     SESSIONS.fetch_add(1, Relaxed)
 }
 
-/// What stands before a token in an `Authorization` header (RFC 6750 §2.1).
-const SCHEME: &str = "Bearer ";
-
 /// A token's text: what the ledger knows it by, since a server may send the same one again.
 ///
-/// Kept as the header that it is sent in, so that sending it copies nothing.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Kept as the header that it is sent in, so that sending it copies nothing; but it is the text alone
+/// that counts.
+#[derive(Clone)]
 pub struct TokenText(HeaderValue);
 
 impl TokenText {
-    /// `None` if it is empty or cannot go into a header.
+    /// A bearer token (RFC 6750 §2.1). `None` if it is empty or cannot go into a header.
     pub(crate) fn new(token: &str) -> Option<Self> {
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return None;
         }
-        let mut header = HeaderValue::try_from(format!("{SCHEME}{token}")).ok()?;
+        Self::header("Bearer", token)
+    }
+
+    /// Sent with another word before it.
+    #[cfg(feature = "http")]
+    pub(crate) fn with_scheme(self, scheme: &str) -> Self {
+        // What fits a header once does so again.
+        Self::header(scheme, self.expose()).unwrap_or(self)
+    }
+
+    fn header(scheme: &str, token: &str) -> Option<Self> {
+        let mut header = HeaderValue::try_from(format!("{scheme} {token}")).ok()?;
         header.set_sensitive(true);
         Some(Self(header))
     }
 
     /// The token itself.
     pub fn expose(&self) -> &str {
-        self.0.to_str().map_or("", |header| &header[SCHEME.len()..])
+        let header = self.0.to_str().unwrap_or_default();
+        header.split_once(' ').map_or("", |(_scheme, token)| token)
     }
 
     pub(crate) fn header_value(&self) -> &HeaderValue {
@@ -176,6 +222,32 @@ impl TokenText {
         let mut header = copied.unwrap_or_else(|_| self.0.clone());
         header.set_sensitive(true);
         header
+    }
+}
+
+impl PartialEq for TokenText {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for TokenText {}
+
+impl PartialOrd for TokenText {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TokenText {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.expose().cmp(other.expose())
+    }
+}
+
+impl Hash for TokenText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
     }
 }
 
@@ -269,6 +341,17 @@ impl Issued {
 
     fn header_value(&self) -> &HeaderValue {
         &self.0.header
+    }
+
+    #[cfg(feature = "http")]
+    fn proof(
+        &self,
+        method: &http::Method,
+        url: &str,
+        nonce: Option<&str>,
+    ) -> Result<Option<HeaderValue>, ConfigError> {
+        let key = self.grant().dpop_key();
+        key.map(|key| key.proof(method, url, Some(self.text().expose()), nonce)).transpose()
     }
 }
 

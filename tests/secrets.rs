@@ -1,6 +1,9 @@
 //! No client secret and no token in anything that is shown: not in a tracing event or span at any level,
 //! not in any `Debug` or `Display`, whatever the server answers.
 
+#[path = "common/loopback.rs"]
+mod loopback;
+
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -8,11 +11,14 @@ use std::time::Duration;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Script};
 use ccg_session::{
-    AccessToken, Actor, ClientAuth, ExchangeRequest, Grant, GrantRequest, HttpTokenManager,
-    Provider, RefreshMode, Session, SessionConfig, SessionError, SessionHandle, TokenError,
-    TokenManager, TokenRequestOptions, TokenText,
+    AccessToken, Actor, ClientAuth, Credential, DpopKey, ExchangeRequest, Grant, GrantRequest,
+    HttpTokenManager, JwtAuth, Provider, RefreshMode, Session, SessionConfig, SessionError,
+    SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 use http::StatusCode;
+use loopback::{Request, answer};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
@@ -129,7 +135,7 @@ async fn authority() -> Authority {
 }
 
 /// One HTTP client for all: making one takes longer than most of what is tested here.
-fn manager(authority: &Authority, auth: ClientAuth) -> HttpTokenManager {
+fn client() -> reqwest::Client {
     static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
         // With the feature http, reqwest is built without a provider of its own; a second installation
         // fails.
@@ -137,9 +143,13 @@ fn manager(authority: &Authority, auth: ClientAuth) -> HttpTokenManager {
         let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         builder.pool_max_idle_per_host(0).build().unwrap()
     });
+    CLIENT.clone()
+}
+
+fn manager(authority: &Authority, auth: ClientAuth) -> HttpTokenManager {
     let provider = authority.provider().client_auth(auth);
     let builder = HttpTokenManager::builder(provider, "the-client", SECRET);
-    builder.http_client(CLIENT.clone()).build().unwrap()
+    builder.http_client(client()).build().unwrap()
 }
 
 fn session(authority: &Authority, auth: ClientAuth) -> SessionHandle {
@@ -168,9 +178,9 @@ async fn a_life_without_failures_shows_no_secret() {
         shown.debug(&authority.provider().param("assertion", SECRET));
         let builder = HttpTokenManager::builder(authority.provider(), "the-client", SECRET);
         shown.debug(&builder);
-        shown.debug(&manager(&authority, auth));
-        shown.debug(&Session::builder(manager(&authority, auth)));
-        let session = session(&authority, auth);
+        shown.debug(&manager(&authority, auth.clone()));
+        shown.debug(&Session::builder(manager(&authority, auth.clone())));
+        let session = session(&authority, auth.clone());
 
         let token = session.get_token().await.unwrap();
         let exchanged = session.exchange(narrow()).await.unwrap();
@@ -216,7 +226,7 @@ async fn failures_show_no_secret_even_if_the_server_repeats_it() {
         for kind in [Kind::Grant, Kind::Exchange, Kind::Revoke] {
             for fault in failures() {
                 authority.heal();
-                let session = session(&authority, auth);
+                let session = session(&authority, auth.clone());
                 if kind != Kind::Grant {
                     secrets.push(session.get_token().await.unwrap().secret().to_owned());
                 }
@@ -243,6 +253,87 @@ async fn failures_show_no_secret_even_if_the_server_repeats_it() {
         assert!(text.contains(word), "{word} is missing, so that failure was not met");
     }
     shown.assert_holds_none_of(secrets.iter().map(String::as_str));
+}
+
+/// A server that refuses everybody, and repeats all that it was sent of a secret.
+async fn echo() -> (String, Arc<Mutex<Vec<String>>>) {
+    const SECRET: [&str; 2] = ["client_secret", "client_assertion"];
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let seen = sent.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let Some(request) = Request::read(&mut stream).await else { continue };
+            let form = request.form().into_iter().filter(|(name, _)| SECRET.contains(&&**name));
+            let mut secrets: Vec<_> = form.map(|(_, value)| value).collect();
+            let header = request.header("authorization");
+            secrets.extend(header.map(|header| header.split_once(' ').unwrap().1.to_owned()));
+            secrets.extend(request.header("dpop").map(str::to_owned));
+            // An assertion's signature, and a secret as it stands in the form.
+            let signatures = secrets.iter().filter_map(|secret| secret.rsplit_once('.'));
+            let signatures: Vec<_> = signatures.map(|(_, signature)| signature.into()).collect();
+            let encoded = request.body.split('&').filter_map(|pair| pair.split_once('='));
+            let encoded = encoded.filter(|(name, _)| SECRET.contains(name));
+            secrets.extend(encoded.map(|(_, value)| value.to_owned()));
+            secrets.extend(signatures);
+            let body = serde_json::json!({
+                "error": "invalid_client", "error_description": secrets.join(" "),
+            });
+            let answer = answer(401, "", &body.to_string());
+            seen.lock().unwrap().append(&mut secrets);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (url, sent)
+}
+
+/// Each way of authenticating, with each kind of credential, against a server that repeats it.
+#[tokio::test]
+async fn what_each_method_sends_is_not_shown() {
+    const KEY: &str = include_str!("keys/p256.pem");
+    const JWK: &str = include_str!("keys/rsa.jwk");
+    const ASSERTION: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.pl4nted-s1gnature";
+    let (shown, _recorder) = Shown::recording();
+    let (url, sent) = echo().await;
+    let file = std::env::temp_dir().join(format!("secrets-{}", std::process::id()));
+    std::fs::write(&file, ASSERTION).unwrap();
+    let jwt = JwtAuth::new;
+    let closure = || async { Ok::<_, std::io::Error>(SECRET) };
+    let methods: [(ClientAuth, Credential); 9] = [
+        (ClientAuth::Post, SECRET.into()),
+        (ClientAuth::Post, Credential::from_fn(closure)),
+        (ClientAuth::Basic, SECRET.into()),
+        (ClientAuth::BasicRaw, SECRET.into()),
+        (ClientAuth::SecretJwt(jwt()), SECRET.into()),
+        (ClientAuth::PrivateKeyJwt(jwt()), KEY.into()),
+        (ClientAuth::PrivateKeyJwt(jwt()), JWK.into()),
+        (ClientAuth::Assertion, ASSERTION.into()),
+        (ClientAuth::Assertion, Credential::file(&file)),
+    ];
+    let number = methods.len();
+    for (auth, credential) in methods {
+        let provider = Provider::generic(&url).client_auth(auth);
+        shown.debug(&provider);
+        let builder = HttpTokenManager::builder(provider, "the-client", credential);
+        shown.debug(&builder);
+        let builder = builder.dpop(DpopKey::parse(JWK).unwrap());
+        shown.debug(&builder);
+        let manager = builder.http_client(client()).build().unwrap();
+        shown.debug(&manager);
+        let session = Session::builder(manager).spawn().unwrap();
+        shown.error(&session.get_token().await.unwrap_err());
+        shown.debug(&session);
+    }
+    std::fs::remove_file(&file).unwrap();
+    let sent = sent.lock().unwrap().clone();
+    assert!(sent.len() >= number, "each sent something: {sent:?}");
+    assert!(shown.text().contains("[redacted]"), "{}", shown.text());
+    shown.assert_holds_none_of(sent.iter().map(String::as_str));
+    // A line of the PEM, and the JWK's private numbers.
+    let jwk: serde_json::Value = serde_json::from_str(JWK).unwrap();
+    let private = ["d", "p", "q"].map(|name| jwk[name].as_str().unwrap());
+    shown.assert_holds_none_of(private.into_iter().chain([KEY.lines().nth(1).unwrap(), SECRET]));
 }
 
 /// A fault, or an answer in which `TOKEN` stands for the token that the session holds.

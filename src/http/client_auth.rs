@@ -1,88 +1,377 @@
 //! How the client proves who it is (RFC 6749 §2.3).
 
+use std::error::Error;
+
 use ::http::HeaderValue;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 use url::form_urlencoded;
 
-use super::Form;
+use super::credential::Credential;
+use super::keys::{self, JwtAlgorithm, Object, SigningKey};
 use crate::error::{ConfigError, TokenError};
 
-/// How the client proves who it is (RFC 6749 §2.3.1). Chosen, never probed: a server that refuses one
+/// How the client proves who it is (RFC 6749 §2.3). Chosen, never probed: a server that refuses one
 /// is not tried with another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// What each sends comes from the [`Credential`] that the manager is built with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientAuth {
     /// `client_id` and `client_secret` in the form (`client_secret_post`). The default, and Box's way.
     #[default]
     Post,
     /// In the `Authorization` header (`client_secret_basic`). Both are form-encoded first, as the RFC
-    /// wants it, with `%20` for a space: servers that decode it take that, and some refuse a `+`.
+    /// wants it (§2.3.1), with `%20` for a space: servers that decode it take that, and some refuse a
+    /// `+`.
     Basic,
+    /// As [`Basic`](Self::Basic), but not encoded before base64: for servers that do not decode it
+    /// (glewlwyd, node-oauth). It makes no difference to letters, digits and `-._*`.
+    BasicRaw,
+    /// An assertion that the client's secret signs with HS256 (`client_secret_jwt`, RFC 7523 §2.2). A new one for each attempt, good for two minutes.
+    SecretJwt(JwtAuth),
+    /// An assertion that the client's own key signs (`private_key_jwt`, RFC 7523 §2.2). The credential
+    /// is the private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. A new one for each
+    /// attempt, good for two minutes.
+    PrivateKeyJwt(JwtAuth),
+    /// The credential is the assertion itself (RFC 7523 §2.2), one that a platform writes and rotates:
+    /// a Kubernetes projected service account token, say, in a [file](Credential::file). An empty
+    /// `client_id` is not sent.
+    Assertion,
+    /// The client certificate of the TLS connection (RFC 8705): only `client_id` is sent. The
+    /// certificate is the [HTTP client's](crate::HttpTokenManagerBuilder::http_client), and there is
+    /// no credential.
+    TlsClient,
+    /// None, for a client that has no secret: only `client_id` is sent, and there is no credential.
+    None,
+}
+
+/// What the assertions of [`ClientAuth::SecretJwt`] and [`ClientAuth::PrivateKeyJwt`] say.
+///
+/// ```
+/// use ccg_session::{Audience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};
+///
+/// let provider = Provider::generic("https://login.example.com/token").client_auth(
+///     ClientAuth::PrivateKeyJwt(
+///         JwtAuth::new()
+///             .algorithm(JwtAlgorithm::Ps256)
+///             .key_id("2026-11")
+///             .audience(Audience::value("https://login.example.com")),
+///     ),
+/// );
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JwtAuth {
+    algorithm: Option<JwtAlgorithm>,
+    key_id: Option<String>,
+    audience: Audience,
+    revocation_audience: Option<Audience>,
+}
+
+impl JwtAuth {
+    /// All defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How the key signs. Default: as the JWK's `alg` says, else what is usual for the key (RS256,
+    /// ES256, ES384, `EdDSA`). A secret always signs with HS256.
+    #[must_use]
+    pub fn algorithm(mut self, algorithm: JwtAlgorithm) -> Self {
+        self.algorithm = Some(algorithm);
+        self
+    }
+
+    /// The header's `kid`: which of the client's keys this is. Default: the JWK's own, or none.
+    #[must_use]
+    pub fn key_id(mut self, id: impl Into<String>) -> Self {
+        self.key_id = Some(id.into());
+        self
+    }
+
+    /// Whom the assertions are for. Servers differ, and some compare it byte for byte. Default:
+    /// [`Audience::Endpoint`].
+    #[must_use]
+    pub fn audience(mut self, audience: Audience) -> Self {
+        self.audience = audience;
+        self
+    }
+
+    /// The same, for revocations only. Default: as [`audience`](Self::audience).
+    #[must_use]
+    pub fn revocation_audience(mut self, audience: Audience) -> Self {
+        self.revocation_audience = Some(audience);
+        self
+    }
+}
+
+/// Whom an assertion is for (RFC 7523 §3, `aud`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Audience {
+    /// The URL of the endpoint that it is sent to, exactly as it was given.
+    #[default]
+    Endpoint,
+    /// The provider's issuer, which must be known: it is for one that was discovered.
+    Issuer,
+    /// This.
+    Value(String),
+}
+
+impl Audience {
+    /// This text.
+    pub fn value(text: impl Into<String>) -> Self {
+        Self::Value(text.into())
+    }
+}
+
+/// Where an assertion goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Endpoint<'a> {
+    /// Its URL, exactly as it was given.
+    pub(super) url: &'a str,
+    /// The issuer, if it is known.
+    pub(super) issuer: Option<&'a str>,
+    /// Revocations go there, not requests for tokens.
+    pub(super) revokes: bool,
+}
+
+/// How long an assertion is good for, in seconds: long enough for clocks that differ a little, and
+/// less than the five minutes that some servers allow.
+const ASSERTION_LIFE: u64 = 120;
+
+impl ClientAuth {
+    /// Whether what it sends says when it was made.
+    pub(super) fn depends_on_clock(&self) -> bool {
+        matches!(self, Self::SecretJwt(_) | Self::PrivateKeyJwt(_))
+    }
+
+    /// What the credential must be, and the builder's name for it.
+    fn wants(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Post | Self::Basic | Self::BasicRaw | Self::SecretJwt(_) => {
+                Some(("client_secret", "the client's secret"))
+            }
+            Self::PrivateKeyJwt(_) => Some(("credential", "the client's private key")),
+            Self::Assertion => Some(("credential", "an assertion")),
+            Self::TlsClient | Self::None => None,
+        }
+    }
+
+    /// Whether assertions can be made, as far as that is known without having read the key.
+    fn check(&self, key: Option<&SecretString>, has_issuer: bool) -> Result<(), ConfigError> {
+        let (Self::SecretJwt(jwt) | Self::PrivateKeyJwt(jwt)) = self else { return Ok(()) };
+        let audiences = [Some(&jwt.audience), jwt.revocation_audience.as_ref()];
+        if audiences.contains(&Some(&Audience::Issuer)) && !has_issuer {
+            return Err(ConfigError::new(
+                "audience",
+                "is Audience::Issuer, but this provider's issuer is not known: give \
+                 Audience::value(…)",
+            ));
+        }
+        match (self, jwt.algorithm, key) {
+            (Self::SecretJwt(_), Some(algorithm), _) => Err(ConfigError::new(
+                "algorithm",
+                format!("is {algorithm}, but a secret signs with HS256: leave it out"),
+            )),
+            (Self::PrivateKeyJwt(_), wanted, Some(key)) => {
+                match SigningKey::parse(key.expose_secret(), wanted) {
+                    Ok(_) => Ok(()),
+                    Err(problem) => Err(ConfigError::new("credential", problem)),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As it is written in a program.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Post => "Post",
+            Self::Basic => "Basic",
+            Self::BasicRaw => "BasicRaw",
+            Self::SecretJwt(_) => "SecretJwt",
+            Self::PrivateKeyJwt(_) => "PrivateKeyJwt",
+            Self::Assertion => "Assertion",
+            Self::TlsClient => "TlsClient",
+            Self::None => "None",
+        }
+    }
 }
 
 /// Who the client is, and how it says so.
 #[derive(Debug)]
-pub(super) struct Credentials {
+pub(super) struct ClientIdentity {
     id: String,
-    secret: SecretString,
+    credential: Credential,
     auth: ClientAuth,
-    /// What `Authorization: Basic` carries.
-    basic: SecretString,
-    /// Each way in which a server could repeat the secret.
-    traces: [SecretString; 3],
 }
 
-impl Credentials {
+/// What one request says of the client.
+pub(super) struct Proof {
+    /// The `Authorization` header.
+    pub(super) header: Option<HeaderValue>,
+    form: Vec<(&'static str, SecretString)>,
+    /// What is secret of it, in each form in which the server could repeat it.
+    traces: Vec<SecretString>,
+}
+
+impl ClientIdentity {
+    /// Checks what can be known before anything is sent. `has_issuer`: the provider knows its issuer.
     pub(super) fn new(
         id: String,
-        secret: SecretString,
+        credential: Credential,
         auth: ClientAuth,
+        has_issuer: bool,
     ) -> Result<Self, ConfigError> {
-        if id.is_empty() {
+        if id.is_empty() && auth != ClientAuth::Assertion {
             return Err(ConfigError::new(
                 "client_id",
                 "is empty: give the id that the server knows this client by",
             ));
         }
-        if secret.expose_secret().is_empty() {
+        if id.contains(':') && auth == ClientAuth::BasicRaw {
             return Err(ConfigError::new(
-                "client_secret",
-                format!("is empty, but ClientAuth::{auth:?} sends it: give the client's secret"),
+                "client_id",
+                format!("is {id:?}, and the colon would end it there: use ClientAuth::Basic"),
             ));
         }
-        let encoded = form_encode(secret.expose_secret());
-        let basic = BASE64_STANDARD.encode(format!("{}:{encoded}", form_encode(&id)));
-        let basic = SecretString::from(basic);
-        let traces = [secret.clone(), encoded.into(), basic.clone()];
-        Ok(Self { id, secret, auth, basic, traces })
+        let name = auth.name();
+        let Some((setting, wanted)) = auth.wants() else {
+            if credential.is_none() {
+                return Ok(Self { id, credential, auth });
+            }
+            let problem = format!(
+                "would not be used, since ClientAuth::{name} sends none: give Credential::none(), or \
+                 another client_auth"
+            );
+            return Err(ConfigError::new("credential", problem));
+        };
+        let refuse = |problem| {
+            let problem = format!("{problem}, but ClientAuth::{name} needs {wanted}");
+            ConfigError::new(setting, problem)
+        };
+        if credential.is_none() {
+            return Err(refuse("is none".into()));
+        }
+        let known = credential.known().map_err(refuse)?;
+        auth.check(known.as_ref(), has_issuer)?;
+        Ok(Self { id, credential, auth })
     }
 
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Adds to the form what goes there; gives the `Authorization` header if there is one.
-    pub(super) fn authenticate<'a>(
-        &'a self,
-        form: &mut Form<'a>,
-    ) -> Result<Option<HeaderValue>, TokenError> {
-        match self.auth {
-            ClientAuth::Post => {
-                form.push(("client_id", &self.id));
-                form.push(("client_secret", self.secret.expose_secret()));
-                Ok(None)
+    pub(super) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// With the credential as it was read for this attempt.
+    pub(super) fn prove(
+        &self,
+        secret: Option<&SecretString>,
+        endpoint: Endpoint<'_>,
+    ) -> Result<Proof, TokenError> {
+        let secret = secret.map_or("", |secret| secret.expose_secret());
+        let id = ("client_id", SecretString::from(&*self.id));
+        let [encoded_id, encoded] = [&self.id, secret].map(form_encode);
+        let basic = BASE64_STANDARD.encode(format!("{encoded_id}:{encoded}"));
+        let raw = BASE64_STANDARD.encode(format!("{}:{secret}", self.id));
+        let mut proof = Proof { header: None, form: Vec::new(), traces: Vec::new() };
+        match &self.auth {
+            ClientAuth::Post => proof.form = vec![id, ("client_secret", secret.into())],
+            ClientAuth::Basic => proof.header = Some(basic_header(&basic)?),
+            ClientAuth::BasicRaw => proof.header = Some(basic_header(&raw)?),
+            ClientAuth::SecretJwt(jwt) => {
+                let (header, claims) = self.assertion(jwt, jwt.key_id.as_deref(), endpoint)?;
+                proof.assertion(id, keys::hs256(secret, header, &claims));
             }
-            ClientAuth::Basic => {
-                let mut header =
-                    HeaderValue::try_from(format!("Basic {}", self.basic.expose_secret()))
-                        .map_err(|_| {
-                            TokenError::denied("invalid_client", "the credentials fit no header")
-                        })?;
-                header.set_sensitive(true);
-                Ok(Some(header))
+            ClientAuth::PrivateKeyJwt(jwt) => {
+                let key = SigningKey::parse(secret, jwt.algorithm).map_err(unusable)?;
+                let key_id = jwt.key_id.as_deref().or(key.id());
+                let (header, claims) = self.assertion(jwt, key_id, endpoint)?;
+                proof.assertion(id, key.jwt(header, &claims).map_err(unusable)?);
             }
+            ClientAuth::Assertion => proof.assertion(id, secret.into()),
+            ClientAuth::TlsClient | ClientAuth::None => proof.form = vec![id],
         }
+        if !secret.is_empty() {
+            // Each way in which it could be repeated, whatever was sent: the server knows it.
+            let spaced = encoded.replace("%20", "+");
+            let forms = [secret, &encoded, &spaced, &basic, &raw];
+            proof.traces.extend(forms.map(SecretString::from));
+        }
+        Ok(proof)
+    }
+
+    /// The header and the claims of an assertion (RFC 7523 §3). Each has a `jti` of its own, since a
+    /// server may refuse one that it has seen.
+    fn assertion(
+        &self,
+        jwt: &JwtAuth,
+        key_id: Option<&str>,
+        endpoint: Endpoint<'_>,
+    ) -> Result<(Object, Object), TokenError> {
+        let audience = match &jwt.revocation_audience {
+            Some(audience) if endpoint.revokes => audience,
+            _ => &jwt.audience,
+        };
+        let audience = match audience {
+            Audience::Endpoint => endpoint.url,
+            Audience::Issuer => endpoint
+                .issuer
+                .ok_or_else(|| unusable("cannot be used: the issuer is not known".into()))?,
+            Audience::Value(text) => text,
+        };
+        let mut header = Object::from_iter([("typ".to_owned(), json!("JWT"))]);
+        header.extend(key_id.map(|id| ("kid".to_owned(), json!(id))));
+        let now = keys::numeric_date();
+        let claims = Object::from_iter([
+            ("iss".to_owned(), json!(self.id)),
+            ("sub".to_owned(), json!(self.id)),
+            ("aud".to_owned(), json!(audience)),
+            ("jti".to_owned(), json!(keys::jti().map_err(unusable)?)),
+            ("iat".to_owned(), json!(now)),
+            ("exp".to_owned(), json!(now + ASSERTION_LIFE)),
+        ]);
+        Ok((header, claims))
+    }
+}
+
+/// What was read as the credential will not do.
+pub(super) fn unusable(problem: String) -> TokenError {
+    let source: Box<dyn Error + Send + Sync> = problem.into();
+    TokenError::Credential { source: source.into() }
+}
+
+fn basic_header(credentials: &str) -> Result<HeaderValue, TokenError> {
+    let mut header = HeaderValue::try_from(format!("Basic {credentials}"))
+        .map_err(|_| TokenError::denied("invalid_client", "the credentials fit no header"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+impl Proof {
+    /// RFC 7523 §2.2. `client_id` may be left out (RFC 7521 §4.2), but some want it (Entra ID).
+    fn assertion(&mut self, id: (&'static str, SecretString), assertion: SecretString) {
+        const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        if !id.1.expose_secret().is_empty() {
+            self.form.push(id);
+        }
+        // The signature alone would do to whoever can guess the rest.
+        if let Some((_, signature)) = assertion.expose_secret().rsplit_once('.') {
+            self.traces.push(signature.into());
+        }
+        self.traces.push(assertion.clone());
+        self.form.push(("client_assertion_type", JWT_BEARER.into()));
+        self.form.push(("client_assertion", assertion));
+    }
+
+    /// What goes into the form.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.form.iter().map(|(name, value)| (*name, value.expose_secret()))
     }
 
     /// What must not be seen in an error.
@@ -99,13 +388,135 @@ fn form_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+    use serde_json::Value;
+
     use super::*;
 
-    fn decoded_basic(id: &str, secret: &str) -> String {
-        let credentials = Credentials::new(id.into(), secret.into(), ClientAuth::Basic).unwrap();
-        let mut form = Form::new();
-        let header = credentials.authenticate(&mut form).unwrap().unwrap();
-        assert!(form.is_empty(), "with Basic nothing goes into the form (RFC 6749 §2.3)");
+    const TOKEN: Endpoint<'_> = Endpoint {
+        url: "https://login.example.com",
+        issuer: Some("https://issuer.example"),
+        revokes: false,
+    };
+    const REVOCATION: Endpoint<'_> =
+        Endpoint { url: "https://login.example.com/revoke?x", revokes: true, ..TOKEN };
+    const P256: &str = include_str!("../../tests/keys/p256.pem");
+    const P256_JWK: &str = include_str!("../../tests/keys/p256.jwk");
+    const RSA: &str = include_str!("../../tests/keys/rsa.pem");
+
+    fn new(id: &str, credential: Credential, auth: ClientAuth) -> Result<ClientIdentity, String> {
+        ClientIdentity::new(id.into(), credential, auth, false).map_err(|error| error.to_string())
+    }
+
+    fn prove(auth: ClientAuth, id: &str, secret: &str) -> Proof {
+        new(id, secret.into(), auth).unwrap().prove(Some(&secret.into()), TOKEN).unwrap()
+    }
+
+    /// The header and the claims of the assertion that is sent.
+    fn assertion(auth: ClientAuth, secret: &str, endpoint: Endpoint<'_>) -> [Value; 2] {
+        let identity = ClientIdentity::new("id".into(), secret.into(), auth, true).unwrap();
+        let proof = identity.prove(Some(&secret.into()), endpoint).unwrap();
+        let form: Vec<_> = proof.pairs().collect();
+        let [("client_id", "id"), ("client_assertion_type", kind), ("client_assertion", jwt)] =
+            form[..]
+        else {
+            panic!("{form:?}")
+        };
+        assert_eq!(kind, "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+        assert!(proof.traces().any(|trace| trace == jwt), "it would be shown");
+        let mut parts = jwt.split('.').map(|part| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap());
+        [(); 2].map(|()| serde_json::from_slice(&parts.next().unwrap()).unwrap())
+    }
+
+    #[test]
+    fn an_assertion_says_who_for_whom_and_until_when() {
+        let [header, mut claims] =
+            assertion(ClientAuth::SecretJwt(JwtAuth::new()), "s3cr3t", TOKEN);
+        assert_eq!(header, json!({ "alg": "HS256", "typ": "JWT" }));
+        let issued = claims["iat"].as_u64().unwrap();
+        assert!(keys::numeric_date() - issued < 5);
+        let jti = claims.as_object_mut().unwrap().remove("jti").unwrap();
+        assert_eq!(
+            claims,
+            json!({
+                "iss": "id", "sub": "id", "aud": TOKEN.url, "iat": issued, "exp": issued + 120,
+            })
+        );
+        let [_, again] = assertion(ClientAuth::SecretJwt(JwtAuth::new()), "s3cr3t", TOKEN);
+        assert_ne!(again["jti"], jti, "each has its own");
+    }
+
+    #[test]
+    fn the_audience_is_what_is_set_for_the_endpoint() {
+        let value = || Audience::value("https://other.example/");
+        for (jwt, token, revocation) in [
+            (JwtAuth::new(), TOKEN.url, REVOCATION.url),
+            (
+                JwtAuth::new().audience(Audience::Issuer),
+                "https://issuer.example",
+                "https://issuer.example",
+            ),
+            (JwtAuth::new().audience(value()), "https://other.example/", "https://other.example/"),
+            (
+                JwtAuth::new().audience(value()).revocation_audience(Audience::Endpoint),
+                "https://other.example/",
+                REVOCATION.url,
+            ),
+        ] {
+            for (endpoint, expected) in [(TOKEN, token), (REVOCATION, revocation)] {
+                let [_, claims] = assertion(ClientAuth::SecretJwt(jwt.clone()), "s3cr3t", endpoint);
+                assert_eq!(claims["aud"], expected, "{jwt:?} {endpoint:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_names_itself_and_its_algorithm() {
+        let header = |jwt, key| assertion(ClientAuth::PrivateKeyJwt(jwt), key, TOKEN)[0].clone();
+        assert_eq!(header(JwtAuth::new(), P256), json!({ "alg": "ES256", "typ": "JWT" }));
+        let named = header(JwtAuth::new(), P256_JWK);
+        assert_eq!(named, json!({ "alg": "ES256", "typ": "JWT", "kid": "p256-1" }));
+        let set = JwtAuth::new().key_id("mine").algorithm(JwtAlgorithm::Ps256);
+        assert_eq!(header(set, RSA), json!({ "alg": "PS256", "typ": "JWT", "kid": "mine" }));
+        let other = header(JwtAuth::new().key_id("mine"), P256_JWK);
+        assert_eq!(other["kid"], "mine");
+    }
+
+    #[test]
+    fn what_cannot_sign_is_refused_or_is_an_error_of_the_attempt() {
+        let private = |jwt| ClientAuth::PrivateKeyJwt(jwt);
+        let rs256 = || JwtAuth::new().algorithm(JwtAlgorithm::Rs256);
+        for (auth, key, expected) in [
+            (private(JwtAuth::new()), "s3cr3t", "credential is no private key: give one in PEM"),
+            (private(rs256()), P256, "credential is a key on the curve P-256, which cannot sign"),
+            (ClientAuth::SecretJwt(rs256()), "s3cr3t", "algorithm is RS256, but a secret signs"),
+            (
+                private(JwtAuth::new().revocation_audience(Audience::Issuer)),
+                P256,
+                "audience is Audience::Issuer, but this provider's issuer is not known",
+            ),
+        ] {
+            let error = new("id", key.into(), auth.clone()).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
+        // A file is not read before the first attempt.
+        let late = new("id", Credential::file("/nowhere/key"), private(rs256())).unwrap();
+        let Err(error) = late.prove(Some(&P256.into()), TOKEN) else { panic!("it signed") };
+        let expected =
+            "the client's credential is a key on the curve P-256, which cannot sign with";
+        assert!(error.to_string().starts_with(expected), "{error}");
+        assert!(error.is_retryable(), "somebody may be writing it");
+    }
+
+    fn decoded_basic(auth: ClientAuth, id: &str, secret: &str) -> String {
+        let proof = prove(auth, id, secret);
+        assert_eq!(
+            proof.pairs().count(),
+            0,
+            "with Basic nothing goes into the form (RFC 6749 §2.3)"
+        );
+        let header = proof.header.unwrap();
         assert!(header.is_sensitive());
         let base64 = header.to_str().unwrap().strip_prefix("Basic ").unwrap();
         String::from_utf8(BASE64_STANDARD.decode(base64).unwrap()).unwrap()
@@ -122,25 +533,85 @@ mod tests {
             ("id", "-._*~", "id:-._*%7E"),
             ("id", "grün", "id:gr%C3%BCn"),
         ] {
-            assert_eq!(decoded_basic(id, secret), expected);
+            assert_eq!(decoded_basic(ClientAuth::Basic, id, secret), expected);
+            if !id.contains(':') {
+                let raw = format!("{id}:{secret}");
+                assert_eq!(decoded_basic(ClientAuth::BasicRaw, id, secret), raw);
+            }
         }
     }
 
     #[test]
-    fn post_puts_both_into_the_form() {
-        let credentials =
-            Credentials::new("id".into(), "a secret".into(), ClientAuth::Post).unwrap();
-        let mut form = Form::new();
-        assert!(credentials.authenticate(&mut form).unwrap().is_none());
-        assert_eq!(form, [("client_id", "id"), ("client_secret", "a secret")]);
+    fn the_form_has_what_each_method_puts_there() {
+        let form = |auth, id, secret| {
+            let proof = prove(auth, id, secret);
+            assert!(proof.header.is_none());
+            proof
+                .pairs()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect::<Vec<_>>()
+                .join("&")
+        };
+        let post = form(ClientAuth::Post, "id", "a secret");
+        assert_eq!(post, "client_id=id&client_secret=a secret");
+        let kind = "client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        let assertion = form(ClientAuth::Assertion, "id", "a.b.c");
+        assert_eq!(assertion, format!("client_id=id&{kind}&client_assertion=a.b.c"));
+        let assertion = form(ClientAuth::Assertion, "", "a.b.c");
+        assert_eq!(assertion, format!("{kind}&client_assertion=a.b.c"));
+        for auth in [ClientAuth::TlsClient, ClientAuth::None] {
+            let proof = new("id", Credential::none(), auth).unwrap().prove(None, TOKEN).unwrap();
+            assert_eq!(proof.pairs().collect::<Vec<_>>(), [("client_id", "id")]);
+            assert!(proof.header.is_none());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (auth, id, credential, expected) in [
+            (ClientAuth::Post, "", Credential::from("s3cr3t"), "client_id is empty"),
+            (ClientAuth::None, "", Credential::none(), "client_id is empty"),
+            (ClientAuth::BasicRaw, "a:b", "s3cr3t".into(), "client_id is \"a:b\", and the colon"),
+            (
+                ClientAuth::BasicRaw,
+                "id",
+                Credential::from("\n"),
+                "client_secret is empty, but ClientAuth::BasicRaw needs the client's secret",
+            ),
+            (
+                ClientAuth::Post,
+                "id",
+                Credential::none(),
+                "client_secret is none, but ClientAuth::Post needs the client's secret",
+            ),
+            (
+                ClientAuth::Assertion,
+                "id",
+                Credential::env("CCG_SESSION_NOT_SET"),
+                "credential comes from the environment variable CCG_SESSION_NOT_SET, which is not \
+                 set, but ClientAuth::Assertion needs an assertion",
+            ),
+            (
+                ClientAuth::TlsClient,
+                "id",
+                Credential::from("s3cr3t"),
+                "credential would not be used, since ClientAuth::TlsClient sends none",
+            ),
+        ] {
+            let error = new(id, credential, auth).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
+        // It may come later.
+        let late = Credential::file("/nowhere/secret");
+        assert!(new("id", late, ClientAuth::Post).is_ok());
     }
 
     #[test]
     fn debug_shows_no_secret() {
-        let credentials =
-            Credentials::new("id".into(), "s3cr3t".into(), ClientAuth::Basic).unwrap();
-        let shown = format!("{credentials:?}");
-        for trace in credentials.traces() {
+        let identity = new("id", "s3cr3t".into(), ClientAuth::Basic).unwrap();
+        let shown = format!("{identity:?}");
+        for trace in identity.prove(Some(&"s3cr3t".into()), TOKEN).unwrap().traces() {
             assert!(!shown.contains(trace), "{shown}");
         }
     }

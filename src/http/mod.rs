@@ -1,10 +1,15 @@
 //! [`HttpTokenManager`]: one HTTP request for each attempt, and an honest report of it.
 
 mod client_auth;
+mod credential;
+mod crypto;
+mod dpop;
 mod exchange;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
+mod keys;
 mod provider;
+mod tls;
 mod wire;
 
 use std::error::Error;
@@ -12,29 +17,34 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ::http::HeaderValue;
-use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
+use ::http::{HeaderName, HeaderValue};
 use reqwest::{Client, redirect, retry};
-use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::SecretString;
 use url::{Url, form_urlencoded};
 
-pub use client_auth::ClientAuth;
+pub use client_auth::{Audience, ClientAuth, JwtAuth};
+pub use credential::Credential;
+pub use dpop::DpopKey;
+pub use keys::JwtAlgorithm;
 pub use provider::{Provider, Subject};
 
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, TokenText};
-use client_auth::Credentials;
+use client_auth::{ClientIdentity, Endpoint, unusable};
+use dpop::{DPOP, Dpop};
+use tls::Tls;
 use wire::{Answer, Asked};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
 ///
-/// Each attempt is one request. It is never repeated and follows no redirect; its connection is not
-/// kept for the next one, since one that sat idle for most of a token's life is likely to be dead. At
-/// most 1 MiB of an answer is read. TLS is rustls with ring, whatever the process's default is, and
-/// trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
+/// Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
+/// not seen. None is repeated otherwise, and none follows a redirect; its connection is not kept for the
+/// next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB of an
+/// answer is read. TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is,
+/// and trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
 /// like), as reqwest does, except for a server on this machine.
 ///
 /// ```no_run
@@ -54,7 +64,8 @@ pub struct HttpTokenManager {
     scope: String,
     token_url: Url,
     revocation_url: Option<Url>,
-    credentials: Credentials,
+    identity: ClientIdentity,
+    dpop: Option<Dpop>,
     client: Client,
     /// As it was set, if it was.
     connect_timeout: Option<Duration>,
@@ -66,24 +77,29 @@ pub struct HttpTokenManager {
 pub struct HttpTokenManagerBuilder {
     provider: Provider,
     client_id: String,
-    client_secret: SecretString,
+    credential: Credential,
     client: Option<Client>,
+    tls: Tls,
+    dpop: Option<DpopKey>,
     connect_timeout: Option<Duration>,
     allow_insecure_http: bool,
 }
 
 impl HttpTokenManager {
-    /// For this provider, as this client.
+    /// For this provider, as this client, which proves it with this [credential](Credential): a secret
+    /// (a text is one), or where to read it.
     pub fn builder(
         provider: Provider,
         client_id: impl Into<String>,
-        client_secret: impl Into<SecretString>,
+        credential: impl Into<Credential>,
     ) -> HttpTokenManagerBuilder {
         HttpTokenManagerBuilder {
             provider,
             client_id: client_id.into(),
-            client_secret: client_secret.into(),
+            credential: credential.into(),
             client: None,
+            tls: Tls::default(),
+            dpop: None,
             connect_timeout: None,
             allow_insecure_http: false,
         }
@@ -105,8 +121,54 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// A client of yours, say for a CA, a client certificate or a proxy. Its connect timeout counts,
-    /// so [`connect_timeout`](Self::connect_timeout) is refused next to it. Default: one made for this.
+    /// Binds every token to this key (RFC 9449). A server that does not know of it, and answers with a
+    /// bearer token, is an error (§5).
+    pub fn dpop(mut self, key: DpopKey) -> Self {
+        self.dpop = Some(key);
+        self
+    }
+
+    /// Trusts the certificates in this PEM text besides those that the platform trusts: for a server
+    /// with a CA of its own. May be called again for more.
+    pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
+        self.tls.roots.push(pem.into());
+        self
+    }
+
+    /// Shows this certificate to a server that asks for one, as [`ClientAuth::TlsClient`] needs it
+    /// (mTLS, RFC 8705). Both are PEM: the certificate with those that issued it, its own first, and its
+    /// private key, not encrypted. They are read once, here: one that is renewed while the program runs
+    /// needs a [client of yours](Self::http_client).
+    ///
+    /// ```no_run
+    /// use ccg_session::{ClientAuth, Credential, HttpTokenManager, Provider};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let provider =
+    ///     Provider::generic("https://mtls.example.com/token").client_auth(ClientAuth::TlsClient);
+    /// let manager = HttpTokenManager::builder(provider, "client-id", Credential::none())
+    ///     .root_certificate(std::fs::read_to_string("/etc/tls/ca.crt")?)
+    ///     .client_certificate(
+    ///         std::fs::read_to_string("/etc/tls/tls.crt")?,
+    ///         std::fs::read_to_string("/etc/tls/tls.key")?,
+    ///     )
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn client_certificate(
+        mut self,
+        certificates: impl Into<String>,
+        key: impl Into<SecretString>,
+    ) -> Self {
+        self.tls.client = Some((certificates.into(), key.into()));
+        self
+    }
+
+    /// A client of yours, say for a proxy, or for certificates that are renewed while it runs. Its own
+    /// settings count, so [`connect_timeout`](Self::connect_timeout),
+    /// [`root_certificate`](Self::root_certificate) and
+    /// [`client_certificate`](Self::client_certificate) are refused next to it. Default: one made for
+    /// this.
     ///
     /// It must neither follow redirects (they would carry the secret elsewhere) nor retry (the session
     /// promises how often it asks), and had better keep no idle connections:
@@ -129,13 +191,19 @@ impl HttpTokenManagerBuilder {
     ///
     /// # Errors
     /// Names the first setting that cannot be used, its value unless it is secret, and what would do:
-    /// an empty `client_id`, `client_secret` or subject; a URL that is none, has a fragment or a
-    /// password in it, or lacks TLS; a parameter that the protocol itself uses; a connect timeout of
-    /// zero, or next to a client of yours; and a system without CA certificates.
+    /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
+    /// that cannot be used, or does not fit its algorithm; a URL that is none, has a fragment or a
+    /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
+    /// none; a connect timeout of zero; what has no effect on a client of yours; and a system without
+    /// CA certificates.
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
-        let credentials =
-            Credentials::new(self.client_id, self.client_secret, provider.client_auth)?;
+        let identity = ClientIdentity::new(
+            self.client_id,
+            self.credential,
+            provider.client_auth.clone(),
+            false,
+        )?;
         let (token_url, revocation_url) = provider.check(self.allow_insecure_http)?;
         if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(ConfigError::new(
@@ -143,7 +211,24 @@ impl HttpTokenManagerBuilder {
                 "is 0s, but then no connection could be made: leave it out for 5s",
             ));
         }
+        if provider.client_auth == ClientAuth::TlsClient
+            && self.client.is_none()
+            && self.tls.client.is_none()
+        {
+            return Err(ConfigError::new(
+                "client_certificate",
+                "is not set, but ClientAuth::TlsClient needs one: give it, or a client of yours \
+                 that has one",
+            ));
+        }
         let client = match self.client {
+            Some(_) if !self.tls.is_default() => {
+                return Err(ConfigError::new(
+                    "http_client",
+                    "is yours, and root_certificate and client_certificate have no effect on it: set \
+                     them there",
+                ));
+            }
             Some(_) if connect_timeout.is_some() => {
                 return Err(ConfigError::new(
                     "connect_timeout",
@@ -154,7 +239,9 @@ impl HttpTokenManagerBuilder {
             None => {
                 let urls = [Some(&token_url), revocation_url.as_ref()];
                 let timeout = connect_timeout.unwrap_or(Duration::from_secs(5));
-                client(timeout, &urls.into_iter().flatten().collect::<Vec<_>>())
+                let urls: Vec<_> = urls.into_iter().flatten().collect();
+                let tls = self.tls.config(urls.iter().any(|url| url.scheme() == "https"))?;
+                client(timeout, tls, &urls)
                     .map_err(|problem| ConfigError::new("http_client", problem))?
             }
         };
@@ -164,7 +251,8 @@ impl HttpTokenManagerBuilder {
             scope,
             token_url,
             revocation_url,
-            credentials,
+            identity,
+            dpop: self.dpop.map(Dpop::new),
             client,
             connect_timeout,
         })
@@ -172,11 +260,11 @@ impl HttpTokenManagerBuilder {
 }
 
 /// A client that makes one request at a time, and does not think for itself.
-fn client(connect_timeout: Duration, urls: &[&Url]) -> Result<Client, String> {
-    let tls_needed = urls.iter().any(|url| url.scheme() == "https");
-    let tls = tls(tls_needed).map_err(|error| {
-        format!("could not be made ({error}): install CA certificates, or give a client of yours")
-    })?;
+fn client(
+    connect_timeout: Duration,
+    tls: rustls::ClientConfig,
+    urls: &[&Url],
+) -> Result<Client, String> {
     let mut builder = Client::builder();
     if urls.iter().all(|url| provider::is_loopback(url)) {
         // A proxy would see what is only allowed in clear because it stays on this machine.
@@ -193,27 +281,12 @@ fn client(connect_timeout: Duration, urls: &[&Url]) -> Result<Client, String> {
         .map_err(|error| format!("could not be made ({}): give a client of yours", Cause(error)))
 }
 
-/// rustls on ring. Given explicitly, since reqwest would otherwise use the process's default provider,
-/// and panics where there is none. A machine without CA certificates is fine as long as no TLS is used.
-fn tls(needed: bool) -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?;
-    let builder = match builder.clone().with_platform_verifier() {
-        Err(_) if !needed => builder.with_root_certificates(rustls::RootCertStore::empty()),
-        verified => verified?,
-    };
-    Ok(builder.with_no_client_auth())
-}
-
 impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         // The names were checked when this manager was built.
-        let mut form = self.provider.grant_form(&self.scope).map_err(refused)?;
-        let authorization = self.credentials.authenticate(&mut form)?;
-        let secrets: Vec<_> = self.credentials.traces().collect();
-        let response = self.post(&self.token_url, form, authorization, &request.options).await?;
-        response.answer(&secrets).token(Asked::Grant)
+        let form = self.provider.grant_form(&self.scope).map_err(refused)?;
+        let read = |answer: &Answer<'_>| answer.token(Asked::Grant);
+        self.ask(&self.token_url, self.token_endpoint(), form, &request.options, None, read).await
     }
 
     async fn exchange(
@@ -221,13 +294,19 @@ impl TokenManager for HttpTokenManager {
         subject: AccessToken,
         request: ExchangeRequest,
     ) -> Result<Grant, TokenError> {
-        let texts = exchange::Texts::new(&request, self.credentials.id(), &self.provider)
-            .map_err(refused)?;
-        let mut form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
-        let authorization = self.credentials.authenticate(&mut form)?;
-        let secrets: Vec<_> = self.credentials.traces().chain([subject.secret()]).collect();
-        let response = self.post(&self.token_url, form, authorization, &request.options).await?;
-        response.answer(&secrets).token(Asked::Exchange)
+        let texts =
+            exchange::Texts::new(&request, self.identity.id(), &self.provider).map_err(refused)?;
+        let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
+        let read = |answer: &Answer<'_>| answer.token(Asked::Exchange);
+        self.ask(
+            &self.token_url,
+            self.token_endpoint(),
+            form,
+            &request.options,
+            Some(subject.secret()),
+            read,
+        )
+        .await
     }
 
     async fn revoke(
@@ -235,13 +314,13 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let Some(url) = &self.revocation_url else {
+        let (Some(url), Some(given)) = (&self.revocation_url, &self.provider.revocation_url) else {
             return Err(TokenError::denied("unsupported", "this provider has no revocation URL"));
         };
-        let mut form = vec![("token", token.expose())];
-        let authorization = self.credentials.authenticate(&mut form)?;
-        let secrets: Vec<_> = self.credentials.traces().chain([token.expose()]).collect();
-        self.post(url, form, authorization, &options).await?.answer(&secrets).revocation()
+        let endpoint = Endpoint { url: given, issuer: None, revokes: true };
+        let form = vec![("token", token.expose())];
+        let read = |answer: &Answer<'_>| answer.revocation();
+        self.ask(url, endpoint, form, &options, Some(token.expose()), read).await
     }
 
     fn can_exchange(&self) -> bool {
@@ -274,12 +353,67 @@ impl TokenManager for HttpTokenManager {
 }
 
 impl HttpTokenManager {
-    /// The one place where anything is sent.
-    async fn post(
+    /// Where tokens come from, as an assertion names it.
+    fn token_endpoint(&self) -> Endpoint<'_> {
+        Endpoint { url: &self.provider.token_url, issuer: None, revokes: false }
+    }
+
+    /// One attempt, with the credential as it is now: sends the form, and reads the answer.
+    async fn ask<T>(
         &self,
         url: &Url,
+        endpoint: Endpoint<'_>,
         form: Form<'_>,
-        authorization: Option<HeaderValue>,
+        options: &TokenRequestOptions,
+        token: Option<&str>,
+        read: impl Fn(&Answer<'_>) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        let credential = self.identity.credential();
+        let secret = credential.read().await?;
+        // Revocations need no proof: whoever holds a token may end it.
+        let dpop = self.dpop.as_ref().filter(|_| !endpoint.revokes);
+        let mut nonce_is_new = false;
+        loop {
+            // A new assertion and a new proof each time: a server may know the last ones again.
+            let identity = self.identity.prove(secret.as_ref(), endpoint)?;
+            let proof = dpop.map(|dpop| dpop.proof(url)).transpose();
+            let proof = proof.map_err(|error| unusable(error.to_string()))?;
+            let form = form.iter().copied().chain(identity.pairs());
+            let headers = [(AUTHORIZATION, identity.header.as_ref()), (DPOP, proof.as_ref())];
+            let response = self.post(url, form, headers, options).await?;
+            let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
+            let secrets: Vec<_> = identity.traces().chain(token).chain(proof).collect();
+            let key = dpop.map(|dpop| &dpop.key);
+            let mut result = read(&response.answer(&secrets, key));
+            let told = dpop.is_some_and(|dpop| dpop.remember(&response.headers));
+            if let Err(TokenError::Denied { error, description, credentials_changed, .. }) =
+                &mut result
+            {
+                // RFC 9449 §8: it is no refusal. Once only: a server may never be content.
+                if told && error == "use_dpop_nonce" && !nonce_is_new {
+                    nonce_is_new = true;
+                    continue;
+                }
+                if (dpop.is_some() || self.provider.client_auth.depends_on_clock())
+                    && let Some(clocks) = response.clocks_apart()
+                {
+                    *description = Some(match description.take() {
+                        Some(words) => format!("{words}; {clocks}"),
+                        None => clocks,
+                    });
+                }
+                *credentials_changed = credential.has_changed_since(secret.as_ref()).await;
+            }
+            return result;
+        }
+    }
+
+    /// The one place where anything is sent.
+    async fn post<'a>(
+        &self,
+        url: &Url,
+        form: impl Iterator<Item = (&'a str, &'a str)>,
+        headers: [(HeaderName, Option<&HeaderValue>); 2],
         options: &TokenRequestOptions,
     ) -> Result<Response, TokenError> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
@@ -289,8 +423,10 @@ impl HttpTokenManager {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .body(body);
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
+        for (name, value) in headers {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         if let Some(ip) = options.forwarded_for() {
             request = request.header("x-forwarded-for", ip);
@@ -321,13 +457,30 @@ impl Response {
         Ok(Self { status: response.status(), headers: response.headers().clone(), body, received })
     }
 
-    fn answer<'a>(&'a self, secrets: &'a [&'a str]) -> Answer<'a> {
+    /// Says so if the server's clock shows another time: servers that refuse an assertion for that
+    /// reason seldom do.
+    fn clocks_apart(&self) -> Option<String> {
+        let date = self.headers.get(DATE)?.to_str().ok()?;
+        let theirs = httpdate::parse_http_date(date).ok()?;
+        let (apart, word) = match self.received.duration_since(theirs) {
+            Ok(ahead) => (ahead, "ahead of"),
+            Err(behind) => (behind.duration(), "behind"),
+        };
+        let apart = Duration::from_secs(apart.as_secs());
+        (apart >= Duration::from_secs(60)).then(|| {
+            let apart = humantime::format_duration(apart);
+            format!("this machine's clock is {apart} {word} the server's, and the request is dated by it")
+        })
+    }
+
+    fn answer<'a>(&'a self, secrets: &'a [&'a str], dpop: Option<&'a DpopKey>) -> Answer<'a> {
         Answer {
             status: self.status,
             headers: &self.headers,
             body: self.body.as_deref(),
             received: self.received,
             secrets,
+            dpop,
         }
     }
 }

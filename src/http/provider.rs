@@ -25,8 +25,8 @@ use crate::error::ConfigError;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Provider {
-    token_url: String,
-    revocation_url: Option<String>,
+    pub(super) token_url: String,
+    pub(super) revocation_url: Option<String>,
     pub(super) client_auth: ClientAuth,
     subject: Option<Subject>,
     scopes: Vec<String>,

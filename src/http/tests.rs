@@ -83,7 +83,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
 }
 
 fn any_client() -> Client {
-    client(Duration::from_secs(1), &[]).unwrap()
+    client(Duration::from_secs(1), Tls::default().config(false).unwrap(), &[]).unwrap()
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ::http::header::{DATE, LOCATION, RETRY_AFTER};
 use ::http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
+use super::dpop::DpopKey;
 use super::provider::without_secrets;
 use crate::error::TokenError;
 use crate::manager::Grant;
@@ -29,6 +30,8 @@ pub(super) struct Answer<'a> {
     pub(super) received: SystemTime,
     /// What was sent that must not be seen in an error.
     pub(super) secrets: &'a [&'a str],
+    /// The key that the token must be bound to, if one was asked for.
+    pub(super) dpop: Option<&'a DpopKey>,
 }
 
 /// What a token was asked for with: only an exchange may give something that is no access token.
@@ -137,23 +140,35 @@ impl Answer<'_> {
             reason: "the answer has no access_token".into(),
         })?;
         let mut grant = Grant::bearer(access_token)?;
-        match object.get("token_type") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
-            Some(Value::String(kind))
+        match (object.get("token_type"), self.dpop) {
+            (Some(Value::String(kind)), Some(key)) if kind.eq_ignore_ascii_case("dpop") => {
+                grant = grant.bound_to(key.clone());
+            }
+            (None | Some(Value::Null), None) => {}
+            (Some(Value::String(kind)), None) if kind.eq_ignore_ascii_case("bearer") => {}
+            (Some(Value::String(kind)), _)
                 if asked == Asked::Exchange && kind.eq_ignore_ascii_case("n_a") =>
             {
                 grant = grant.not_an_access_token();
             }
-            Some(other) => {
-                let shown = other.as_str().map_or("no text".into(), |kind| {
-                    format!("{:?}", self.words(kind, Some(object)))
-                });
+            (other, dpop) => {
+                let shown = match other {
+                    None => "missing".into(),
+                    Some(other) => other.as_str().map_or("no text".into(), |kind| {
+                        format!("{:?}", self.words(kind, Some(object)))
+                    }),
+                };
+                let reason = match dpop {
+                    None => {
+                        "a token of a type that is not understood must not be used (RFC 6749 §7.1)"
+                    }
+                    Some(_) => {
+                        "it was to be DPoP: whoever steals such a token can use it (RFC 9449 §5). If \
+                         the server does not know DPoP, leave it out"
+                    }
+                };
                 return Err(TokenError::Malformed {
-                    reason: format!(
-                        "its token_type is {shown}, and a token of a type that is not understood \
-                         must not be used (RFC 6749 §7.1)"
-                    ),
+                    reason: format!("its token_type is {shown}, and {reason}"),
                 });
             }
         }
@@ -283,6 +298,7 @@ mod tests {
             body: Some(body),
             received: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
             secrets: &SECRETS,
+            dpop: None,
         })
     }
 
@@ -295,7 +311,7 @@ mod tests {
                 shown += &grant.get_scope().map_or(String::new(), |scope| format!(" [{scope}]"));
                 let kind = grant.get_issued_token_type();
                 shown += &kind.map_or(String::new(), |kind| format!(" ({kind})"));
-                shown + if grant.is_bearer() { "" } else { " no header" }
+                shown + if grant.is_access_token() { "" } else { " no header" }
             }
             Err(TokenError::Denied { error, description, uri, status, .. }) => {
                 let mut shown = format!("denied {status} {error}");

@@ -34,8 +34,8 @@ impl Failure {
             Self::Figures(_) => 1,
             Self::Usage(_) | Self::Session { error: SessionError::Unsupported(_), .. } => 2,
             Self::Session { error, .. } => match error.token_error() {
-                // Status zero: the manager refused to send it, so no server has.
-                Some(TokenError::Denied { status: 0, .. }) => 2,
+                // Nothing was sent, so no server has refused it.
+                Some(TokenError::Denied { status: 0, .. } | TokenError::Credential { .. }) => 2,
                 Some(TokenError::Denied { .. }) => 3,
                 _ => 4,
             },
@@ -105,6 +105,7 @@ impl Failure {
 fn token_error_kind(error: &TokenError) -> &'static str {
     match error {
         TokenError::Denied { .. } => "denied",
+        TokenError::Credential { .. } => "credential",
         TokenError::RateLimited { .. } => "rate_limited",
         TokenError::Server { .. } => "server",
         TokenError::Malformed { .. } => "malformed",
@@ -155,6 +156,7 @@ mod tests {
             (Failure::Usage(String::new()), 2, "config"),
             (session(SessionError::Unsupported("revocation")), 2, "unsupported"),
             (failed(denied(0)), 2, "denied"),
+            (failed(TokenError::Credential { source: source.clone() }), 2, "credential"),
             (failed(denied(401)), 3, "denied"),
             (failed(TokenError::RateLimited { retry_after: None }), 4, "rate_limited"),
             (failed(TokenError::Server { status: 503, retry_after: None }), 4, "server"),

@@ -1,0 +1,322 @@
+//! Where the client's secret comes from. It may change while the program runs, so it is read at each
+//! attempt.
+
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::TokenError;
+
+/// Where the client's secret comes from: a password, a key, or an assertion, as
+/// [`ClientAuth`](crate::ClientAuth) says.
+///
+/// It is read at each attempt, and once more after each refusal: if it has changed by then, the next
+/// attempt follows at once. So a secret can be rotated while the program runs. Newlines at its end are
+/// left out.
+///
+/// A value becomes one by itself:
+///
+/// ```no_run
+/// use ccg_session::{Credential, HttpTokenManager, Provider};
+///
+/// # fn main() -> Result<(), ccg_session::ConfigError> {
+/// # let provider = Provider::generic("https://login.example.com/token");
+/// let fixed = HttpTokenManager::builder(provider.clone(), "client-id", "a secret").build()?;
+/// let rotated = Credential::file("/run/secrets/client-secret");
+/// let rotated = HttpTokenManager::builder(provider, "client-id", rotated).build()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Credential(Source);
+
+#[derive(Clone)]
+enum Source {
+    None,
+    Value(SecretString),
+    Env(String),
+    File(PathBuf),
+    Fn(Arc<dyn Fn() -> Reading + Send + Sync>),
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<SecretString, AnyError>> + Send>>;
+type AnyError = Box<dyn Error + Send + Sync>;
+
+/// What a closure met.
+#[derive(Debug, thiserror::Error)]
+#[error("could not be read: {0}")]
+struct Unread(#[source] AnyError);
+
+/// The longest file that is read: no credential is longer, and a wrong path may name anything.
+const MAX_FILE: u64 = 1024 * 1024;
+
+impl Credential {
+    /// An environment variable. One that is not set is refused when the manager is built.
+    pub fn env(name: impl Into<String>) -> Self {
+        Self(Source::Env(name.into()))
+    }
+
+    /// A file, such as a mounted secret or a token that a platform rotates. It need not be there yet
+    /// when the manager is built.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Source::File(path.into()))
+    }
+
+    /// Whatever this gives when it is called, say what a vault holds. Its time is the attempt's.
+    ///
+    /// It should give the same text until the secret really changes: one that is new each time is
+    /// tried once more after each refusal. An error ends the attempt, which may be repeated; its text
+    /// is shown to callers, so no secret belongs in it.
+    ///
+    /// ```
+    /// use ccg_session::Credential;
+    ///
+    /// # async fn read_from_vault(path: &str) -> std::io::Result<String> { Ok(path.into()) }
+    /// let credential = Credential::from_fn(|| read_from_vault("kv/my-service"));
+    /// ```
+    pub fn from_fn<F, R, S, E>(read: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<S, E>> + Send + 'static,
+        S: Into<SecretString>,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        Self(Source::Fn(Arc::new(move || {
+            let reading = read();
+            Box::pin(async move { reading.await.map(Into::into).map_err(Into::into) })
+        })))
+    }
+
+    /// None: for [`ClientAuth::TlsClient`](crate::ClientAuth::TlsClient) and
+    /// [`ClientAuth::None`](crate::ClientAuth::None).
+    pub fn none() -> Self {
+        Self(Source::None)
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self.0, Source::None)
+    }
+
+    /// What is known of it without waiting, or what is wrong with it already.
+    pub(super) fn known(&self) -> Result<Option<SecretString>, String> {
+        match &self.0 {
+            Source::Value(secret) => checked(secret.clone()).map(Some).map_err(Into::into),
+            Source::Env(name) => variable(name).map(Some),
+            Source::None | Source::File(_) | Source::Fn(_) => Ok(None),
+        }
+    }
+
+    /// As it is now; `None` if there is none.
+    pub(super) async fn read(&self) -> Result<Option<SecretString>, TokenError> {
+        let secret = match &self.0 {
+            Source::None => return Ok(None),
+            Source::Value(secret) => checked(secret.clone()).map_err(AnyError::from),
+            Source::Env(name) => variable(name).map_err(AnyError::from),
+            Source::File(path) => {
+                let path = path.clone();
+                // A file may be far away, and then reading it takes time.
+                match tokio::task::spawn_blocking(move || file(&path)).await {
+                    Ok(secret) => secret.map_err(AnyError::from),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Source::Fn(read) => match read().await {
+                Ok(secret) => checked(secret).map_err(AnyError::from),
+                Err(error) => Err(Unread(error).into()),
+            },
+        };
+        secret.map(Some).map_err(|error| TokenError::Credential { source: error.into() })
+    }
+
+    /// Whether it now is something else than what was used. One that cannot be read is not.
+    pub(super) async fn has_changed_since(&self, used: Option<&SecretString>) -> bool {
+        match self.0 {
+            Source::None | Source::Value(_) => false,
+            Source::Env(_) | Source::File(_) | Source::Fn(_) => {
+                let now = self.read().await.ok().flatten();
+                now.is_some_and(|now| {
+                    used.is_none_or(|used| used.expose_secret() != now.expose_secret())
+                })
+            }
+        }
+    }
+}
+
+impl From<SecretString> for Credential {
+    fn from(secret: SecretString) -> Self {
+        Self(Source::Value(secret))
+    }
+}
+
+impl From<String> for Credential {
+    fn from(secret: String) -> Self {
+        Self(Source::Value(secret.into()))
+    }
+}
+
+impl From<&str> for Credential {
+    fn from(secret: &str) -> Self {
+        Self(Source::Value(secret.into()))
+    }
+}
+
+/// Says where it comes from, never what it is.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::None => f.write_str("none"),
+            Source::Value(_) => f.write_str("[redacted]"),
+            Source::Env(name) => write!(f, "env({name:?})"),
+            Source::File(path) => write!(f, "file({path:?})"),
+            Source::Fn(_) => f.write_str("from_fn"),
+        }
+    }
+}
+
+fn variable(name: &str) -> Result<SecretString, String> {
+    match std::env::var(name) {
+        Ok(secret) => {
+            checked(secret.into()).map_err(|problem| format!("{problem} (the variable {name})"))
+        }
+        Err(std::env::VarError::NotPresent) => {
+            Err(format!("comes from the environment variable {name}, which is not set"))
+        }
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(format!("comes from the environment variable {name}, which is not UTF-8"))
+        }
+    }
+}
+
+fn file(path: &Path) -> Result<SecretString, String> {
+    let shown = path.display();
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        let length = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? as u64;
+        if length > MAX_FILE {
+            return Err(io::Error::other("it is longer than 1 MiB"));
+        }
+        Ok(text)
+    };
+    let text = read().map_err(|error| {
+        format!(
+            "cannot be read from the file {shown} ({error}): check the path and who may read it"
+        )
+    })?;
+    checked(text.into()).map_err(|problem| format!("{problem} (the file {shown})"))
+}
+
+/// Without newlines at its end. Empty it proves nothing: somebody is just writing it, perhaps.
+fn checked(secret: SecretString) -> Result<SecretString, &'static str> {
+    let text = secret.expose_secret();
+    let trimmed = text.trim_end_matches(['\r', '\n']);
+    match trimmed.len() {
+        0 => Err("is empty"),
+        length if length == text.len() => Ok(secret),
+        _ => Ok(trimmed.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(credential: &Credential) -> Result<String, String> {
+        match credential.read().await {
+            Ok(secret) => Ok(secret.map_or("none".into(), |secret| secret.expose_secret().into())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_source_is_read_without_the_newlines_at_its_end() {
+        let path = std::env::temp_dir().join(format!("credential-{}", std::process::id()));
+        for (written, expected) in
+            [("s3cr3t", "s3cr3t"), ("s3cr3t\n", "s3cr3t"), (" a b \r\n\n", " a b ")]
+        {
+            std::fs::write(&path, written).unwrap();
+            let text = written.to_owned();
+            for credential in [
+                Credential::from(written),
+                Credential::from(written.to_owned()),
+                Credential::from(SecretString::from(written)),
+                Credential::file(&path),
+                Credential::from_fn(move || {
+                    let text = text.clone();
+                    async move { io::Result::Ok(text) }
+                }),
+            ] {
+                assert_eq!(read(&credential).await.as_deref(), Ok(expected), "{credential:?}");
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read(&Credential::none()).await.as_deref(), Ok("none"));
+        // What every process on Unix has, and cargo sets everywhere.
+        let home = Credential::env("CARGO_MANIFEST_DIR");
+        assert_eq!(read(&home).await.unwrap(), std::env::var("CARGO_MANIFEST_DIR").unwrap());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_says_where_it_should_have_been() {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!("credential-odd-{}", std::process::id()));
+        let long = "x".repeat(usize::try_from(MAX_FILE).unwrap() + 1);
+        for (bytes, expected) in
+            [(&b"\n"[..], "is empty"), (b"s3cr3t \xff", "UTF-8"), (long.as_bytes(), "1 MiB")]
+        {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read(&Credential::file(&path)).await.unwrap_err();
+            assert!(error.contains(expected) && error.contains("credential-odd"), "{error}");
+            assert!(!error.contains("s3cr3t"), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        let error = read(&Credential::file(directory.join("nowhere/secret"))).await.unwrap_err();
+        assert!(error.contains("nowhere/secret (No such file"), "{error}");
+        let error = read(&Credential::file(&directory)).await.unwrap_err();
+        assert!(error.contains("directory"), "{error}");
+
+        let error = read(&Credential::env("CCG_SESSION_NOT_SET")).await.unwrap_err();
+        assert!(error.contains("variable CCG_SESSION_NOT_SET, which is not set"), "{error}");
+        let sealed = Credential::from_fn(|| async { Err::<String, _>("the vault is sealed") });
+        let error = read(&sealed).await.unwrap_err();
+        assert_eq!(error, "the client's credential could not be read: the vault is sealed");
+    }
+
+    #[tokio::test]
+    async fn a_change_is_one_that_can_be_read() {
+        let path = std::env::temp_dir().join(format!("credential-new-{}", std::process::id()));
+        let credential = Credential::file(&path);
+        std::fs::write(&path, "one").unwrap();
+        let used = credential.read().await.unwrap();
+        assert!(!credential.has_changed_since(used.as_ref()).await);
+        std::fs::write(&path, "one\n").unwrap();
+        assert!(!credential.has_changed_since(used.as_ref()).await);
+        std::fs::write(&path, "").unwrap();
+        assert!(!credential.has_changed_since(used.as_ref()).await);
+        std::fs::write(&path, "two").unwrap();
+        assert!(credential.has_changed_since(used.as_ref()).await);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!credential.has_changed_since(used.as_ref()).await);
+        let value = Credential::from("one");
+        assert!(!value.has_changed_since(Some(&"other".into())).await);
+    }
+
+    #[test]
+    fn debug_says_where_it_comes_from_and_not_what_it_is() {
+        let shown = format!(
+            "{:?}",
+            [
+                Credential::from("s3cr3t"),
+                Credential::env("NAME"),
+                Credential::file("/run/secret"),
+                Credential::from_fn(|| async { Ok::<_, io::Error>("s3cr3t") }),
+                Credential::none(),
+            ]
+        );
+        assert_eq!(shown, "[[redacted], env(\"NAME\"), file(\"/run/secret\"), from_fn, none]");
+    }
+}

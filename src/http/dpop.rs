@@ -1,0 +1,205 @@
+//! Tokens that only the holder of a key can use (RFC 9449).
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+use url::Url;
+
+use super::keys::{self, Object, SigningKey};
+use super::provider::without_secrets;
+use crate::error::ConfigError;
+
+/// The header that a proof goes into.
+pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
+/// The header in which a server says what the next proof shall repeat (RFC 9449 §8).
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// The key that a session's tokens are bound to (RFC 9449): whoever steals one of them can do
+/// nothing with it.
+///
+/// Give it to [`HttpTokenManagerBuilder::dpop`](crate::HttpTokenManagerBuilder::dpop). Then every
+/// request for a token carries a proof, and so must every request that uses one:
+///
+/// ```
+/// use ccg_session::{AccessToken, DpopKey};
+///
+/// fn request(token: &AccessToken) -> Result<http::Request<()>, Box<dyn std::error::Error>> {
+///     let url = "https://api.example.com/files?limit=10";
+///     let mut request = http::Request::get(url);
+///     if let Some(proof) = token.proof(&http::Method::GET, url)? {
+///         request = request.header("DPoP", proof); // a new one for each request
+///     }
+///     let request = request.header("Authorization", token.header_value()); // "DPoP …"
+///     Ok(request.body(())?)
+/// }
+/// # let _ = (request, DpopKey::generate()?);
+/// # Ok::<(), ccg_session::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct DpopKey(Arc<SigningKey>);
+
+impl DpopKey {
+    /// A new key, for ES256. It lasts as long as the program: tokens that are bound to it are of no use
+    /// to the next run.
+    ///
+    /// # Errors
+    /// If the system gives no randomness.
+    pub fn generate() -> Result<Self, ConfigError> {
+        Self::from(SigningKey::generate())
+    }
+
+    /// This private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. It signs as the JWK's
+    /// `alg` says, else as is usual for it.
+    ///
+    /// # Errors
+    /// If it is none, or of a kind that cannot be used.
+    pub fn parse(key: impl Into<SecretString>) -> Result<Self, ConfigError> {
+        Self::from(SigningKey::parse(key.into().expose_secret(), None))
+    }
+
+    fn from(key: Result<SigningKey, String>) -> Result<Self, ConfigError> {
+        match key {
+            Ok(key) => Ok(Self(Arc::new(key))),
+            Err(problem) => Err(ConfigError::new("dpop", problem)),
+        }
+    }
+
+    /// Names the key (RFC 7638): what a token that is bound to it says in `cnf.jkt`.
+    pub fn thumbprint(&self) -> String {
+        self.0.thumbprint()
+    }
+
+    /// A proof for one request (RFC 9449 §4.2), with the token that it uses, if any.
+    pub(crate) fn proof(
+        &self,
+        method: &Method,
+        url: &str,
+        token: Option<&str>,
+        nonce: Option<&str>,
+    ) -> Result<HeaderValue, ConfigError> {
+        let refuse = |problem: &str| {
+            let problem = format!("is {:?}, {problem}", without_secrets(url));
+            ConfigError::new("url", problem)
+        };
+        let mut target = Url::parse(url)
+            .map_err(|_| refuse("which is not a URL: give the whole address of the request"))?;
+        if !matches!(target.scheme(), "https" | "http") {
+            return Err(refuse("but must begin with https://"));
+        }
+        target.set_query(None);
+        target.set_fragment(None);
+        let failed = |problem| ConfigError::new("dpop", problem);
+        let header = Object::from_iter([
+            ("typ".to_owned(), json!("dpop+jwt")),
+            ("jwk".to_owned(), self.0.public_jwk().into()),
+        ]);
+        let mut claims = Object::from_iter([
+            ("jti".to_owned(), json!(keys::jti().map_err(failed)?)),
+            ("htm".to_owned(), json!(method.as_str())),
+            ("htu".to_owned(), json!(target.as_str())),
+            ("iat".to_owned(), json!(keys::numeric_date())),
+        ]);
+        claims.extend(token.map(|token| ("ath".to_owned(), json!(keys::sha256(token)))));
+        claims.extend(nonce.map(|nonce| ("nonce".to_owned(), json!(nonce))));
+        let proof = self.0.jwt(header, &claims).map_err(failed)?;
+        // It is base64url and two dots.
+        let mut proof = HeaderValue::try_from(proof.expose_secret())
+            .map_err(|_| failed("made a proof that fits no header".into()))?;
+        proof.set_sensitive(true);
+        Ok(proof)
+    }
+}
+
+impl fmt::Debug for DpopKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DpopKey({})", self.thumbprint())
+    }
+}
+
+/// The key, and what the server last wanted to see in a proof.
+#[derive(Debug)]
+pub(super) struct Dpop {
+    pub(super) key: DpopKey,
+    nonce: Mutex<Option<String>>,
+}
+
+impl Dpop {
+    pub(super) fn new(key: DpopKey) -> Self {
+        Self { key, nonce: Mutex::new(None) }
+    }
+
+    /// For one request at the token endpoint.
+    pub(super) fn proof(&self, url: &Url) -> Result<HeaderValue, ConfigError> {
+        let nonce = self.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.key.proof(&Method::POST, url.as_str(), None, nonce.as_deref())
+    }
+
+    /// Keeps the nonce of an answer, any answer (RFC 9449 §8.2). Whether there was one.
+    pub(super) fn remember(&self, headers: &HeaderMap) -> bool {
+        let Some(nonce) = headers.get(DPOP_NONCE).and_then(|nonce| nonce.to_str().ok()) else {
+            return false;
+        };
+        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.to_owned());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn parts(proof: &HeaderValue) -> [Value; 2] {
+        let mut parts = proof.to_str().unwrap().split('.');
+        [(); 2].map(|()| {
+            let part = BASE64_URL_SAFE_NO_PAD.decode(parts.next().unwrap()).unwrap();
+            serde_json::from_slice(&part).unwrap()
+        })
+    }
+
+    #[test]
+    fn a_proof_names_the_request_the_key_and_the_token() {
+        let key = DpopKey::parse(include_str!("../../tests/keys/p256.pem")).unwrap();
+        let url = "https://API.example.com:443/files/1?limit=10#top";
+        let proof = key.proof(&Method::GET, url, Some("the-token"), Some("n")).unwrap();
+        assert!(proof.is_sensitive());
+        let [header, mut claims] = parts(&proof);
+        let jwk: Value = serde_json::from_str(include_str!("../../tests/keys/p256.jwk")).unwrap();
+        let public = json!({ "kty": "EC", "crv": "P-256", "x": jwk["x"], "y": jwk["y"] });
+        assert_eq!(header, json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": public }));
+        let claims = claims.as_object_mut().unwrap();
+        let jti = claims.remove("jti").unwrap();
+        let issued = claims.remove("iat").unwrap().as_u64().unwrap();
+        assert!(keys::numeric_date() - issued < 5);
+        // RFC 9449 §4.2: without query and fragment. `ath` was computed with OpenSSL.
+        let expected = json!({
+            "htm": "GET", "htu": "https://api.example.com/files/1", "nonce": "n",
+            "ath": "wqc_z2HfvcrceaELozCy7162b8Cmc17Wm3lrs8l7l64",
+        });
+        assert_eq!(Value::Object(claims.clone()), expected);
+
+        let [_, claims] = parts(&key.proof(&Method::GET, url, None, None).unwrap());
+        assert_ne!(claims["jti"], jti, "each has its own");
+        assert!(claims.get("ath").is_none() && claims.get("nonce").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_proved_is_refused() {
+        let key = DpopKey::generate().unwrap();
+        for (url, expected) in [
+            ("/files?key=s3cr3t", "url is \"/files\", which is not a URL"),
+            ("ftp://x.example/", "url is \"ftp://x.example/\", but must begin with https://"),
+        ] {
+            let error = key.proof(&Method::GET, url, None, None).unwrap_err().to_string();
+            assert!(error.starts_with(expected) && !error.contains("s3cr3t"), "{error}");
+        }
+        let error = DpopKey::parse("s3cr3t").unwrap_err().to_string();
+        assert!(error.starts_with("dpop is no private key"), "{error}");
+        assert_eq!(format!("{key:?}"), format!("DpopKey({})", key.thumbprint()));
+    }
+}

@@ -1,0 +1,488 @@
+//! The client's own keys, and the JSON Web Tokens that they sign (RFC 7515, RFC 7518, RFC 8037).
+//!
+//! Written on the crypto library that TLS brings along anyway, and with `serde_json`: a few dozen lines,
+//! and no crate more. The usual JWT library takes its crypto from a setting of the whole process and
+//! panics where another crate has chosen differently, which a library must not risk for its users; and
+//! it reads no private JWK.
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use rustls::pki_types::pem::{PemObject, SectionKind};
+use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
+use serde_json::{Map, Value};
+
+use super::crypto::ec_key_pair;
+use super::crypto::library::digest::{SHA256, digest};
+use super::crypto::library::error::KeyRejected;
+use super::crypto::library::hmac;
+use super::crypto::library::rand::{SecureRandom, SystemRandom};
+use super::crypto::library::rsa::{KeyPairComponents, PublicKeyComponents};
+use super::crypto::library::signature::{
+    self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
+};
+
+/// A JWT's header, or its claims.
+pub(super) type Object = Map<String, Value>;
+
+/// How a key signs (RFC 7518 §3.1, RFC 8037 §3.1). It must fit the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JwtAlgorithm {
+    /// RSA (PKCS #1 v1.5) with SHA-256: the default for an RSA key.
+    Rs256,
+    /// RSA (PKCS #1 v1.5) with SHA-384.
+    Rs384,
+    /// RSA (PKCS #1 v1.5) with SHA-512.
+    Rs512,
+    /// RSA (PSS) with SHA-256.
+    Ps256,
+    /// The only one for a key on the curve P-256.
+    Es256,
+    /// The only one for a key on the curve P-384.
+    Es384,
+    /// The only one for an Ed25519 key.
+    EdDsa,
+}
+
+impl JwtAlgorithm {
+    const ALL: [Self; 7] =
+        [Self::Rs256, Self::Rs384, Self::Rs512, Self::Ps256, Self::Es256, Self::Es384, Self::EdDsa];
+
+    /// Its name in a JWT's header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+}
+
+impl fmt::Display for JwtAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A private key, and how it signs.
+pub(super) struct SigningKey {
+    pair: Pair,
+    algorithm: JwtAlgorithm,
+    /// As a JWK names itself.
+    id: Option<String>,
+}
+
+enum Pair {
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair, Curve),
+    Ed(Ed25519KeyPair),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Curve {
+    P256,
+    P384,
+}
+
+impl Curve {
+    /// RFC 7518 §6.2.1.1.
+    fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+        }
+    }
+
+    /// How many bytes a coordinate has.
+    fn size(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+        }
+    }
+
+    /// RFC 5480 §2.1.1.1.
+    fn oid(self) -> &'static [u8] {
+        match self {
+            Self::P256 => &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7],
+            Self::P384 => &[0x2b, 0x81, 4, 0, 0x22],
+        }
+    }
+
+    fn signing(self) -> &'static EcdsaSigningAlgorithm {
+        match self {
+            Self::P256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+            Self::P384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+        }
+    }
+}
+
+const CURVES: [Curve; 2] = [Curve::P256, Curve::P384];
+
+/// What is wrong with a key. Completes a sentence that begins with its name, and never holds a part
+/// of it.
+type Problem = String;
+
+impl SigningKey {
+    /// A key in PEM (PKCS #8, PKCS #1 or SEC 1) or as a JWK (RFC 7517).
+    pub(super) fn parse(text: &str, wanted: Option<JwtAlgorithm>) -> Result<Self, Problem> {
+        let (pair, named, id) = if text.trim_start().starts_with('{') {
+            from_jwk(text)?
+        } else if text.contains("-----BEGIN ") {
+            (from_pem(text)?, None, None)
+        } else {
+            return Err(
+                "is no private key: give one in PEM (\"-----BEGIN PRIVATE KEY-----\") or as \
+                        a JWK ({\"kty\": …})"
+                    .into(),
+            );
+        };
+        if let (Some(wanted), Some(named)) = (wanted, named)
+            && wanted != named
+        {
+            return Err(format!("is a JWK for {named}, but {wanted} is set: let them agree"));
+        }
+        let algorithm = wanted.or(named).unwrap_or(pair.algorithms()[0]);
+        if !pair.algorithms().contains(&algorithm) {
+            let fitting: Vec<_> = pair.algorithms().iter().map(|fitting| fitting.name()).collect();
+            return Err(format!(
+                "is {}, which cannot sign with {algorithm}: use {}",
+                pair.kind(),
+                fitting.join(", ")
+            ));
+        }
+        Ok(Self { pair, algorithm, id })
+    }
+
+    /// A new one, for ES256.
+    pub(super) fn generate() -> Result<Self, Problem> {
+        let random = SystemRandom::new();
+        let failed = |_| "could not be made: the system gives no randomness".to_owned();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(Curve::P256.signing(), &random).map_err(failed)?;
+        let pair = from_pkcs8(pkcs8.as_ref())?;
+        Ok(Self { pair, algorithm: JwtAlgorithm::Es256, id: None })
+    }
+
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// A signed JWT. `header` says what there is beside `alg`.
+    pub(super) fn jwt(&self, mut header: Object, claims: &Object) -> Result<SecretString, Problem> {
+        header.insert("alg".into(), self.algorithm.name().into());
+        let mut jwt = signing_input(header, claims);
+        let signature = self.sign(jwt.as_bytes()).ok_or("could not sign")?;
+        jwt.push('.');
+        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
+        Ok(jwt.into())
+    }
+
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let padding: &dyn signature::RsaEncoding = match self.algorithm {
+                    JwtAlgorithm::Ps256 => &signature::RSA_PSS_SHA256,
+                    JwtAlgorithm::Rs384 => &signature::RSA_PKCS1_SHA384,
+                    JwtAlgorithm::Rs512 => &signature::RSA_PKCS1_SHA512,
+                    _ => &signature::RSA_PKCS1_SHA256,
+                };
+                let [n, _] = rsa_public(pair);
+                let mut signature = vec![0; n.len()];
+                pair.sign(padding, &random, message, &mut signature).ok()?;
+                Some(signature)
+            }
+            Pair::Ec(pair, _) => Some(pair.sign(&random, message).ok()?.as_ref().to_vec()),
+            Pair::Ed(pair) => Some(pair.sign(message).as_ref().to_vec()),
+        }
+    }
+
+    /// The public key as a JWK, with the members that it must have.
+    pub(super) fn public_jwk(&self) -> Object {
+        let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let members = match &self.pair {
+            Pair::Rsa(pair) => {
+                let [n, e] = rsa_public(pair);
+                vec![("e", encode(e)), ("kty", "RSA".into()), ("n", encode(n))]
+            }
+            Pair::Ec(pair, curve) => {
+                // Uncompressed, after a byte that says so (SEC 1 §2.3.3).
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(curve.size());
+                let crv = curve.name().into();
+                vec![("crv", crv), ("kty", "EC".into()), ("x", encode(x)), ("y", encode(y))]
+            }
+            Pair::Ed(pair) => {
+                let x = encode(pair.public_key().as_ref());
+                vec![("crv", "Ed25519".into()), ("kty", "OKP".into()), ("x", x)]
+            }
+        };
+        members.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+    }
+
+    /// RFC 7638: of the JWK with its members in the order of their names, which is how they are kept,
+    /// and without a space.
+    pub(super) fn thumbprint(&self) -> String {
+        sha256(&Value::Object(self.public_jwk()).to_string())
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({}, [redacted])", self.algorithm)
+    }
+}
+
+/// A JWT with a shared secret and HS256 (RFC 7518 §3.2).
+pub(super) fn hs256(secret: &str, mut header: Object, claims: &Object) -> SecretString {
+    header.insert("alg".into(), "HS256".into());
+    let mut jwt = signing_input(header, claims);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let tag = hmac::sign(&key, jwt.as_bytes());
+    jwt.push('.');
+    BASE64_URL_SAFE_NO_PAD.encode_string(tag, &mut jwt);
+    jwt.into()
+}
+
+/// RFC 7515 §5.1.
+fn signing_input(header: Object, claims: &Object) -> String {
+    let header = BASE64_URL_SAFE_NO_PAD.encode(Value::Object(header).to_string());
+    // By reference it cannot be wrapped; a map of strings and numbers always becomes text.
+    let claims = serde_json::to_vec(claims).unwrap_or_default();
+    format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// As `ath` and `jkt` want it.
+pub(super) fn sha256(text: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
+}
+
+/// A name that no other JWT has: 128 random bits.
+pub(super) fn jti() -> Result<String, Problem> {
+    let mut bits = [0; 16];
+    let failed = |_| "could not be used: the system gives no randomness".to_owned();
+    SystemRandom::new().fill(&mut bits).map_err(failed)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(bits))
+}
+
+/// Now, as a JWT counts it (RFC 7519 §2: `NumericDate`).
+pub(super) fn numeric_date() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl Pair {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Rsa(_) => "an RSA key",
+            Self::Ec(_, Curve::P256) => "a key on the curve P-256",
+            Self::Ec(_, Curve::P384) => "a key on the curve P-384",
+            Self::Ed(_) => "an Ed25519 key",
+        }
+    }
+
+    /// The default first.
+    fn algorithms(&self) -> &'static [JwtAlgorithm] {
+        use JwtAlgorithm::{EdDsa, Es256, Es384, Ps256, Rs256, Rs384, Rs512};
+        match self {
+            Self::Rsa(_) => &[Rs256, Rs384, Rs512, Ps256],
+            Self::Ec(_, Curve::P256) => &[Es256],
+            Self::Ec(_, Curve::P384) => &[Es384],
+            Self::Ed(_) => &[EdDsa],
+        }
+    }
+}
+
+/// The first private key of it: a certificate may be in the same file.
+fn from_pem(text: &str) -> Result<Pair, Problem> {
+    let mut public = false;
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
+        // Its own words could hold a part of the key.
+        let (kind, der) = section.map_err(|_| "is broken PEM: is it whole?")?;
+        let der = Zeroizing::new(der);
+        match kind {
+            SectionKind::PrivateKey => return from_pkcs8(&der),
+            SectionKind::RsaPrivateKey => return from_pkcs1(&der),
+            SectionKind::EcPrivateKey => return from_sec1(&der, None),
+            _ => public = true,
+        }
+    }
+    Err(if text.contains("ENCRYPTED PRIVATE KEY") {
+        "is encrypted: decrypt it, say with `openssl pkey`".into()
+    } else if public {
+        "is a public key or a certificate: give the private key".into()
+    } else {
+        "is PEM, but of something else than a private key".into()
+    })
+}
+
+/// RFC 5208, RFC 5958: what kind of key it is, and the key inside.
+fn from_pkcs8(der: &[u8]) -> Result<Pair, Problem> {
+    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+    const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+    const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+    let parts = || {
+        let mut info = Der(der).enter(SEQUENCE)?;
+        info.take(INTEGER)?;
+        let mut kind = info.enter(SEQUENCE)?;
+        Some((kind.take(OID)?, kind.take(OID), info.take(OCTET_STRING)?))
+    };
+    match parts().ok_or("is broken: no PKCS #8 is in it")? {
+        (RSA, _, key) => from_pkcs1(key),
+        (EC, Some(curve), key) => from_sec1(key, Some(curve)),
+        (ED25519, _, key) => {
+            let seed = Der(key).take(OCTET_STRING).ok_or("is broken: no Ed25519 key is in it")?;
+            Ed25519KeyPair::from_seed_unchecked(seed).map(Pair::Ed).map_err(rejected)
+        }
+        _ => Err("is of a kind that is not known: use RSA, P-256, P-384 or Ed25519".into()),
+    }
+}
+
+/// The modulus and the exponent, of which the library gives DER (RFC 8017 appendix A.1.1).
+fn rsa_public(pair: &RsaKeyPair) -> [&[u8]; 2] {
+    let mut numbers = Der(pair.public_key().as_ref()).enter(SEQUENCE);
+    [(); 2].map(|()| {
+        let number = numbers.as_mut().and_then(|numbers| numbers.take(INTEGER)).unwrap_or_default();
+        // A zero before it says that the number is positive.
+        number.strip_prefix(&[0]).unwrap_or(number)
+    })
+}
+
+fn from_pkcs1(der: &[u8]) -> Result<Pair, Problem> {
+    RsaKeyPair::from_der(der).map(Pair::Rsa).map_err(rejected)
+}
+
+/// RFC 5915. The curve is named inside or, in PKCS #8, outside.
+fn from_sec1(der: &[u8], curve: Option<&[u8]>) -> Result<Pair, Problem> {
+    let parts = || {
+        let mut key = Der(der).enter(SEQUENCE)?;
+        key.take(INTEGER)?;
+        let private = key.take(OCTET_STRING)?;
+        let inside = key.enter(CONTEXT_0).and_then(|mut name| name.take(OID));
+        // A bit string begins with how many bits are unused.
+        let public = key.enter(CONTEXT_1).and_then(|mut key| key.take(BIT_STRING)?.get(1..));
+        Some((private, inside, public))
+    };
+    let (private, inside, public) = parts().ok_or("is broken: no EC key is in it")?;
+    let public = public.ok_or("lacks its public half: `openssl pkey` adds it")?;
+    let curve = CURVES.into_iter().find(|known| curve.or(inside) == Some(known.oid()));
+    let curve = curve.ok_or("is on a curve that is not known: use P-256 or P-384")?;
+    from_ec_parts(curve, private, public)
+}
+
+fn from_ec_parts(curve: Curve, private: &[u8], public: &[u8]) -> Result<Pair, Problem> {
+    ec_key_pair(curve.signing(), private, public)
+        .map(|pair| Pair::Ec(pair, curve))
+        .map_err(rejected)
+}
+
+/// RFC 7517, RFC 7518 §6, RFC 8037 §2. With its `alg` and `kid`, if it has them.
+fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), Problem> {
+    // Its own words could hold a part of the key.
+    let jwk: Object =
+        serde_json::from_str(text).map_err(|_| "begins like a JWK, but is not JSON")?;
+    if jwk.contains_key("keys") {
+        return Err("is a set of keys: give one of them".into());
+    }
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+    let number = |name: &str| {
+        let value = text(name).ok_or_else(|| format!("is a JWK without {name:?}"))?;
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(value.trim_end_matches('='));
+        let bytes = bytes.map_err(|_| format!("is a JWK whose {name:?} is not base64url"))?;
+        Ok::<_, Problem>(Zeroizing::new(bytes))
+    };
+    let kind = text("kty").ok_or("is a JWK without \"kty\"")?;
+    if matches!(kind, "RSA" | "EC" | "OKP") && text("d").is_none() {
+        return Err("is a public key, without \"d\": give the private key".into());
+    }
+    let pair = match (kind, text("crv")) {
+        ("RSA", _) => {
+            let number = |name| {
+                let bytes = number(name)?;
+                let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+                Ok::<_, Problem>(Zeroizing::new(bytes[zeros..].to_vec()))
+            };
+            let components = KeyPairComponents {
+                public_key: PublicKeyComponents { n: number("n")?, e: number("e")? },
+                d: number("d")?,
+                p: number("p")?,
+                q: number("q")?,
+                dP: number("dp")?,
+                dQ: number("dq")?,
+                qInv: number("qi")?,
+            };
+            RsaKeyPair::from_components(&components).map(Pair::Rsa).map_err(rejected)?
+        }
+        ("EC", Some(name)) => {
+            let curve = CURVES.into_iter().find(|known| known.name() == name);
+            let curve = curve.ok_or("is on a curve that is not known: use P-256 or P-384")?;
+            let (d, x, y) = (number("d")?, number("x")?, number("y")?);
+            from_ec_parts(curve, &d, &[&[4], &**x, &**y].concat())?
+        }
+        ("OKP", Some("Ed25519")) => {
+            let (d, x) = (number("d")?, number("x")?);
+            Ed25519KeyPair::from_seed_and_public_key(&d, &x).map(Pair::Ed).map_err(rejected)?
+        }
+        _ => return Err("is of a kind that is not known: use RSA, P-256, P-384 or Ed25519".into()),
+    };
+    let named = match text("alg") {
+        None => None,
+        Some(name) => {
+            let known = JwtAlgorithm::ALL.into_iter().find(|known| known.name() == name);
+            Some(known.ok_or_else(|| format!("is a JWK for {name:?}, which is not known"))?)
+        }
+    };
+    Ok((pair, named, text("kid").map(str::to_owned)))
+}
+
+/// The library's words are about the key's form, never of what is in it.
+fn rejected(error: KeyRejected) -> Problem {
+    format!("cannot be used ({error})")
+}
+
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const OID: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+const CONTEXT_0: u8 = 0xa0;
+const CONTEXT_1: u8 = 0xa1;
+
+/// What is left of some DER (X.690 §8.1): as much as the frames of a key need.
+#[derive(Clone, Copy)]
+struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    /// What is in the next element, if it is of this kind.
+    fn take(&mut self, kind: u8) -> Option<&'a [u8]> {
+        let (&[tag, length], rest) = self.0.split_first_chunk()?;
+        if tag != kind {
+            return None;
+        }
+        let (length, rest) = match length {
+            0..=0x7f => (usize::from(length), rest),
+            0x81 => (usize::from(*rest.first()?), &rest[1..]),
+            0x82 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                (usize::from(u16::from_be_bytes(*length)), rest)
+            }
+            // No key is that long.
+            _ => return None,
+        };
+        let (content, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some(content)
+    }
+
+    fn enter(&mut self, kind: u8) -> Option<Self> {
+        self.take(kind).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests;
