@@ -114,7 +114,7 @@ async fn run(mode: RefreshMode, ttl: Duration, mut random: Random) -> usize {
     authority.heal();
     progress.healed.store(true, Ordering::SeqCst);
 
-    let mut history = wire.history(&config);
+    let mut history = recorder::history_of(&config);
     let get_through = timeout(Duration::from_secs(30), async {
         let mut done = vec![];
         for task in tasks {

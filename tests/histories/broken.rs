@@ -68,9 +68,10 @@ fn good() -> History {
     history
 }
 
-type Check = fn(&History) -> Verdict;
+/// A check, and what is done to a good history that it must find.
+type Broken = (fn(&History) -> Verdict, fn(&mut History));
 
-const BROKEN: [(Check, fn(&mut History)); 20] = [
+const BROKEN: [Broken; 20] = [
     (generations_never_go_back_in_any_task, |it| it.calls.push(get(2, 2_022, 2))),
     (generations_never_go_back_in_real_time, |it| it.calls.push(get(4, 2_030, 2))),
     (generations_never_go_back_in_real_time, |it| {

@@ -509,7 +509,7 @@ pub fn nobody_waits_longer_than_the_flights_may_take(history: &History) -> Verdi
         let is_meanwhile = |revoke: &&Revoke| {
             revoke.began < call.ended && revoke.ended.is_none_or(|ended| call.began < ended)
         };
-        let waited = call.ended.at - call.began.at;
+        let waited = call.ended.at.saturating_sub(call.began.at);
         if waited > flight * flights {
             let revokes = history.revokes.iter().filter(is_meanwhile).count();
             if waited > flight * (flights + 3 * u32::try_from(revokes).unwrap_or(u32::MAX / 8)) {

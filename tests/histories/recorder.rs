@@ -165,6 +165,13 @@ pub async fn revoke(
     revokes
 }
 
+/// A history of a session with these settings, to tell things to.
+pub fn history_of(config: &SessionConfig) -> History {
+    let (attempts, cooling) = (config.retry.attempts, config.retry.cooling);
+    let policy = Policy { attempts, cooling, random: None };
+    History { late: Duration::from_millis(250), ..History::new(policy) }
+}
+
 /// What a session sends.
 #[derive(Debug)]
 pub struct Wire {
@@ -176,13 +183,6 @@ pub struct Wire {
 impl Wire {
     pub fn new(clock: Clock) -> Arc<Self> {
         Arc::new(Self { clock, attempts: Mutex::default(), revocations: Mutex::default() })
-    }
-
-    /// A history to tell things to.
-    pub fn history(&self, config: &SessionConfig) -> History {
-        let (attempts, cooling) = (config.retry.attempts, config.retry.cooling);
-        let policy = Policy { attempts, cooling, random: None };
-        History { late: Duration::from_millis(250), ..History::new(policy) }
     }
 
     /// Adds what was sent, and what has become of it at the authority.
