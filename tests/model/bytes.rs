@@ -63,7 +63,7 @@ impl Bytes<'_> {
             2 => Revoke { ip: self.byte() % 3 },
             3 => Leave(self.byte()),
             4 => Use,
-            5 => Asked { current: !self.byte().is_multiple_of(4) },
+            5 => Asked { current: self.pick(&[false, true, true, true]) },
             6 => Invalidate(match self.byte() % 6 {
                 0 => Foreign,
                 back @ 1..=3 => Back(back),

@@ -209,6 +209,7 @@ fn nothing_after_closing(history: &mut History, what: &What, did: &Output) -> Re
 }
 
 /// Each property, shown able to fail: what it says of a machine and a history that it must not let pass.
+#[cfg(test)]
 mod broken {
     use std::collections::BTreeSet;
 
