@@ -110,6 +110,7 @@ pub struct Grant {
     text: TokenText,
     bearer: bool,
     expires_in: Option<Duration>,
+    refresh_in: Option<Duration>,
     scope: Option<Box<str>>,
     issued_token_type: Option<Box<str>>,
 }
@@ -125,7 +126,14 @@ impl Grant {
             reason: "the access token is empty, or has characters that cannot go into a header"
                 .into(),
         })?;
-        Ok(Self { text, bearer: true, expires_in: None, scope: None, issued_token_type: None })
+        Ok(Self {
+            text,
+            bearer: true,
+            expires_in: None,
+            refresh_in: None,
+            scope: None,
+            issued_token_type: None,
+        })
     }
 
     /// How much life is left, counted from the start of the call that answers with this. Left out,
@@ -133,6 +141,15 @@ impl Grant {
     #[must_use]
     pub fn expires_in(mut self, life: Duration) -> Self {
         self.expires_in = Some(life);
+        self
+    }
+
+    /// When the server wants the token to be refreshed (`refresh_in`), counted as
+    /// [`expires_in`](Self::expires_in) is. It counts in place of `stale_buffer` if it lies between a
+    /// tenth of the lifetime and the instant from which callers would wait; else it is ignored.
+    #[must_use]
+    pub fn refresh_in(mut self, wait: Duration) -> Self {
+        self.refresh_in = Some(wait);
         self
     }
 
@@ -167,6 +184,10 @@ impl Grant {
 
     pub(crate) fn life(&self) -> Option<Duration> {
         self.expires_in
+    }
+
+    pub(crate) fn get_refresh_in(&self) -> Option<Duration> {
+        self.refresh_in
     }
 
     pub(crate) fn get_scope(&self) -> Option<&str> {

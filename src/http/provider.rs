@@ -21,7 +21,8 @@ use crate::error::ConfigError;
 ///     .revocation_url("https://login.example.com/revoke")
 ///     .client_auth(ClientAuth::Basic)
 ///     .scopes(["read", "write"])
-///     .param("audience", "https://api.example.com");
+///     .audience("https://api.example.com")
+///     .param("organization", "org_123");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Provider {
@@ -30,6 +31,8 @@ pub struct Provider {
     pub(super) client_auth: ClientAuth,
     subject: Option<Subject>,
     scopes: Vec<String>,
+    resources: Vec<String>,
+    audiences: Vec<String>,
     params: Vec<(String, SecretString)>,
     pub(super) assumed_lifetime: Duration,
     /// Who an actor token is for. Where there is none, Box's additions to RFC 8693 are unknown.
@@ -57,6 +60,8 @@ impl Provider {
             client_auth: ClientAuth::default(),
             subject: None,
             scopes: Vec::new(),
+            resources: Vec::new(),
+            audiences: Vec::new(),
             params: Vec::new(),
             assumed_lifetime: Duration::from_secs(5 * 60),
             actor_audience: None,
@@ -88,6 +93,8 @@ impl Provider {
     }
 
     /// One more scope for each grant to ask for (RFC 6749 §3.3). Default: none, and the server decides.
+    ///
+    /// A server may grant less: [`AccessToken::scope`](crate::AccessToken::scope) tells what.
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> Self {
         self.scopes([scope])
@@ -100,7 +107,23 @@ impl Provider {
         self
     }
 
-    /// One more parameter of each grant's form, such as `audience`. An exchange has
+    /// Where each grant's token shall be of use (RFC 8707 §2): one more `resource`, an absolute URI
+    /// without a fragment. An exchange has [its own](crate::ExchangeRequest::resource).
+    #[must_use]
+    pub fn resource(mut self, uri: impl Into<String>) -> Self {
+        self.resources.push(uri.into());
+        self
+    }
+
+    /// Whom each grant's token shall be of use with: one more `audience`, which some servers want in
+    /// place of `resource`. An exchange has [its own](crate::ExchangeRequest::audience).
+    #[must_use]
+    pub fn audience(mut self, name: impl Into<String>) -> Self {
+        self.audiences.push(name.into());
+        self
+    }
+
+    /// One more parameter of each grant's form. An exchange has
     /// [its own](crate::ExchangeRequest::param).
     ///
     /// One that the protocol itself uses, such as `grant_type`, is refused at
@@ -133,6 +156,8 @@ impl Provider {
         if !scope.is_empty() {
             form.push(("scope", scope));
         }
+        form.extend(self.resources.iter().map(|resource| ("resource", &**resource)));
+        form.extend(self.audiences.iter().map(|audience| ("audience", &**audience)));
         let params = self.params.iter().map(|(name, value)| (&**name, value.expose_secret()));
         push_extras(&mut form, params)?;
         Ok(form)

@@ -116,6 +116,24 @@ fn what_can_be_used_is_taken() {
 }
 
 #[test]
+fn a_grant_asks_for_scopes_resources_and_audiences_in_their_order() {
+    let provider = Provider::generic("https://x.example/t")
+        .param("organization", "o")
+        .audience("y")
+        .resource("urn:2")
+        .scopes(["b", "a"])
+        .resource("urn:1")
+        .audience("x")
+        .param("resource", "urn:3");
+    let scope = provider.scope_text();
+    let form = provider.grant_form(&scope).unwrap();
+    let form: Vec<_> = form.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let expected = "grant_type=client_credentials scope=b,a resource=urn:2 resource=urn:1 audience=y \
+                    audience=x organization=o resource=urn:3";
+    assert_eq!(form.join(" ").replace("b a", "b,a"), expected);
+}
+
+#[test]
 fn a_connect_timeout_that_was_set_must_fit_into_an_attempt() {
     let mut config = SessionConfig::default();
     config.retry.attempt_timeout = Duration::from_secs(3);

@@ -160,6 +160,12 @@ impl Answer<'_> {
         if let Some(life) = life(object.get("expires_in"))? {
             grant = grant.expires_in(life);
         }
+        if let Some(seconds) = seconds(object.get("refresh_in")) {
+            // Nonsense says nothing.
+            if let Ok(wait) = Duration::try_from_secs_f64(seconds) {
+                grant = grant.refresh_in(wait);
+            }
+        }
         if let Some(scope) = scope(object.get("scope")) {
             grant = grant.scope(scope);
         }
@@ -245,16 +251,20 @@ fn scope(value: Option<&Value>) -> Option<String> {
 /// A lifetime in seconds, as a number or as text. What is neither says nothing, as if it were missing;
 /// but a token with no life left is dead, and so is one whose lifetime is no number (`NaN`).
 fn life(value: Option<&Value>) -> Result<Option<Duration>, TokenError> {
-    let seconds = match value {
-        Some(Value::Number(number)) => number.as_f64(),
-        Some(Value::String(text)) => text.trim().parse().ok(),
-        _ => None,
-    };
-    let Some(seconds) = seconds else { return Ok(None) };
+    let Some(seconds) = seconds(value) else { return Ok(None) };
     if seconds.is_nan() || seconds <= 0.0 {
         return Err(TokenError::Expired { reason: "its expires_in leaves no life" });
     }
     Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+}
+
+/// As a number or as text.
+fn seconds(value: Option<&Value>) -> Option<f64> {
+    match value? {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -292,6 +302,8 @@ mod tests {
             Ok(grant) => {
                 let mut shown = grant.text().expose().to_owned();
                 shown += &grant.life().map_or(String::new(), |life| format!(" {life:?}"));
+                let wait = grant.get_refresh_in();
+                shown += &wait.map_or(String::new(), |wait| format!(" refresh {wait:?}"));
                 shown += &grant.get_scope().map_or(String::new(), |scope| format!(" [{scope}]"));
                 let kind = grant.get_issued_token_type();
                 shown += &kind.map_or(String::new(), |kind| format!(" ({kind})"));
@@ -365,6 +377,15 @@ mod tests {
         (200, "", r#"{"access_token":"T","expires_in":"inf"}"#, "T 18446744073709551615.999999999s"),
         (200, "", r#"{"access_token":"T","expires_in":1e999}"#, "malformed: the answer is not JSON (HTTP 200)"),
         (200, "", r#"{"access_token":"T","expires_in":NaN}"#, "malformed: the answer is not JSON (HTTP 200)"),
+        // When to refresh it; the session decides whether that makes sense.
+        (200, "", r#"{"access_token":"T","expires_in":86400,"refresh_in":43200}"#, "T 86400s refresh 43200s"),
+        (200, "", r#"{"access_token":"T","refresh_in":"1800.5"}"#, "T refresh 1800.5s"),
+        (200, "", r#"{"access_token":"T","refresh_in":0}"#, "T refresh 0ns"),
+        (200, "", r#"{"access_token":"T","refresh_in":-1}"#, "T"),
+        (200, "", r#"{"access_token":"T","refresh_in":"NaN"}"#, "T"),
+        (200, "", r#"{"access_token":"T","refresh_in":1e300}"#, "T"),
+        (200, "", r#"{"access_token":"T","refresh_in":null}"#, "T"),
+        (200, "", r#"{"access_token":"T","refresh_in":{}}"#, "T"),
         // Its scope.
         (200, "", r#"{"access_token":"T","scope":"a b"}"#, "T [a b]"),
         (200, "", r#"{"access_token":"T","scope":["a","b"]}"#, "T [a b]"),

@@ -409,7 +409,8 @@ impl<R> Machine<R> {
             self.lifetime_assumed = true;
             fx.warnings.push(Warning::LifetimeAssumed(life));
         }
-        let lifetime = Lifetime::new(sent.at, life, &self.config, moment.random);
+        let refresh_in = grant.get_refresh_in();
+        let lifetime = Lifetime::new(sent.at, life, refresh_in, &self.config, moment.random);
         let text = grant.text().clone();
         let current = self.held.as_ref().map(|held| held.token.issued().text());
         if let Some(evicted) = self.ledger.join(id, &text, moment.now + lifetime.length, current) {

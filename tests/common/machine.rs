@@ -287,6 +287,16 @@ impl Session {
         self.send(Event::Ended(Ended::Grant(Ok(token))))
     }
 
+    /// The server says when it wants the token refreshed.
+    pub fn granted_to_refresh(&mut self, life: Duration, refresh_in: Duration) -> String {
+        self.tokens += 1;
+        let (name, grant) = (format!("t{}", self.tokens), self.grant_on_wire());
+        let token = Grant::bearer(name.clone()).expect("a token");
+        let token = token.expires_in(life).refresh_in(refresh_in);
+        self.arrives(&grant, &name, life);
+        self.send(Event::Ended(Ended::Grant(Ok(token))))
+    }
+
     /// The server does not say how long it lives.
     pub fn granted_for_unknown_time(&mut self) -> String {
         self.tokens += 1;

@@ -187,7 +187,7 @@ impl Failure {
     }
 }
 
-pub use super::words::Life::{self, Huge, Millis, Unsaid};
+pub use super::words::Life::{self, Hinted, Huge, Millis, Unsaid};
 
 /// How an attempt on the wire ends. A revocation that gets a token is one that succeeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -272,6 +272,9 @@ fn lives() -> impl Strategy<Value = Life> {
         1 => Just(Unsaid),
         1 => Just(Huge),
         1 => (0..20_000_u64).prop_map(Millis),
+        // Before the first tenth, at its end, between, at `hold_at` of most, and after that.
+        1 => select(vec![0, 5_999, 6_000, 20_000, 54_000, 54_001, 70_000])
+            .prop_map(|refresh_in| Hinted(60_000, refresh_in)),
     ]
 }
 

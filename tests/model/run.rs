@@ -229,6 +229,10 @@ impl Run {
             None => grant,
             Some(nanos) => grant.expires_in(std::time::Duration::from_nanos(nanos)),
         };
+        let grant = match life.refresh_in() {
+            None => grant,
+            Some(nanos) => grant.refresh_in(std::time::Duration::from_nanos(nanos)),
+        };
         (Ok(grant), Ok((text, life)))
     }
 
