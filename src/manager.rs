@@ -65,21 +65,23 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Err(TokenError::denied("unsupported", "this manager has no revocation")))
     }
 
-    /// Whether [`exchange`](Self::exchange) is there. Asked once, when the session starts; where the
-    /// answer is no, callers get [`SessionError::Unsupported`](crate::SessionError::Unsupported).
-    /// Default: no.
+    /// Whether [`exchange`](Self::exchange) is there. Asked when the session starts, and after each
+    /// attempt, from which the manager may have learnt it; where the answer is no, callers get
+    /// [`SessionError::Unsupported`](crate::SessionError::Unsupported). Default: no.
     fn can_exchange(&self) -> bool {
         false
     }
 
-    /// Whether [`revoke`](Self::revoke) is there. Asked once, when the session starts; where the answer
-    /// is no, callers get [`SessionError::Unsupported`](crate::SessionError::Unsupported), and
-    /// nothing changes. Default: no.
+    /// Whether [`revoke`](Self::revoke) is there. Asked when the session starts, and after each attempt,
+    /// from which the manager may have learnt it; where the answer is no, callers get
+    /// [`SessionError::Unsupported`](crate::SessionError::Unsupported), and nothing changes. While it is
+    /// not known yet, say yes: before the first token there is nothing to revoke. Default: no.
     fn can_revoke(&self) -> bool {
         false
     }
 
-    /// How long a token is taken to live whose server does not say. Default: 5 minutes.
+    /// How long a token is taken to live whose server does not say. Asked as the other two are. Default:
+    /// 5 minutes.
     fn assumed_lifetime(&self) -> Duration {
         Duration::from_secs(5 * 60)
     }

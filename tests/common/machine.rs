@@ -69,6 +69,10 @@ pub fn scope(name: &str) -> ExchangeRequest {
     ExchangeRequest::scopes([name])
 }
 
+fn abilities(able: bool) -> Abilities {
+    Abilities { exchange: able, revoke: able, assumed_lifetime: secs(300) }
+}
+
 /// An attempt on the wire.
 struct Attempt {
     start: Start,
@@ -141,9 +145,7 @@ impl Session {
     }
 
     fn new(config: SessionConfig, able: bool, number: u64) -> Self {
-        let abilities =
-            Abilities { exchange: able, revoke: able, assumed_lifetime: Duration::from_secs(300) };
-        let machine = Machine::new(config, abilities, number);
+        let machine = Machine::new(config, abilities(able), number);
         Self {
             now: START,
             random: 0.5,
@@ -267,6 +269,11 @@ impl Session {
     pub fn shutdown(&mut self) -> String {
         self.revoking.clear();
         self.send(Event::Shutdown)
+    }
+
+    /// The manager has learnt whether its server revokes.
+    pub fn can_revoke(&mut self, revoke: bool) -> String {
+        self.send(Event::Abilities(Abilities { revoke, ..abilities(true) }))
     }
 
     pub fn timer(&mut self) -> String {

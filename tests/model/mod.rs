@@ -158,6 +158,9 @@ impl Model {
             What::GrantEnded(found) => self.grant_ended(found),
             What::ExchangeEnded(key, found) => self.exchange_ended(*key, found),
             What::RevocationEnded(text, result) => self.revocation_ended(text, *result),
+            What::Abilities { exchange, revoke } => {
+                (self.setup.can_exchange, self.setup.can_revoke) = (*exchange, *revoke);
+            }
             What::Timer => {}
             What::Shutdown => return self.shutdown(),
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ccg_session::testing::internals::Abilities;
+use ccg_session::testing::internals;
 use ccg_session::{RefreshMode, SessionConfig, TokenError};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -71,8 +71,8 @@ impl Setup {
         config
     }
 
-    pub fn abilities(&self) -> Abilities {
-        Abilities {
+    pub fn abilities(&self) -> internals::Abilities {
+        internals::Abilities {
             exchange: self.can_exchange,
             revoke: self.can_revoke,
             assumed_lifetime: Duration::from_nanos(ASSUMED_LIFETIME),
@@ -254,6 +254,11 @@ pub enum Op {
     Pass(u64),
     /// Time passes up to this instant, a nanosecond less, or one more.
     To(Mark, i8),
+    /// The manager has learnt what its server can do.
+    Abilities {
+        exchange: bool,
+        revoke: bool,
+    },
     Timer,
     /// Time passes up to the deadline, and the timer rings.
     Wake,
@@ -331,6 +336,8 @@ fn operations(weights: [u32; 5]) -> impl Strategy<Value = Op> {
         10 => passes.prop_map(Pass),
         10 => (mark, -1..=1_i8).prop_map(|(mark, off)| To(mark, off)),
         3 => Just(Timer),
+        1 => (prop::bool::weighted(0.9), prop::bool::weighted(0.7))
+            .prop_map(|(exchange, revoke)| Abilities { exchange, revoke }),
         12 => Just(Wake),
         1 => prop_oneof![1 => Just(Shutdown), 4 => Just(Wake)],
     ]

@@ -75,6 +75,7 @@ pub enum What {
     GrantEnded(Found),
     ExchangeEnded(u8, Found),
     RevocationEnded(String, Result<(), Failure>),
+    Abilities { exchange: bool, revoke: bool },
     Timer,
     Shutdown,
 }
