@@ -469,6 +469,7 @@ fn the_authority_serves_other_processes_and_follows_its_script() {
             "client_secret",
             "enterprise",
             "introspection_url",
+            "issuer",
             "resource_url",
             "revocation_url",
             "token_url"

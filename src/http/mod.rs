@@ -1,6 +1,7 @@
 //! [`HttpTokenManager`]: one HTTP request for each attempt, and an honest report of it.
 
 mod client_auth;
+mod discovery;
 mod exchange;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
@@ -27,6 +28,7 @@ use crate::error::{ConfigError, TokenError};
 use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, TokenText};
 use client_auth::Credentials;
+use discovery::{Addresses, nobody_there};
 use wire::{Answer, Asked};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
@@ -52,8 +54,7 @@ pub struct HttpTokenManager {
     provider: Provider,
     /// The provider's scopes, as they are sent.
     scope: String,
-    token_url: Url,
-    revocation_url: Option<Url>,
+    addresses: Addresses,
     credentials: Credentials,
     client: Client,
     /// As it was set, if it was.
@@ -136,7 +137,7 @@ impl HttpTokenManagerBuilder {
         let Self { provider, connect_timeout, .. } = self;
         let credentials =
             Credentials::new(self.client_id, self.client_secret, provider.client_auth)?;
-        let (token_url, revocation_url) = provider.check(self.allow_insecure_http)?;
+        let addresses = provider.check(self.allow_insecure_http)?;
         if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(ConfigError::new(
                 "connect_timeout",
@@ -152,33 +153,23 @@ impl HttpTokenManagerBuilder {
             }
             Some(client) => client,
             None => {
-                let urls = [Some(&token_url), revocation_url.as_ref()];
                 let timeout = connect_timeout.unwrap_or(Duration::from_secs(5));
-                client(timeout, &urls.into_iter().flatten().collect::<Vec<_>>())
+                client(timeout, &addresses)
                     .map_err(|problem| ConfigError::new("http_client", problem))?
             }
         };
         let scope = provider.scope_text();
-        Ok(HttpTokenManager {
-            provider,
-            scope,
-            token_url,
-            revocation_url,
-            credentials,
-            client,
-            connect_timeout,
-        })
+        Ok(HttpTokenManager { provider, scope, addresses, credentials, client, connect_timeout })
     }
 }
 
 /// A client that makes one request at a time, and does not think for itself.
-fn client(connect_timeout: Duration, urls: &[&Url]) -> Result<Client, String> {
-    let tls_needed = urls.iter().any(|url| url.scheme() == "https");
-    let tls = tls(tls_needed).map_err(|error| {
+fn client(connect_timeout: Duration, addresses: &Addresses) -> Result<Client, String> {
+    let tls = tls(addresses.need_tls()).map_err(|error| {
         format!("could not be made ({error}): install CA certificates, or give a client of yours")
     })?;
     let mut builder = Client::builder();
-    if urls.iter().all(|url| provider::is_loopback(url)) {
+    if addresses.are_local() {
         // A proxy would see what is only allowed in clear because it stays on this machine.
         builder = builder.no_proxy();
     }
@@ -210,9 +201,10 @@ impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         // The names were checked when this manager was built.
         let mut form = self.provider.grant_form(&self.scope).map_err(refused)?;
+        let token_url = &self.addresses.get(&self.client).await?.token;
         let authorization = self.credentials.authenticate(&mut form)?;
         let secrets: Vec<_> = self.credentials.traces().collect();
-        let response = self.post(&self.token_url, form, authorization, &request.options).await?;
+        let response = self.post(token_url, form, authorization, &request.options).await?;
         response.answer(&secrets).token(Asked::Grant)
     }
 
@@ -224,9 +216,10 @@ impl TokenManager for HttpTokenManager {
         let texts = exchange::Texts::new(&request, self.credentials.id(), &self.provider)
             .map_err(refused)?;
         let mut form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
+        let token_url = &self.addresses.get(&self.client).await?.token;
         let authorization = self.credentials.authenticate(&mut form)?;
         let secrets: Vec<_> = self.credentials.traces().chain([subject.secret()]).collect();
-        let response = self.post(&self.token_url, form, authorization, &request.options).await?;
+        let response = self.post(token_url, form, authorization, &request.options).await?;
         response.answer(&secrets).token(Asked::Exchange)
     }
 
@@ -235,9 +228,8 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let Some(url) = &self.revocation_url else {
-            return Err(TokenError::denied("unsupported", "this provider has no revocation URL"));
-        };
+        let addresses = self.addresses.get(&self.client).await?;
+        let url = addresses.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let mut form = vec![("token", token.expose())];
         let authorization = self.credentials.authenticate(&mut form)?;
         let secrets: Vec<_> = self.credentials.traces().chain([token.expose()]).collect();
@@ -249,7 +241,7 @@ impl TokenManager for HttpTokenManager {
     }
 
     fn can_revoke(&self) -> bool {
-        self.revocation_url.is_some()
+        self.addresses.known().is_none_or(|known| known.revocation.is_some())
     }
 
     fn assumed_lifetime(&self) -> Duration {
@@ -274,7 +266,23 @@ impl TokenManager for HttpTokenManager {
 }
 
 impl HttpTokenManager {
-    /// The one place where anything is sent.
+    /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
+    /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks.
+    ///
+    /// # Errors
+    /// As those of an attempt; [`Denied`](TokenError::Denied) with status zero if the provider has no
+    /// introspection endpoint. The server may refuse to answer this client, or about this token.
+    pub async fn is_active(&self, token: &str) -> Result<bool, TokenError> {
+        let addresses = self.addresses.get(&self.client).await?;
+        let url = addresses.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
+        let mut form = vec![("token", token)];
+        let authorization = self.credentials.authenticate(&mut form)?;
+        let secrets: Vec<_> = self.credentials.traces().chain([token]).collect();
+        let options = TokenRequestOptions::default();
+        self.post(url, form, authorization, &options).await?.answer(&secrets).introspection()
+    }
+
+    /// The one place where anything with a secret is sent.
     async fn post(
         &self,
         url: &Url,
@@ -295,7 +303,11 @@ impl HttpTokenManager {
         if let Some(ip) = options.forwarded_for() {
             request = request.header("x-forwarded-for", ip);
         }
-        let head = request.send().await.map_err(transport)?;
+        let head =
+            request.send().await.map_err(transport).inspect_err(|_| self.addresses.doubt())?;
+        if nobody_there(head.status()) {
+            self.addresses.doubt();
+        }
         Response::read(head).await
     }
 }
@@ -370,6 +382,11 @@ fn push_extras<'a>(
         form.push((name, value));
     }
     Ok(())
+}
+
+/// A request that is not sent, since there is nowhere to send it to.
+fn no_endpoint(what: &str) -> TokenError {
+    TokenError::denied("unsupported", format!("this provider has no {what} endpoint"))
 }
 
 /// A request that is not sent, since it would not mean what the caller wants.

@@ -1,11 +1,13 @@
 //! Whom to ask, and what to say: data only, so that a new provider is no new code path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::client_auth::ClientAuth;
+use super::discovery::{Addresses, Discovery, Endpoints};
 use super::{Form, push_extras};
 use crate::error::ConfigError;
 
@@ -26,8 +28,9 @@ use crate::error::ConfigError;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Provider {
-    token_url: String,
+    place: Place,
     revocation_url: Option<String>,
+    introspection_url: Option<String>,
     pub(super) client_auth: ClientAuth,
     subject: Option<Subject>,
     scopes: Vec<String>,
@@ -37,6 +40,14 @@ pub struct Provider {
     pub(super) assumed_lifetime: Duration,
     /// Who an actor token is for. Where there is none, Box's additions to RFC 8693 are unknown.
     pub(super) actor_audience: Option<&'static str>,
+}
+
+/// How its addresses are known.
+#[derive(Clone, Debug)]
+enum Place {
+    /// By that of its token endpoint.
+    TokenUrl(String),
+    Issuer(String),
 }
 
 impl Provider {
@@ -54,9 +65,35 @@ impl Provider {
 
     /// Any server with client credentials (RFC 6749 §4.4) at `token_url`.
     pub fn generic(token_url: impl Into<String>) -> Self {
+        Self::at(Place::TokenUrl(token_url.into()))
+    }
+
+    /// Any server that publishes its addresses (RFC 8414, OpenID Connect Discovery), by its issuer,
+    /// which is written exactly as the server writes it: `https://login.example.com` and
+    /// `https://login.example.com/` are two issuers.
+    ///
+    /// The addresses are asked for in the first attempt, and kept. A server that is down fails that
+    /// attempt, which is repeated as any other is. When nobody is met at one of them, the next attempt
+    /// asks again.
+    ///
+    /// Metadata gives the addresses of tokens, revocation and introspection, and nothing else: whatever it
+    /// says of methods and grants, what is set here is what is sent. An address that is set here counts
+    /// more.
+    ///
+    /// ```
+    /// use ccg_session::{ClientAuth, Provider};
+    ///
+    /// let provider = Provider::discover("https://login.example.com").client_auth(ClientAuth::Basic);
+    /// ```
+    pub fn discover(issuer: impl Into<String>) -> Self {
+        Self::at(Place::Issuer(issuer.into()))
+    }
+
+    fn at(place: Place) -> Self {
         Self {
-            token_url: token_url.into(),
+            place,
             revocation_url: None,
+            introspection_url: None,
             client_auth: ClientAuth::default(),
             subject: None,
             scopes: Vec::new(),
@@ -73,15 +110,24 @@ impl Provider {
     #[must_use]
     pub fn base_url(mut self, base: &str) -> Self {
         let base = base.trim_end_matches('/');
-        self.token_url = format!("{base}/oauth2/token");
+        self.place = Place::TokenUrl(format!("{base}/oauth2/token"));
         self.revocation_url = Some(format!("{base}/oauth2/revoke"));
         self
     }
 
-    /// Where tokens are revoked (RFC 7009). Default: none, and then a session cannot revoke.
+    /// Where tokens are revoked (RFC 7009). Default: where metadata says, if the provider is
+    /// [discovered](Self::discover); else none, and then a session cannot revoke.
     #[must_use]
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// Where one may ask whether a token is active (RFC 7662). Default: where metadata says, else none. A
+    /// session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
+    #[must_use]
+    pub fn introspection_url(mut self, url: impl Into<String>) -> Self {
+        self.introspection_url = Some(url.into());
         self
     }
 
@@ -163,8 +209,8 @@ impl Provider {
         Ok(form)
     }
 
-    /// The checked addresses: of tokens, and of revocations.
-    pub(super) fn check(&self, allow_http: bool) -> Result<(Url, Option<Url>), ConfigError> {
+    /// The checked addresses, or how to find them.
+    pub(super) fn check(&self, allow_http: bool) -> Result<Addresses, ConfigError> {
         if self.subject.as_ref().is_some_and(|subject| subject.id.is_empty()) {
             return Err(ConfigError::new(
                 "subject",
@@ -179,11 +225,24 @@ impl Provider {
         }
         self.grant_form(&self.scope_text())
             .map_err(|problem| ConfigError::new("param", problem))?;
-        let token_url = check_url("token_url", &self.token_url, allow_http)?;
-        let revocation_url = self.revocation_url.as_deref();
-        let revocation_url =
-            revocation_url.map(|url| check_url("revocation_url", url, allow_http)).transpose()?;
-        Ok((token_url, revocation_url))
+        let optional = |setting, url: &Option<String>| {
+            url.as_ref().map(|url| check_url(setting, url, allow_http)).transpose()
+        };
+        let revocation = || optional("revocation_url", &self.revocation_url);
+        let introspection = || optional("introspection_url", &self.introspection_url);
+        Ok(match &self.place {
+            Place::TokenUrl(url) => Addresses::Given(Arc::new(Endpoints {
+                token: check_url("token_url", url, allow_http)?,
+                revocation: revocation()?,
+                introspection: introspection()?,
+            })),
+            Place::Issuer(issuer) => Addresses::Discovered(Discovery::new(
+                issuer,
+                revocation()?,
+                introspection()?,
+                allow_http,
+            )?),
+        })
     }
 }
 
@@ -208,7 +267,11 @@ impl Subject {
 
 /// A token request carries the client's secret, so its address must be one that keeps it
 /// (RFC 6749 §3.2 and §10.9: TLS, and no fragment).
-fn check_url(setting: &'static str, text: &str, allow_http: bool) -> Result<Url, ConfigError> {
+pub(super) fn check_url(
+    setting: &'static str,
+    text: &str,
+    allow_http: bool,
+) -> Result<Url, ConfigError> {
     let shown = without_secrets(text);
     let refuse = |problem: String| Err(ConfigError::new(setting, problem));
     let url = match Url::parse(text) {

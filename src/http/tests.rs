@@ -83,7 +83,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
 }
 
 fn any_client() -> Client {
-    client(Duration::from_secs(1), &[]).unwrap()
+    client(Duration::from_secs(1), &local().check(false).unwrap()).unwrap()
 }
 
 #[test]
@@ -99,9 +99,9 @@ fn loopback_needs_no_tls_and_others_only_on_demand() {
 #[test]
 fn what_can_be_used_is_taken() {
     let manager = builder(boxed()).http_client(any_client()).build().unwrap();
-    assert_eq!(manager.token_url.as_str(), "https://api.box.com/oauth2/token");
-    let revocation_url = manager.revocation_url.as_ref().unwrap();
-    assert_eq!(revocation_url.as_str(), "https://api.box.com/oauth2/revoke");
+    let known = manager.addresses.known().unwrap();
+    assert_eq!(known.token.as_str(), "https://api.box.com/oauth2/token");
+    assert_eq!(known.revocation.as_ref().unwrap().as_str(), "https://api.box.com/oauth2/revoke");
     assert!(manager.can_exchange() && manager.can_revoke());
     assert_eq!(manager.assumed_lifetime(), Duration::from_secs(300));
 
@@ -110,7 +110,7 @@ fn what_can_be_used_is_taken() {
         .param("audience", "b")
         .assumed_lifetime(Duration::from_secs(60));
     let manager = builder(generic).http_client(any_client()).build().unwrap();
-    assert_eq!(manager.token_url.as_str(), "https://x.example/t?tenant=1");
+    assert_eq!(manager.addresses.known().unwrap().token.as_str(), "https://x.example/t?tenant=1");
     assert!(!manager.can_revoke());
     assert_eq!(manager.assumed_lifetime(), Duration::from_secs(60));
 }

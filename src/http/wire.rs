@@ -38,24 +38,41 @@ pub(super) enum Asked {
     Exchange,
 }
 
-type Object = Map<String, Value>;
+pub(super) type Object = Map<String, Value>;
 
 impl Answer<'_> {
     /// The answer to a request for a token.
     pub(super) fn token(&self, asked: Asked) -> Result<Grant, TokenError> {
-        let object = self.object();
-        if let Some(error) = self.refusal(object.as_ref().ok()) {
-            return Err(error);
-        }
-        let object = object.map_err(|reason| TokenError::Malformed {
-            reason: format!("{reason} (HTTP {})", self.status.as_u16()),
-        })?;
-        self.grant(&object, asked)
+        self.grant(&self.success()?, asked)
+    }
+
+    /// The answer to a request for the server's metadata (RFC 8414 §3.2).
+    pub(super) fn metadata(&self) -> Result<Object, TokenError> {
+        self.success()
+    }
+
+    /// The answer to an introspection: whether the token is active (RFC 7662 §2.2).
+    pub(super) fn introspection(&self) -> Result<bool, TokenError> {
+        self.success()?.get("active").and_then(Value::as_bool).ok_or_else(|| {
+            let reason = "the answer does not say whether the token is active".into();
+            TokenError::Malformed { reason }
+        })
     }
 
     /// The answer to a revocation. The body of a success does not matter (RFC 7009 §2.2).
     pub(super) fn revocation(&self) -> Result<(), TokenError> {
         self.refusal(self.object().as_ref().ok()).map_or(Ok(()), Err)
+    }
+
+    /// The object of an answer that is no failure.
+    fn success(&self) -> Result<Object, TokenError> {
+        let object = self.object();
+        if let Some(error) = self.refusal(object.as_ref().ok()) {
+            return Err(error);
+        }
+        object.map_err(|reason| TokenError::Malformed {
+            reason: format!("{reason} (HTTP {})", self.status.as_u16()),
+        })
     }
 
     fn object(&self) -> Result<Object, &'static str> {
