@@ -1,5 +1,5 @@
-//! Where a server's endpoints are: as they were configured, or as its metadata says (RFC 8414, OpenID
-//! Connect Discovery 1.0).
+//! Where a server's endpoints are: as they were configured, or as its metadata says (RFC 8414, OIDC
+//! Discovery 1.0).
 //!
 //! Metadata gives addresses and nothing else. What servers say in it about methods and grants is often
 //! incomplete, so it neither picks nor refuses any.
@@ -32,7 +32,7 @@ pub(super) struct Endpoints {
 #[derive(Debug)]
 pub(super) enum Addresses {
     Given(Arc<Endpoints>),
-    Discovered(Discovery),
+    Discovered(Box<Discovery>),
 }
 
 impl Addresses {
@@ -230,7 +230,7 @@ impl Discovery {
     }
 }
 
-/// Where the metadata of an issuer may be: most servers have OpenID Connect's, which is appended (§4.1
+/// Where the metadata of an issuer may be: most servers have that of OIDC, which is appended (§4.1
 /// there); that of OAuth goes before the issuer's path (RFC 8414 §3.1), and some append it too.
 fn places(issuer: &Url) -> Vec<Url> {
     let path = issuer.path().trim_end_matches('/');

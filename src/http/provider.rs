@@ -68,7 +68,7 @@ impl Provider {
         Self::at(Place::TokenUrl(token_url.into()))
     }
 
-    /// Any server that publishes its addresses (RFC 8414, OpenID Connect Discovery), by its issuer,
+    /// Any server that publishes its addresses (RFC 8414, OIDC Discovery), by its issuer,
     /// which is written exactly as the server writes it: `https://login.example.com` and
     /// `https://login.example.com/` are two issuers.
     ///
@@ -236,12 +236,11 @@ impl Provider {
                 revocation: revocation()?,
                 introspection: introspection()?,
             })),
-            Place::Issuer(issuer) => Addresses::Discovered(Discovery::new(
-                issuer,
-                revocation()?,
-                introspection()?,
-                allow_http,
-            )?),
+            Place::Issuer(issuer) => {
+                let (revocation, introspection) = (revocation()?, introspection()?);
+                let discovery = Discovery::new(issuer, revocation, introspection, allow_http)?;
+                Addresses::Discovered(Box::new(discovery))
+            }
         })
     }
 }
