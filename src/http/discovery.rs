@@ -166,7 +166,7 @@ impl Discovery {
         for place in &self.places {
             let request = client.get(place.clone()).header(ACCEPT, "application/json");
             let response = Response::read(request.send().await.map_err(transport)?).await?;
-            let problem = match response.answer(&[]).metadata() {
+            let problem = match response.answer(&[], &[]).metadata() {
                 Ok(metadata) => match self.endpoints(&metadata) {
                     Ok(endpoints) => return Ok(endpoints),
                     Err(problem) => problem,

@@ -5,6 +5,7 @@ mod discovery;
 mod exchange;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
+mod presets;
 mod provider;
 mod wire;
 
@@ -205,7 +206,7 @@ impl TokenManager for HttpTokenManager {
         let authorization = self.credentials.authenticate(&mut form)?;
         let secrets: Vec<_> = self.credentials.traces().collect();
         let response = self.post(token_url, form, authorization, &request.options).await?;
-        response.answer(&secrets).token(Asked::Grant)
+        response.answer(&secrets, &self.provider.limits).token(Asked::Grant)
     }
 
     async fn exchange(
@@ -220,7 +221,7 @@ impl TokenManager for HttpTokenManager {
         let authorization = self.credentials.authenticate(&mut form)?;
         let secrets: Vec<_> = self.credentials.traces().chain([subject.secret()]).collect();
         let response = self.post(token_url, form, authorization, &request.options).await?;
-        response.answer(&secrets).token(Asked::Exchange)
+        response.answer(&secrets, &self.provider.limits).token(Asked::Exchange)
     }
 
     async fn revoke(
@@ -233,7 +234,10 @@ impl TokenManager for HttpTokenManager {
         let mut form = vec![("token", token.expose())];
         let authorization = self.credentials.authenticate(&mut form)?;
         let secrets: Vec<_> = self.credentials.traces().chain([token.expose()]).collect();
-        self.post(url, form, authorization, &options).await?.answer(&secrets).revocation()
+        self.post(url, form, authorization, &options)
+            .await?
+            .answer(&secrets, &self.provider.limits)
+            .revocation()
     }
 
     fn can_exchange(&self) -> bool {
@@ -279,7 +283,10 @@ impl HttpTokenManager {
         let authorization = self.credentials.authenticate(&mut form)?;
         let secrets: Vec<_> = self.credentials.traces().chain([token]).collect();
         let options = TokenRequestOptions::default();
-        self.post(url, form, authorization, &options).await?.answer(&secrets).introspection()
+        self.post(url, form, authorization, &options)
+            .await?
+            .answer(&secrets, &self.provider.limits)
+            .introspection()
     }
 
     /// The one place where anything with a secret is sent.
@@ -333,13 +340,14 @@ impl Response {
         Ok(Self { status: response.status(), headers: response.headers().clone(), body, received })
     }
 
-    fn answer<'a>(&'a self, secrets: &'a [&'a str]) -> Answer<'a> {
+    fn answer<'a>(&'a self, secrets: &'a [&'a str], limits: &'a [(String, String)]) -> Answer<'a> {
         Answer {
             status: self.status,
             headers: &self.headers,
             body: self.body.as_deref(),
             received: self.received,
             secrets,
+            limits,
         }
     }
 }

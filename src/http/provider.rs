@@ -8,6 +8,7 @@ use url::{Host, Url};
 
 use super::client_auth::ClientAuth;
 use super::discovery::{Addresses, Discovery, Endpoints};
+use super::presets::{self, Layout, Preset};
 use super::{Form, push_extras};
 use crate::error::ConfigError;
 
@@ -37,6 +38,9 @@ pub struct Provider {
     resources: Vec<String>,
     audiences: Vec<String>,
     params: Vec<(String, SecretString)>,
+    /// Where a preset's endpoints are.
+    layout: Layout,
+    pub(super) limits: Vec<(String, String)>,
     pub(super) assumed_lifetime: Duration,
     /// Who an actor token is for. Where there is none, Box's additions to RFC 8693 are unknown.
     pub(super) actor_audience: Option<&'static str>,
@@ -51,18 +55,6 @@ enum Place {
 }
 
 impl Provider {
-    /// Box, with the Client Credentials Grant:
-    /// <https://developer.box.com/guides/authentication/client-credentials/>.
-    #[doc(alias = "CCGSession")]
-    pub fn box_ccg(subject: Subject) -> Self {
-        let provider = Self {
-            subject: Some(subject),
-            actor_audience: Some("https://api.box.com/oauth2/token"),
-            ..Self::generic("")
-        };
-        provider.base_url("https://api.box.com")
-    }
-
     /// Any server with client credentials (RFC 6749 §4.4) at `token_url`.
     pub fn generic(token_url: impl Into<String>) -> Self {
         Self::at(Place::TokenUrl(token_url.into()))
@@ -100,18 +92,38 @@ impl Provider {
             resources: Vec::new(),
             audiences: Vec::new(),
             params: Vec::new(),
+            layout: presets::BOX.layout,
+            limits: Vec::new(),
             assumed_lifetime: Duration::from_secs(5 * 60),
             actor_audience: None,
         }
     }
 
-    /// For a Box that is somewhere else: its two endpoints, `/oauth2/token` and `/oauth2/revoke`,
-    /// under `base`. Default: `https://api.box.com`.
+    pub(super) fn preset(preset: Preset, base: &str) -> Self {
+        let Preset { layout, auth, limits } = preset;
+        let provider = Self { layout, client_auth: auth, ..Self::generic("") }.base_url(base);
+        limits
+            .iter()
+            .fold(provider, |provider, (error, text)| provider.rate_limited_if(*error, *text))
+    }
+
+    /// Box's own: who is acted for, and that it knows of actors.
+    pub(super) fn on_behalf_of(mut self, subject: Subject) -> Self {
+        self.subject = Some(subject);
+        self.actor_audience = Some("https://api.box.com/oauth2/token");
+        self
+    }
+
+    /// For a preset that is somewhere else: the same endpoints under another base, such as
+    /// `/oauth2/token` and `/oauth2/revoke` of Box, whose base is `https://api.box.com`. A provider that
+    /// is no preset gets those of Box.
     #[must_use]
     pub fn base_url(mut self, base: &str) -> Self {
         let base = base.trim_end_matches('/');
-        self.place = Place::TokenUrl(format!("{base}/oauth2/token"));
-        self.revocation_url = Some(format!("{base}/oauth2/revoke"));
+        let under = |path| format!("{base}{path}");
+        self.place = Place::TokenUrl(under(self.layout.token));
+        self.revocation_url = self.layout.revocation.map(under);
+        self.introspection_url = self.layout.introspection.map(under);
         self
     }
 
@@ -177,6 +189,28 @@ impl Provider {
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// An answer that means too many requests, though its status is not 429: one with this `error`, whose
+    /// `error_description` has this text in it, upper and lower case aside. Then it is
+    /// [`RateLimited`](crate::TokenError::RateLimited), which is tried again, in place of
+    /// [`Denied`](crate::TokenError::Denied).
+    ///
+    /// ```
+    /// use ccg_session::Provider;
+    ///
+    /// // https://developer.vertexinc.com/oseries/docs/os-token-caching: this comes with 400.
+    /// let vertex = Provider::generic("https://auth.vertexcloud.com/oauth/token")
+    ///     .rate_limited_if("invalid_request", "exceeded the rate limit");
+    /// ```
+    #[must_use]
+    pub fn rate_limited_if(
+        mut self,
+        error: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        self.limits.push((error.into(), description.into()));
         self
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Answer<'a> {
     pub(super) received: SystemTime,
     /// What was sent that must not be seen in an error.
     pub(super) secrets: &'a [&'a str],
+    /// Errors, and what is in their descriptions, that mean too many requests.
+    pub(super) limits: &'a [(String, String)],
 }
 
 /// What a token was asked for with: only an exchange may give something that is no access token.
@@ -100,6 +102,7 @@ impl Answer<'_> {
         match code {
             // It cannot be meant otherwise; some servers send `access_denied` with it.
             _ if status == StatusCode::TOO_MANY_REQUESTS => limited(),
+            Some(code) if self.is_limit(code, object) => limited(),
             _ if status.is_redirection() => Some(self.redirect()),
             Some("temporarily_unavailable" | "server_error") => server(),
             Some("slow_down" | "too_many_requests" | "rate_limit_exceeded") => limited(),
@@ -113,6 +116,14 @@ impl Answer<'_> {
             None if retry_after.is_some() => limited(),
             None => Some(self.denied(status.canonical_reason().unwrap_or("unknown status"), None)),
         }
+    }
+
+    /// Whether this provider means too many requests by it.
+    fn is_limit(&self, code: &str, object: Option<&Object>) -> bool {
+        let description = object.and_then(|object| text(object, "error_description"));
+        let description = description.unwrap_or_default().to_lowercase();
+        let is_meant = |text: &str| description.contains(&text.to_lowercase());
+        self.limits.iter().any(|(error, text)| error == code && is_meant(text))
     }
 
     fn denied(&self, code: &str, object: Option<&Object>) -> TokenError {
@@ -310,6 +321,7 @@ mod tests {
             body: Some(body),
             received: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
             secrets: &SECRETS,
+            limits: &[("invalid_request".into(), "Rate Limit".into())],
         })
     }
 
@@ -441,6 +453,11 @@ mod tests {
         (429, "", r#"{"error":"access_denied"}"#, "limited -"),
         (400, "retry-after: 7", r#"{"error":"slow_down"}"#, "limited 7s"),
         (403, "retry-after: 7", "", "limited 7s"),
+        (400, "", r#"{"error":"invalid_request","error_description":"Client has exceeded the rate limit of 10 tokens"}"#, "limited -"),
+        (500, "retry-after: 7", r#"{"error":"invalid_request","error_description":"RATE LIMIT"}"#, "limited 7s"),
+        (400, "", r#"{"error":"invalid_request","error_description":"no limit"}"#, "denied 400 invalid_request; no limit"),
+        (400, "", r#"{"error":"invalid_client","error_description":"rate limit"}"#, "denied 400 invalid_client; rate limit"),
+        (400, "", r#"{"error":"invalid_request"}"#, "denied 400 invalid_request"),
         (403, "retry-after: 7", r#"{"error":"invalid_client"}"#, "denied 403 invalid_client"),
         (500, "", "", "server 500 -"),
         (503, "retry-after: 120", "<html>", "server 503 120s"),
