@@ -81,7 +81,9 @@ mod token;
 pub mod testing;
 
 #[cfg(feature = "http")]
-pub use crate::http::{ClientAuth, HttpTokenManager, HttpTokenManagerBuilder, Provider, Subject};
+pub use crate::http::{
+    ClientAuth, Endpoints, HttpTokenManager, HttpTokenManagerBuilder, Provider, Subject,
+};
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
 pub use handle::SessionHandle;

@@ -20,12 +20,30 @@ use super::wire::Object;
 use super::{Response, transport};
 use crate::error::{ConfigError, TokenError};
 
-/// Checked addresses.
+/// Where a provider's requests go, as configured or discovered: see
+/// [`HttpTokenManager::endpoints`](crate::HttpTokenManager::endpoints).
 #[derive(Clone, Debug)]
-pub(super) struct Endpoints {
+pub struct Endpoints {
     pub(super) token: Url,
     pub(super) revocation: Option<Url>,
     pub(super) introspection: Option<Url>,
+}
+
+impl Endpoints {
+    /// Of grants and exchanges.
+    pub fn token_url(&self) -> &str {
+        self.token.as_str()
+    }
+
+    /// Of revocations, if the provider revokes.
+    pub fn revocation_url(&self) -> Option<&str> {
+        self.revocation.as_ref().map(Url::as_str)
+    }
+
+    /// Of introspections, if the provider has them.
+    pub fn introspection_url(&self) -> Option<&str> {
+        self.introspection.as_ref().map(Url::as_str)
+    }
 }
 
 /// How to come by them.

@@ -22,6 +22,7 @@ use secrecy::SecretString;
 use url::{Url, form_urlencoded};
 
 pub use client_auth::ClientAuth;
+pub use discovery::Endpoints;
 pub use provider::{Provider, Subject};
 
 use crate::config::SessionConfig;
@@ -270,6 +271,15 @@ impl TokenManager for HttpTokenManager {
 }
 
 impl HttpTokenManager {
+    /// Where requests go. Asks the server if they are to be [discovered](Provider::discover) and are not
+    /// known yet.
+    ///
+    /// # Errors
+    /// Those of a discovery.
+    pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
+        Ok(Endpoints::clone(&*self.addresses.get(&self.client).await?))
+    }
+
     /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
     /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks.
     ///

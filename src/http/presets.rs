@@ -88,7 +88,7 @@ impl Provider {
     /// <https://developer.box.com/guides/authentication/client-credentials/>.
     #[doc(alias = "CCGSession")]
     pub fn box_ccg(subject: Subject) -> Self {
-        Self::preset(BOX, "https://api.box.com").on_behalf_of(subject)
+        Self::preset(&BOX, "https://api.box.com").on_behalf_of(subject)
     }
 
     /// Auth0, for the API with this identifier:
@@ -100,7 +100,7 @@ impl Provider {
     /// Provider::auth0("https://tenant.eu.auth0.com", "https://api.example.com");
     /// ```
     pub fn auth0(base: &str, audience: impl Into<String>) -> Self {
-        Self::preset(AUTH0, base).audience(audience)
+        Self::preset(&AUTH0, base).audience(audience)
     }
 
     /// Okta, by the issuer of one of its authorization servers:
@@ -112,7 +112,7 @@ impl Provider {
     /// Provider::okta("https://dev-123.okta.com/oauth2/default").scope("read");
     /// ```
     pub fn okta(issuer: &str) -> Self {
-        Self::preset(OKTA, issuer)
+        Self::preset(&OKTA, issuer)
     }
 
     /// Microsoft Entra ID (v2.0), for an API by its App ID URI; the permissions are those that an
@@ -127,7 +127,7 @@ impl Provider {
     pub fn entra_id(tenant: &str, api: &str) -> Self {
         // A URI that ends with a slash keeps it: its scope then has two.
         let scope = format!("{api}/.default");
-        Self::preset(ENTRA_ID, &format!("https://login.microsoftonline.com/{tenant}")).scope(scope)
+        Self::preset(&ENTRA_ID, &format!("https://login.microsoftonline.com/{tenant}")).scope(scope)
     }
 
     /// A realm of Keycloak, by its issuer: <https://www.keycloak.org/securing-apps/oidc-layers>.
@@ -137,7 +137,7 @@ impl Provider {
     /// Provider::keycloak("https://sso.example.com/realms/main");
     /// ```
     pub fn keycloak(issuer: &str) -> Self {
-        Self::preset(KEYCLOAK, issuer)
+        Self::preset(&KEYCLOAK, issuer)
     }
 
     /// Amazon Cognito, by the domain of a user pool:
@@ -149,7 +149,7 @@ impl Provider {
     /// Provider::cognito("https://pool.auth.eu-central-1.amazoncognito.com").scope("api/read");
     /// ```
     pub fn cognito(base: &str) -> Self {
-        Self::preset(COGNITO, base)
+        Self::preset(&COGNITO, base)
     }
 
     /// A server with Google's layout, `/token` and `/revoke` under its base:
@@ -161,7 +161,7 @@ impl Provider {
     /// Provider::google_style("https://oauth2.example.com");
     /// ```
     pub fn google_style(base: &str) -> Self {
-        Self::preset(GOOGLE_STYLE, base)
+        Self::preset(&GOOGLE_STYLE, base)
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
         ] {
             let known = provider.check(false).unwrap().known().unwrap();
             let shown =
-                |url: &Option<url::Url>| url.as_ref().map_or(String::new(), |u| u.to_string());
+                |url: &Option<url::Url>| url.as_ref().map_or(String::new(), ToString::to_string);
             assert_eq!(known.token.as_str(), token);
             assert_eq!(shown(&known.revocation), revocation, "{token}");
             assert_eq!(shown(&known.introspection), introspection, "{token}");

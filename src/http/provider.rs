@@ -99,10 +99,12 @@ impl Provider {
         }
     }
 
-    pub(super) fn preset(preset: Preset, base: &str) -> Self {
-        let Preset { layout, auth, limits } = preset;
-        let provider = Self { layout, client_auth: auth, ..Self::generic("") }.base_url(base);
-        limits
+    pub(super) fn preset(preset: &Preset, base: &str) -> Self {
+        let auth = ClientAuth::clone(&preset.auth);
+        let provider = Self { layout: preset.layout, client_auth: auth, ..Self::generic("") };
+        let provider = provider.base_url(base);
+        preset
+            .limits
             .iter()
             .fold(provider, |provider, (error, text)| provider.rate_limited_if(*error, *text))
     }
