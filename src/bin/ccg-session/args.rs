@@ -171,8 +171,10 @@ pub(crate) struct RevokeArgs {
     pub(crate) provider: ProviderArgs,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// Of no effect: here so that `revoke` takes what `token` takes
-    #[command(flatten)]
+    #[command(
+        flatten,
+        next_help_heading = "Of no effect, so that `revoke` takes what `token` takes"
+    )]
     pub(crate) _grant: GrantArgs,
 }
 
