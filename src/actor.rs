@@ -13,8 +13,8 @@ use tracing::{Instrument, Span};
 use crate::clock;
 use crate::error::TokenError;
 use crate::machine::{
-    Answer, CallerId, Effects, Ended, Event, Facts, Instant, Machine, Moment, Phase, Published,
-    Request, Start,
+    Abilities, Answer, CallerId, Effects, Ended, Event, Facts, Instant, Machine, Moment, Phase,
+    Published, Request, Start,
 };
 use crate::mailbox::Mailbox;
 use crate::manager::{ExchangeKey, ExchangeRequest, TokenManager, TokenRequestOptions};
@@ -80,6 +80,9 @@ impl<M: TokenManager> Actor<M> {
                 biased;
                 () = self.stop.cancelled() => break,
                 Some(ended) = self.attempts.next() => {
+                    // The attempt may have taught the manager what its server can do.
+                    let abilities = Abilities::of(&*self.manager);
+                    self.handle(Event::Abilities(abilities), &mut effects);
                     self.handle(Event::Ended(ended), &mut effects);
                 }
                 () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {

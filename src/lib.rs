@@ -85,8 +85,8 @@ pub mod testing;
 
 #[cfg(feature = "http")]
 pub use crate::http::{
-    Audience, ClientAuth, Credential, DpopKey, HttpTokenManager, HttpTokenManagerBuilder,
-    JwtAlgorithm, JwtAuth, Provider, Subject,
+    Audience, ClientAuth, Credential, DpopKey, Endpoints, HttpTokenManager,
+    HttpTokenManagerBuilder, JwtAlgorithm, JwtAuth, Provider, Subject,
 };
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};

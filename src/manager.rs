@@ -67,21 +67,23 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Err(TokenError::denied("unsupported", "this manager has no revocation")))
     }
 
-    /// Whether [`exchange`](Self::exchange) is there. Asked once, when the session starts; where the
-    /// answer is no, callers get [`SessionError::Unsupported`](crate::SessionError::Unsupported).
-    /// Default: no.
+    /// Whether [`exchange`](Self::exchange) is there. Asked when the session starts, and after each
+    /// attempt, from which the manager may have learnt it; where the answer is no, callers get
+    /// [`SessionError::Unsupported`](crate::SessionError::Unsupported). Default: no.
     fn can_exchange(&self) -> bool {
         false
     }
 
-    /// Whether [`revoke`](Self::revoke) is there. Asked once, when the session starts; where the answer
-    /// is no, callers get [`SessionError::Unsupported`](crate::SessionError::Unsupported), and
-    /// nothing changes. Default: no.
+    /// Whether [`revoke`](Self::revoke) is there. Asked when the session starts, and after each attempt,
+    /// from which the manager may have learnt it; where the answer is no, callers get
+    /// [`SessionError::Unsupported`](crate::SessionError::Unsupported), and nothing changes. While it is
+    /// not known yet, say yes: before the first token there is nothing to revoke. Default: no.
     fn can_revoke(&self) -> bool {
         false
     }
 
-    /// How long a token is taken to live whose server does not say. Default: 5 minutes.
+    /// How long a token is taken to live whose server does not say. Asked as the other two are. Default:
+    /// 5 minutes.
     fn assumed_lifetime(&self) -> Duration {
         Duration::from_secs(5 * 60)
     }
@@ -112,6 +114,7 @@ pub struct Grant {
     text: TokenText,
     kind: Kind,
     expires_in: Option<Duration>,
+    refresh_in: Option<Duration>,
     scope: Option<Box<str>>,
     issued_token_type: Option<Box<str>>,
 }
@@ -143,6 +146,7 @@ impl Grant {
             text,
             kind: Kind::Bearer,
             expires_in: None,
+            refresh_in: None,
             scope: None,
             issued_token_type: None,
         })
@@ -153,6 +157,15 @@ impl Grant {
     #[must_use]
     pub fn expires_in(mut self, life: Duration) -> Self {
         self.expires_in = Some(life);
+        self
+    }
+
+    /// When the server wants the token to be refreshed (`refresh_in`), counted as
+    /// [`expires_in`](Self::expires_in) is. It counts in place of `stale_buffer` if it lies between a
+    /// tenth of the lifetime and the instant from which callers would wait; else it is ignored.
+    #[must_use]
+    pub fn refresh_in(mut self, wait: Duration) -> Self {
+        self.refresh_in = Some(wait);
         self
     }
 
@@ -203,6 +216,10 @@ impl Grant {
 
     pub(crate) fn life(&self) -> Option<Duration> {
         self.expires_in
+    }
+
+    pub(crate) fn get_refresh_in(&self) -> Option<Duration> {
+        self.refresh_in
     }
 
     pub(crate) fn get_scope(&self) -> Option<&str> {

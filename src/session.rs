@@ -147,11 +147,7 @@ impl<M: TokenManager> SessionBuilder<M> {
     fn build(self) -> Result<(Box<Actor<M>>, SessionHandle), ConfigError> {
         self.config.check()?;
         self.manager.check(&self.config)?;
-        let abilities = Abilities {
-            exchange: self.manager.can_exchange(),
-            revoke: self.manager.can_revoke(),
-            assumed_lifetime: self.manager.assumed_lifetime(),
-        };
+        let abilities = Abilities::of(&self.manager);
         let machine = Machine::new(self.config, abilities, next_session());
         let publisher = Publisher::new(machine.published().clone());
         let mailbox = Arc::new(Mailbox::default());

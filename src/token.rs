@@ -91,8 +91,8 @@ macro_rules! common_to_tokens {
                 self.0.remaining(clock::now())
             }
 
-            /// The scopes that the server named as granted, as it sent them: separated by spaces.
-            /// `None` means as asked (RFC 6749 §5.1).
+            /// The scopes that the server named as granted, as it sent them: separated by spaces. They
+            /// may be fewer than were asked for. `None` means as asked (RFC 6749 §5.1).
             pub fn scope(&self) -> Option<&str> {
                 self.0.grant().get_scope()
             }

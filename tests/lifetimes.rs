@@ -82,6 +82,42 @@ fn stale_at_is_never_after_hold_at() {
 }
 
 #[test]
+fn refresh_in_is_stale_at_between_a_tenth_of_the_life_and_hold_at() {
+    let buffer = secs(3_000);
+    for (refresh_in, stale) in [
+        (Duration::ZERO, buffer),
+        (secs(359), buffer),
+        (secs(360), secs(360)),
+        (secs(1_800), secs(1_800)),
+        (millis(3_569_999), millis(3_569_999)),
+        (secs(3_570), secs(3_570)),
+        (millis(3_570_001), buffer),
+        (secs(3_600), buffer),
+        (Duration::MAX, buffer),
+    ] {
+        let mut session = Session::with(|_| ());
+        session.random = 0.0;
+        session.ask();
+        session.granted_to_refresh(secs(3_600), refresh_in);
+        assert_eq!(session.ask_at(), Some(stale), "{refresh_in:?}");
+        let token = session.published.token.as_ref().expect("a token");
+        assert_eq!(token.usable_until.since(session.now), secs(3_570), "nothing else moves");
+    }
+}
+
+#[test]
+fn refresh_in_counts_from_when_the_request_was_sent_and_chance_does_not_move_it() {
+    let mut session = Session::with(|_| ());
+    session.random = MOST;
+    session.ask();
+    session.suspend(secs(4));
+    session.granted_to_refresh(secs(3_600), secs(1_800));
+    assert_eq!(session.ask_at(), Some(secs(1_796)));
+    session.suspend(secs(1_796));
+    assert_eq!(session.read(), "fast: t1; publish t1; grant #1");
+}
+
+#[test]
 fn a_life_is_capped_at_30_days() {
     const DAYS: Duration = secs(30 * 24 * 60 * 60);
     for life in [DAYS, DAYS + secs(1), Duration::MAX] {

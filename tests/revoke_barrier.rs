@@ -415,3 +415,16 @@ fn a_grant_that_a_revoke_overtook_is_told_of_to_the_next_one() {
     session.confirmed();
     assert_eq!(session.last_refused().as_deref(), Some("t1"));
 }
+
+#[test]
+fn what_the_manager_has_learnt_of_its_server_counts_from_then_on() {
+    let mut session = Session::with(|_| ());
+    assert_eq!(session.revoke(), "1: revoked", "not known yet; and there is nothing to revoke");
+    session.ask();
+    session.can_revoke(false);
+    session.granted(secs(3_600));
+    assert_eq!(session.revoke(), "3: unsupported");
+    assert_eq!(session.published_token(), Some("t1"), "nothing has changed");
+    session.can_revoke(true);
+    assert_eq!(session.revoke(), "publish nothing; revoke t1");
+}

@@ -5,11 +5,11 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ccg_session::{
-    Actor, ExchangeRequest, Grant, GrantRequest, HttpTokenManager, Provider, Session, SessionError,
-    TokenError, TokenManager,
+    Actor, ExchangeRequest, Grant, GrantRequest, HttpTokenManager, Provider, Session,
+    SessionConfig, SessionError, TokenError, TokenManager,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +25,15 @@ struct Raw {
 
 impl Raw {
     async fn start(head: impl Into<String>, again: Option<&'static str>) -> Self {
-        let head = head.into();
+        Self::start_with(head.into().into_bytes(), again).await
+    }
+
+    /// Never closes, and sends no more.
+    async fn start_slow(head: &'static str) -> Self {
+        Self::start_with(head.into(), Some("")).await
+    }
+
+    async fn start_with(head: Vec<u8>, again: Option<&'static str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -55,11 +63,14 @@ impl Raw {
     }
 }
 
-async fn answer(mut stream: TcpStream, head: String, again: Option<&'static str>) {
+async fn answer(mut stream: TcpStream, head: Vec<u8>, again: Option<&'static str>) {
     let mut request = [0; 4096];
     let _ = stream.read(&mut request).await;
-    if stream.write_all(head.as_bytes()).await.is_err() {
+    if stream.write_all(&head).await.is_err() {
         return;
+    }
+    if again == Some("") {
+        std::future::pending::<()>().await;
     }
     if let Some(again) = again {
         while stream.write_all(again.as_bytes()).await.is_ok() {}
@@ -92,6 +103,101 @@ fn with_length(status: &str, headers: &str, body: &str) -> String {
 async fn a_token() {
     let server = Raw::start(with_length("200 OK", "", r#"{"access_token":"T"}"#), None).await;
     assert!(server.grant().await.is_ok());
+}
+
+/// What comes over the connection, and what it means: what the table in `src/http/wire/tests.rs` has no
+/// place for. `~` is a byte that is no UTF-8.
+#[tokio::test]
+async fn odd_and_hostile_connections() {
+    let ok = |headers: &str, body: &str| with_length("200 OK", headers, body);
+    let token = r#"{"access_token":"T"}"#;
+    let kib = |n: usize| "x".repeat(n * 1024);
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let zeros = "\0".repeat(4096);
+    let mut wrong = Vec::new();
+    for (answer, expected) in [
+        (ok("", token), "T"),
+        (format!("HTTP/1.0 200 OK\r\n\r\n{token}"), "T"),
+        (format!("HTTP/1.1 200\r\ncontent-length: 20\r\n\r\n{token}"), "T"),
+        (format!("HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n{}", ok("", token)), "T"),
+        (
+            format!("{chunked}a\r\n{{\"access_t\r\nA\r\noken\":\"T\"}}\r\n0\r\nx-late: 1\r\n\r\n"),
+            "T",
+        ),
+        (ok(&format!("x-long: {}\r\n", kib(64)), token), "T"),
+        (ok(&format!("x-long: {}\r\n", kib(1024)), token), "no connection"),
+        (ok(&"x-many: 1\r\n".repeat(100), token), "no connection"),
+        (ok("x-bad header: 1\r\n", token), "no connection"),
+        (ok("content-length: 7\r\n", token), "no connection"),
+        (format!("{chunked}zz\r\n{token}\r\n0\r\n\r\n"), "no connection"),
+        (format!("HTTP/2 200 OK\r\n\r\n{token}"), "no connection"),
+        (format!("HTTP/1.1 99 Low\r\n\r\n{token}"), "no connection"),
+        (ok("content-type: text/html; charset=iso-8859-1\r\n", token), "T"),
+        (ok("content-type: application/json; charset=utf-16\r\n", token), "T"),
+        (ok("", &format!("\u{feff}{token}")), "T"),
+        (ok("", &format!("{{\"access_token\":\"{}\"}}", kib(64))), "a token of 65536 characters"),
+        (ok("", "{\"access_token\":\"T~\"}"), "malformed"),
+        (ok("", &format!("{{\"x\":{}", "[".repeat(200_000))), "malformed"),
+        (ok("content-encoding: gzip\r\n", &format!("\u{1f}~\u{8}{zeros}")), "malformed"),
+        (ok("content-encoding: gzip\r\n", token), "T"),
+        (ok("set-cookie: a=b\r\nlocation: /x\r\n", token), "T"),
+        (ok("", r#"{"error":"invalid_client"}"#), "denied 200 invalid_client"),
+        (with_length("400 ~~", "", r#"{"error":"invalid_scope"}"#), "denied 400 invalid_scope"),
+        (
+            with_length("400 Bad", "", "{\"error\":\"a\",\"error_description\":\"~ p+s3cr3t/ä\"}"),
+            "denied 400 a",
+        ),
+        (with_length("204 No Content", "", ""), "malformed"),
+        (with_length("999 Odd", "", "{}"), "denied 999 unknown status"),
+    ] {
+        let begins = answer.chars().take(120).collect::<String>();
+        let outcome = match Raw::start_with(bytes(&answer), None).await.grant().await {
+            Ok(grant) => shown(&grant),
+            Err(TokenError::Malformed { .. }) => "malformed".into(),
+            Err(TokenError::Transport { .. }) => "no connection".into(),
+            Err(TokenError::Denied { error, status, .. }) => format!("denied {status} {error}"),
+            Err(other) => other.to_string(),
+        };
+        if outcome != expected {
+            wrong.push(format!("{outcome:?}, not {expected:?}: {begins:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// As bytes, `~` as one that begins no character of UTF-8.
+fn bytes(text: &str) -> Vec<u8> {
+    text.bytes().map(|byte| if byte == b'~' { 0xff } else { byte }).collect()
+}
+
+/// A grant's token goes into a session's hands, which show it.
+fn shown(grant: &Grant) -> String {
+    struct Given(Grant);
+    impl TokenManager for Given {
+        async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+            Ok(self.0.clone())
+        }
+    }
+    let session = Session::builder(Given(grant.clone())).spawn_thread().unwrap();
+    let token = std::thread::spawn(move || session.blocking_get_token()).join().unwrap().unwrap();
+    match token.secret().len() {
+        0..100 => token.secret().to_owned(),
+        length => format!("a token of {length} characters"),
+    }
+}
+
+#[tokio::test]
+async fn a_slow_body_ends_with_the_attempts_time() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"access_token";
+    let server = Raw::start_slow(head).await;
+    let mut config = SessionConfig::default();
+    config.retry.attempts = 1;
+    config.retry.attempt_timeout = Duration::from_millis(200);
+    let session = Session::builder(server.manager()).config(config).spawn().unwrap();
+    let began = Instant::now();
+    let error = session.get_token().await.unwrap_err();
+    assert!(matches!(error.token_error(), Some(TokenError::TimedOut { .. })), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> Ans
         body: (body.len() <= MAX_BODY).then_some(body),
         received: SystemTime::UNIX_EPOCH,
         secrets: &[SECRET],
+        limits: &[],
         dpop: None,
     }
 }

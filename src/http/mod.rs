@@ -3,11 +3,13 @@
 mod client_auth;
 mod credential;
 mod crypto;
+mod discovery;
 mod dpop;
 mod exchange;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
 mod keys;
+mod presets;
 mod provider;
 mod tls;
 mod wire;
@@ -21,10 +23,11 @@ use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
 use ::http::{HeaderName, HeaderValue};
 use reqwest::{Client, redirect, retry};
 use secrecy::SecretString;
-use url::{Url, form_urlencoded};
+use url::form_urlencoded;
 
 pub use client_auth::{Audience, ClientAuth, JwtAuth};
 pub use credential::Credential;
+pub use discovery::Endpoints;
 pub use dpop::DpopKey;
 pub use keys::JwtAlgorithm;
 pub use provider::{Provider, Subject};
@@ -34,6 +37,7 @@ use crate::error::{ConfigError, TokenError};
 use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, TokenText};
 use client_auth::{ClientIdentity, Endpoint, unusable};
+use discovery::{Address, Addresses, nobody_there};
 use dpop::{DPOP, Dpop};
 use tls::Tls;
 use wire::{Answer, Asked};
@@ -62,8 +66,7 @@ pub struct HttpTokenManager {
     provider: Provider,
     /// The provider's scopes, as they are sent.
     scope: String,
-    token_url: Url,
-    revocation_url: Option<Url>,
+    addresses: Addresses,
     identity: ClientIdentity,
     dpop: Option<Dpop>,
     client: Client,
@@ -202,9 +205,9 @@ impl HttpTokenManagerBuilder {
             self.client_id,
             self.credential,
             provider.client_auth.clone(),
-            false,
+            provider.has_issuer(),
         )?;
-        let (token_url, revocation_url) = provider.check(self.allow_insecure_http)?;
+        let addresses = provider.check(self.allow_insecure_http)?;
         if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(ConfigError::new(
                 "connect_timeout",
@@ -237,11 +240,9 @@ impl HttpTokenManagerBuilder {
             }
             Some(client) => client,
             None => {
-                let urls = [Some(&token_url), revocation_url.as_ref()];
                 let timeout = connect_timeout.unwrap_or(Duration::from_secs(5));
-                let urls: Vec<_> = urls.into_iter().flatten().collect();
-                let tls = self.tls.config(urls.iter().any(|url| url.scheme() == "https"))?;
-                client(timeout, tls, &urls)
+                let tls = self.tls.config(addresses.need_tls())?;
+                client(timeout, tls, &addresses)
                     .map_err(|problem| ConfigError::new("http_client", problem))?
             }
         };
@@ -249,8 +250,7 @@ impl HttpTokenManagerBuilder {
         Ok(HttpTokenManager {
             provider,
             scope,
-            token_url,
-            revocation_url,
+            addresses,
             identity,
             dpop: self.dpop.map(Dpop::new),
             client,
@@ -263,10 +263,10 @@ impl HttpTokenManagerBuilder {
 fn client(
     connect_timeout: Duration,
     tls: rustls::ClientConfig,
-    urls: &[&Url],
+    addresses: &Addresses,
 ) -> Result<Client, String> {
     let mut builder = Client::builder();
-    if urls.iter().all(|url| provider::is_loopback(url)) {
+    if addresses.are_local() {
         // A proxy would see what is only allowed in clear because it stays on this machine.
         builder = builder.no_proxy();
     }
@@ -286,7 +286,8 @@ impl TokenManager for HttpTokenManager {
         // The names were checked when this manager was built.
         let form = self.provider.grant_form(&self.scope).map_err(refused)?;
         let read = |answer: &Answer<'_>| answer.token(Asked::Grant);
-        self.ask(&self.token_url, self.token_endpoint(), form, &request.options, None, read).await
+        let endpoints = self.addresses.get(&self.client).await?;
+        self.ask(&endpoints.token, endpoints.of_tokens(), form, &request.options, None, read).await
     }
 
     async fn exchange(
@@ -298,15 +299,9 @@ impl TokenManager for HttpTokenManager {
             exchange::Texts::new(&request, self.identity.id(), &self.provider).map_err(refused)?;
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
         let read = |answer: &Answer<'_>| answer.token(Asked::Exchange);
-        self.ask(
-            &self.token_url,
-            self.token_endpoint(),
-            form,
-            &request.options,
-            Some(subject.secret()),
-            read,
-        )
-        .await
+        let (endpoints, token) = (self.addresses.get(&self.client).await?, subject.secret());
+        let endpoint = endpoints.of_tokens();
+        self.ask(&endpoints.token, endpoint, form, &request.options, Some(token), read).await
     }
 
     async fn revoke(
@@ -314,13 +309,12 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let (Some(url), Some(given)) = (&self.revocation_url, &self.provider.revocation_url) else {
-            return Err(TokenError::denied("unsupported", "this provider has no revocation URL"));
-        };
-        let endpoint = Endpoint { url: given, issuer: None, revokes: true };
-        let form = vec![("token", token.expose())];
+        let endpoints = self.addresses.get(&self.client).await?;
+        let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
+        let (token, form) = (token.expose(), vec![("token", token.expose())]);
         let read = |answer: &Answer<'_>| answer.revocation();
-        self.ask(url, endpoint, form, &options, Some(token.expose()), read).await
+        let endpoint = endpoints.of_revocations(address);
+        self.ask(address, endpoint, form, &options, Some(token), read).await
     }
 
     fn can_exchange(&self) -> bool {
@@ -328,7 +322,7 @@ impl TokenManager for HttpTokenManager {
     }
 
     fn can_revoke(&self) -> bool {
-        self.revocation_url.is_some()
+        self.addresses.known().is_none_or(|known| known.revocation.is_some())
     }
 
     fn assumed_lifetime(&self) -> Duration {
@@ -353,15 +347,37 @@ impl TokenManager for HttpTokenManager {
 }
 
 impl HttpTokenManager {
-    /// Where tokens come from, as an assertion names it.
-    fn token_endpoint(&self) -> Endpoint<'_> {
-        Endpoint { url: &self.provider.token_url, issuer: None, revokes: false }
+    /// Where requests go. Asks the server if they are to be [discovered](Provider::discover) and are not
+    /// known yet.
+    ///
+    /// # Errors
+    /// Those of a discovery.
+    pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
+        Ok(Endpoints::clone(&*self.addresses.get(&self.client).await?))
+    }
+
+    /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
+    /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks.
+    ///
+    /// # Errors
+    /// As those of an attempt; [`Denied`](TokenError::Denied) with status zero if the provider has no
+    /// introspection endpoint. The server may refuse to answer this client, or about this token.
+    pub async fn is_active(&self, token: &str) -> Result<bool, TokenError> {
+        let endpoints = self.addresses.get(&self.client).await?;
+        let address =
+            endpoints.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
+        let form = vec![("token", token)];
+        let options = TokenRequestOptions::default();
+        let read = |answer: &Answer<'_>| answer.introspection();
+        // An assertion for it names what one for revocations would: neither is the token endpoint.
+        let endpoint = endpoints.of_revocations(address);
+        self.ask(address, endpoint, form, &options, Some(token), read).await
     }
 
     /// One attempt, with the credential as it is now: sends the form, and reads the answer.
     async fn ask<T>(
         &self,
-        url: &Url,
+        address: &Address,
         endpoint: Endpoint<'_>,
         form: Form<'_>,
         options: &TokenRequestOptions,
@@ -376,15 +392,15 @@ impl HttpTokenManager {
         loop {
             // A new assertion and a new proof each time: a server may know the last ones again.
             let identity = self.identity.prove(secret.as_ref(), endpoint)?;
-            let proof = dpop.map(|dpop| dpop.proof(url)).transpose();
+            let proof = dpop.map(|dpop| dpop.proof(&address.url)).transpose();
             let proof = proof.map_err(|error| unusable(error.to_string()))?;
             let form = form.iter().copied().chain(identity.pairs());
             let headers = [(AUTHORIZATION, identity.header.as_ref()), (DPOP, proof.as_ref())];
-            let response = self.post(url, form, headers, options).await?;
+            let response = self.post(address, form, headers, options).await?;
             let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
             let secrets: Vec<_> = identity.traces().chain(token).chain(proof).collect();
             let key = dpop.map(|dpop| &dpop.key);
-            let mut result = read(&response.answer(&secrets, key));
+            let mut result = read(&response.answer(&secrets, &self.provider.limits, key));
             let told = dpop.is_some_and(|dpop| dpop.remember(&response.headers));
             if let Err(TokenError::Denied { error, description, credentials_changed, .. }) =
                 &mut result
@@ -408,10 +424,10 @@ impl HttpTokenManager {
         }
     }
 
-    /// The one place where anything is sent.
+    /// The one place where anything with a secret is sent.
     async fn post<'a>(
         &self,
-        url: &Url,
+        address: &Address,
         form: impl Iterator<Item = (&'a str, &'a str)>,
         headers: [(HeaderName, Option<&HeaderValue>); 2],
         options: &TokenRequestOptions,
@@ -419,7 +435,7 @@ impl HttpTokenManager {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut request = self
             .client
-            .post(url.clone())
+            .post(address.url.clone())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .body(body);
@@ -431,7 +447,11 @@ impl HttpTokenManager {
         if let Some(ip) = options.forwarded_for() {
             request = request.header("x-forwarded-for", ip);
         }
-        let head = request.send().await.map_err(transport)?;
+        let head =
+            request.send().await.map_err(transport).inspect_err(|_| self.addresses.doubt())?;
+        if nobody_there(head.status()) {
+            self.addresses.doubt();
+        }
         Response::read(head).await
     }
 }
@@ -473,13 +493,19 @@ impl Response {
         })
     }
 
-    fn answer<'a>(&'a self, secrets: &'a [&'a str], dpop: Option<&'a DpopKey>) -> Answer<'a> {
+    fn answer<'a>(
+        &'a self,
+        secrets: &'a [&'a str],
+        limits: &'a [(String, String)],
+        dpop: Option<&'a DpopKey>,
+    ) -> Answer<'a> {
         Answer {
             status: self.status,
             headers: &self.headers,
             body: self.body.as_deref(),
             received: self.received,
             secrets,
+            limits,
             dpop,
         }
     }
@@ -523,6 +549,11 @@ fn push_extras<'a>(
         form.push((name, value));
     }
     Ok(())
+}
+
+/// A request that is not sent, since there is nowhere to send it to.
+fn no_endpoint(what: &str) -> TokenError {
+    TokenError::denied("unsupported", format!("this provider has no {what} endpoint"))
 }
 
 /// A request that is not sent, since it would not mean what the caller wants.

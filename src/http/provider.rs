@@ -1,11 +1,14 @@
 //! Whom to ask, and what to say: data only, so that a new provider is no new code path.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::client_auth::ClientAuth;
+use super::discovery::{Address, Addresses, Discovery, Endpoints};
+use super::presets::{self, Layout, Preset};
 use super::{Form, push_extras};
 use crate::error::ConfigError;
 
@@ -21,62 +24,124 @@ use crate::error::ConfigError;
 ///     .revocation_url("https://login.example.com/revoke")
 ///     .client_auth(ClientAuth::Basic)
 ///     .scopes(["read", "write"])
-///     .param("audience", "https://api.example.com");
+///     .audience("https://api.example.com")
+///     .param("organization", "org_123");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Provider {
-    pub(super) token_url: String,
-    pub(super) revocation_url: Option<String>,
+    place: Place,
+    revocation_url: Option<String>,
+    introspection_url: Option<String>,
     pub(super) client_auth: ClientAuth,
     subject: Option<Subject>,
     scopes: Vec<String>,
+    resources: Vec<String>,
+    audiences: Vec<String>,
     params: Vec<(String, SecretString)>,
+    /// Where a preset's endpoints are.
+    layout: Layout,
+    pub(super) limits: Vec<(String, String)>,
     pub(super) assumed_lifetime: Duration,
     /// Who an actor token is for. Where there is none, Box's additions to RFC 8693 are unknown.
     pub(super) actor_audience: Option<&'static str>,
 }
 
-impl Provider {
-    /// Box, with the Client Credentials Grant:
-    /// <https://developer.box.com/guides/authentication/client-credentials/>.
-    #[doc(alias = "CCGSession")]
-    pub fn box_ccg(subject: Subject) -> Self {
-        let provider = Self {
-            subject: Some(subject),
-            actor_audience: Some("https://api.box.com/oauth2/token"),
-            ..Self::generic("")
-        };
-        provider.base_url("https://api.box.com")
-    }
+/// How its addresses are known.
+#[derive(Clone, Debug)]
+enum Place {
+    /// By that of its token endpoint.
+    TokenUrl(String),
+    Issuer(String),
+}
 
+impl Provider {
     /// Any server with client credentials (RFC 6749 §4.4) at `token_url`.
     pub fn generic(token_url: impl Into<String>) -> Self {
+        Self::at(Place::TokenUrl(token_url.into()))
+    }
+
+    /// Any server that publishes its addresses (RFC 8414, OIDC Discovery), by its issuer,
+    /// which is written exactly as the server writes it: `https://login.example.com` and
+    /// `https://login.example.com/` are two issuers.
+    ///
+    /// The addresses are asked for in the first attempt, and kept. A server that is down fails that
+    /// attempt, which is repeated as any other is. When nobody is met at one of them, the next attempt
+    /// asks again.
+    ///
+    /// Metadata gives the addresses of tokens, revocation and introspection, and nothing else: whatever it
+    /// says of methods and grants, what is set here is what is sent. An address that is set here counts
+    /// more.
+    ///
+    /// ```
+    /// use ccg_session::{ClientAuth, Provider};
+    ///
+    /// let provider = Provider::discover("https://login.example.com").client_auth(ClientAuth::Basic);
+    /// ```
+    pub fn discover(issuer: impl Into<String>) -> Self {
+        Self::at(Place::Issuer(issuer.into()))
+    }
+
+    fn at(place: Place) -> Self {
         Self {
-            token_url: token_url.into(),
+            place,
             revocation_url: None,
+            introspection_url: None,
             client_auth: ClientAuth::default(),
             subject: None,
             scopes: Vec::new(),
+            resources: Vec::new(),
+            audiences: Vec::new(),
             params: Vec::new(),
+            layout: presets::BOX.layout,
+            limits: Vec::new(),
             assumed_lifetime: Duration::from_secs(5 * 60),
             actor_audience: None,
         }
     }
 
-    /// For a Box that is somewhere else: its two endpoints, `/oauth2/token` and `/oauth2/revoke`,
-    /// under `base`. Default: `https://api.box.com`.
-    #[must_use]
-    pub fn base_url(mut self, base: &str) -> Self {
-        let base = base.trim_end_matches('/');
-        self.token_url = format!("{base}/oauth2/token");
-        self.revocation_url = Some(format!("{base}/oauth2/revoke"));
+    pub(super) fn preset(preset: &Preset, base: &str) -> Self {
+        let auth = preset.auth.clone();
+        let provider = Self { layout: preset.layout, client_auth: auth, ..Self::generic("") };
+        let provider = provider.base_url(base);
+        preset
+            .limits
+            .iter()
+            .fold(provider, |provider, (error, text)| provider.rate_limited_if(*error, *text))
+    }
+
+    /// Box's own: who is acted for, and that it knows of actors.
+    pub(super) fn on_behalf_of(mut self, subject: Subject) -> Self {
+        self.subject = Some(subject);
+        self.actor_audience = Some("https://api.box.com/oauth2/token");
         self
     }
 
-    /// Where tokens are revoked (RFC 7009). Default: none, and then a session cannot revoke.
+    /// For a preset that is somewhere else: the same endpoints under another base, such as
+    /// `/oauth2/token` and `/oauth2/revoke` of Box, whose base is `https://api.box.com`. A provider that
+    /// is no preset gets those of Box.
+    #[must_use]
+    pub fn base_url(mut self, base: &str) -> Self {
+        let base = base.trim_end_matches('/');
+        let under = |path| format!("{base}{path}");
+        self.place = Place::TokenUrl(under(self.layout.token));
+        self.revocation_url = self.layout.revocation.map(under);
+        self.introspection_url = self.layout.introspection.map(under);
+        self
+    }
+
+    /// Where tokens are revoked (RFC 7009). Default: where metadata says, if the provider is
+    /// [discovered](Self::discover); else none, and then a session cannot revoke.
     #[must_use]
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(url.into());
+        self
+    }
+
+    /// Where one may ask whether a token is active (RFC 7662). Default: where metadata says, else none. A
+    /// session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
+    #[must_use]
+    pub fn introspection_url(mut self, url: impl Into<String>) -> Self {
+        self.introspection_url = Some(url.into());
         self
     }
 
@@ -88,6 +153,8 @@ impl Provider {
     }
 
     /// One more scope for each grant to ask for (RFC 6749 §3.3). Default: none, and the server decides.
+    ///
+    /// A server may grant less: [`AccessToken::scope`](crate::AccessToken::scope) tells what.
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> Self {
         self.scopes([scope])
@@ -100,7 +167,23 @@ impl Provider {
         self
     }
 
-    /// One more parameter of each grant's form, such as `audience`. An exchange has
+    /// Where each grant's token shall be of use (RFC 8707 §2): one more `resource`, an absolute URI
+    /// without a fragment. An exchange has [its own](crate::ExchangeRequest::resource).
+    #[must_use]
+    pub fn resource(mut self, uri: impl Into<String>) -> Self {
+        self.resources.push(uri.into());
+        self
+    }
+
+    /// Whom each grant's token shall be of use with: one more `audience`, which some servers want in
+    /// place of `resource`. An exchange has [its own](crate::ExchangeRequest::audience).
+    #[must_use]
+    pub fn audience(mut self, name: impl Into<String>) -> Self {
+        self.audiences.push(name.into());
+        self
+    }
+
+    /// One more parameter of each grant's form. An exchange has
     /// [its own](crate::ExchangeRequest::param).
     ///
     /// One that the protocol itself uses, such as `grant_type`, is refused at
@@ -108,6 +191,28 @@ impl Provider {
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// An answer that means too many requests, though its status is not 429: one with this `error`, whose
+    /// `error_description` has this text in it, upper and lower case aside. Then it is
+    /// [`RateLimited`](crate::TokenError::RateLimited), which is tried again, in place of
+    /// [`Denied`](crate::TokenError::Denied).
+    ///
+    /// ```
+    /// use ccg_session::Provider;
+    ///
+    /// // https://developer.vertexinc.com/oseries/docs/os-token-caching: this comes with 400.
+    /// let vertex = Provider::generic("https://auth.vertexcloud.com/oauth/token")
+    ///     .rate_limited_if("invalid_request", "exceeded the rate limit");
+    /// ```
+    #[must_use]
+    pub fn rate_limited_if(
+        mut self,
+        error: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        self.limits.push((error.into(), description.into()));
         self
     }
 
@@ -133,13 +238,20 @@ impl Provider {
         if !scope.is_empty() {
             form.push(("scope", scope));
         }
+        form.extend(self.resources.iter().map(|resource| ("resource", &**resource)));
+        form.extend(self.audiences.iter().map(|audience| ("audience", &**audience)));
         let params = self.params.iter().map(|(name, value)| (&**name, value.expose_secret()));
         push_extras(&mut form, params)?;
         Ok(form)
     }
 
-    /// The checked addresses: of tokens, and of revocations.
-    pub(super) fn check(&self, allow_http: bool) -> Result<(Url, Option<Url>), ConfigError> {
+    /// Whether its issuer is known before anything is sent.
+    pub(super) fn has_issuer(&self) -> bool {
+        matches!(self.place, Place::Issuer(_))
+    }
+
+    /// The checked addresses, or how to find them.
+    pub(super) fn check(&self, allow_http: bool) -> Result<Addresses, ConfigError> {
         if self.subject.as_ref().is_some_and(|subject| subject.id.is_empty()) {
             return Err(ConfigError::new(
                 "subject",
@@ -154,11 +266,26 @@ impl Provider {
         }
         self.grant_form(&self.scope_text())
             .map_err(|problem| ConfigError::new("param", problem))?;
-        let token_url = check_url("token_url", &self.token_url, allow_http)?;
-        let revocation_url = self.revocation_url.as_deref();
-        let revocation_url =
-            revocation_url.map(|url| check_url("revocation_url", url, allow_http)).transpose()?;
-        Ok((token_url, revocation_url))
+        let optional = |setting, url: &Option<String>| {
+            url.as_ref().map(|url| check_url(setting, url, allow_http)).transpose()
+        };
+        let revocation = || optional("revocation_url", &self.revocation_url);
+        let introspection = || optional("introspection_url", &self.introspection_url);
+        Ok(match &self.place {
+            Place::TokenUrl(url) => Addresses::Given(Arc::new(Endpoints {
+                token: check_url("token_url", url, allow_http)?,
+                revocation: revocation()?,
+                introspection: introspection()?,
+                issuer: None,
+            })),
+            Place::Issuer(issuer) => {
+                let (revocation, introspection) = (revocation()?, introspection()?);
+                let mtls = self.client_auth == ClientAuth::TlsClient;
+                let discovery =
+                    Discovery::new(issuer, revocation, introspection, mtls, allow_http)?;
+                Addresses::Discovered(Box::new(discovery))
+            }
+        })
     }
 }
 
@@ -183,7 +310,11 @@ impl Subject {
 
 /// A token request carries the client's secret, so its address must be one that keeps it
 /// (RFC 6749 §3.2 and §10.9: TLS, and no fragment).
-fn check_url(setting: &'static str, text: &str, allow_http: bool) -> Result<Url, ConfigError> {
+pub(super) fn check_url(
+    setting: &'static str,
+    text: &str,
+    allow_http: bool,
+) -> Result<Address, ConfigError> {
     let shown = without_secrets(text);
     let refuse = |problem: String| Err(ConfigError::new(setting, problem));
     let url = match Url::parse(text) {
@@ -216,7 +347,7 @@ fn check_url(setting: &'static str, text: &str, allow_http: bool) -> Result<Url,
              https://, or allow_insecure_http if the way is safe"
         ));
     }
-    Ok(url)
+    Ok(Address { url, text: text.into() })
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {

@@ -83,7 +83,8 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
 }
 
 fn any_client() -> Client {
-    client(Duration::from_secs(1), Tls::default().config(false).unwrap(), &[]).unwrap()
+    let tls = Tls::default().config(false).unwrap();
+    client(Duration::from_secs(1), tls, &local().check(false).unwrap()).unwrap()
 }
 
 #[test]
@@ -99,9 +100,12 @@ fn loopback_needs_no_tls_and_others_only_on_demand() {
 #[test]
 fn what_can_be_used_is_taken() {
     let manager = builder(boxed()).http_client(any_client()).build().unwrap();
-    assert_eq!(manager.token_url.as_str(), "https://api.box.com/oauth2/token");
-    let revocation_url = manager.revocation_url.as_ref().unwrap();
-    assert_eq!(revocation_url.as_str(), "https://api.box.com/oauth2/revoke");
+    let known = manager.addresses.known().unwrap();
+    assert_eq!(known.token.url.as_str(), "https://api.box.com/oauth2/token");
+    assert_eq!(
+        known.revocation.as_ref().unwrap().url.as_str(),
+        "https://api.box.com/oauth2/revoke"
+    );
     assert!(manager.can_exchange() && manager.can_revoke());
     assert_eq!(manager.assumed_lifetime(), Duration::from_secs(300));
 
@@ -110,9 +114,30 @@ fn what_can_be_used_is_taken() {
         .param("audience", "b")
         .assumed_lifetime(Duration::from_secs(60));
     let manager = builder(generic).http_client(any_client()).build().unwrap();
-    assert_eq!(manager.token_url.as_str(), "https://x.example/t?tenant=1");
+    assert_eq!(
+        manager.addresses.known().unwrap().token.url.as_str(),
+        "https://x.example/t?tenant=1"
+    );
     assert!(!manager.can_revoke());
     assert_eq!(manager.assumed_lifetime(), Duration::from_secs(60));
+}
+
+#[test]
+fn a_grant_asks_for_scopes_resources_and_audiences_in_their_order() {
+    let provider = Provider::generic("https://x.example/t")
+        .param("organization", "o")
+        .audience("y")
+        .resource("urn:2")
+        .scopes(["b", "a"])
+        .resource("urn:1")
+        .audience("x")
+        .param("resource", "urn:3");
+    let scope = provider.scope_text();
+    let form = provider.grant_form(&scope).unwrap();
+    let form: Vec<_> = form.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let expected = "grant_type=client_credentials scope=b,a resource=urn:2 resource=urn:1 audience=y \
+                    audience=x organization=o resource=urn:3";
+    assert_eq!(form.join(" ").replace("b a", "b,a"), expected);
 }
 
 #[test]

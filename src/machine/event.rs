@@ -5,6 +5,7 @@ use std::ops::{Add, Sub};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Abilities;
 use crate::error::{SessionError, TokenError};
 use crate::manager::{ExchangeKey, ExchangeRequest, Grant, GrantRequest, TokenRequestOptions};
 use crate::token::{AccessToken, ExchangedToken, TokenId, TokenText};
@@ -79,6 +80,8 @@ pub enum Event<R> {
     Left(CallerId),
     /// An attempt ended, as each does exactly once.
     Ended(Ended),
+    /// What the manager can do, as far as it knows now.
+    Abilities(Abilities),
     /// `next_deadline` has come; early, late or twice changes nothing.
     Timer,
     /// The session ends.

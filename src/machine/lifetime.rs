@@ -27,12 +27,16 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
-    /// The buffers are capped by the life itself, or a short-lived token would be born stale and be
+    /// `refresh_in` is the server's own word for `stale_at`, and counts where it makes sense: one in
+    /// the first tenth of the life would be a loop, one after `hold_at` would have callers wait.
+    ///
+    /// Else the buffers decide. They are capped by the life itself, or a short-lived token would be born stale and be
     /// refreshed in a loop. `random` moves `stale_at` ahead by up to a tenth of its buffer, so that a
     /// fleet which started together does not refresh together.
     pub(crate) fn new(
         acquired_at: Instant,
         expires_in: Duration,
+        refresh_in: Option<Duration>,
         config: &SessionConfig,
         random: f64,
     ) -> Self {
@@ -40,9 +44,11 @@ impl Lifetime {
         let expires_at = acquired_at + length;
         let stale_buffer = config.stale_buffer.min(length / 2).mul_f64(1.0 + random / 10.0);
         let hold_at = expires_at - config.expired_buffer.min(length / 10);
+        let sensible = acquired_at + length / 10..=hold_at;
+        let told = refresh_in.map(|wait| acquired_at + wait).filter(|at| sensible.contains(at));
         Self {
             acquired_at,
-            stale_at: (expires_at - stale_buffer).min(hold_at),
+            stale_at: told.unwrap_or((expires_at - stale_buffer).min(hold_at)),
             hold_at,
             expires_at,
             length,

@@ -31,7 +31,7 @@ use lifetime::Lifetime;
 
 use crate::config::{RefreshMode, SessionConfig};
 use crate::error::{SessionError, TokenError};
-use crate::manager::{Grant, GrantRequest, TokenRequestOptions};
+use crate::manager::{Grant, GrantRequest, TokenManager, TokenRequestOptions};
 use crate::token::{AccessToken, Issued, TokenId, TokenText};
 
 /// The least time between the request for a token and the next grant attempt: whatever throws tokens
@@ -50,6 +50,16 @@ pub struct Abilities {
     pub revoke: bool,
     /// How long a token is taken to live whose server does not say.
     pub assumed_lifetime: Duration,
+}
+
+impl Abilities {
+    pub(crate) fn of(manager: &impl TokenManager) -> Self {
+        Self {
+            exchange: manager.can_exchange(),
+            revoke: manager.can_revoke(),
+            assumed_lifetime: manager.assumed_lifetime(),
+        }
+    }
 }
 
 /// One session. `R` is where a caller's answer goes: a channel's end, or a number in a test.
@@ -190,6 +200,7 @@ impl<R> Machine<R> {
             Event::Ended(Ended::Revocation(text, result)) => {
                 self.revocation_ended(moment, &text, result);
             }
+            Event::Abilities(abilities) => self.abilities = abilities,
             Event::Timer => {}
             Event::Shutdown => self.shutdown(fx),
         }
@@ -409,7 +420,8 @@ impl<R> Machine<R> {
             self.lifetime_assumed = true;
             fx.warnings.push(Warning::LifetimeAssumed(life));
         }
-        let lifetime = Lifetime::new(sent.at, life, &self.config, moment.random);
+        let refresh_in = grant.get_refresh_in();
+        let lifetime = Lifetime::new(sent.at, life, refresh_in, &self.config, moment.random);
         let text = grant.text().clone();
         let current = self.held.as_ref().map(|held| held.token.issued().text());
         if let Some(evicted) = self.ledger.join(id, &text, moment.now + lifetime.length, current) {

@@ -45,7 +45,8 @@ impl Authority {
         AuthorityBuilder::default()
     }
 
-    /// `http://127.0.0.1:port`, without a slash at the end.
+    /// `http://127.0.0.1:port`, without a slash at the end. It is also the issuer, for
+    /// `Provider::discover`.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
@@ -247,6 +248,7 @@ impl Default for AuthorityBuilder {
             client_secret: "test-secret".into(),
             script: Script::new(),
             settings: Settings {
+                issuer: String::new(), // Not known before it listens.
                 client_id: "test-client".into(),
                 enterprise: "12345".into(),
                 users: vec!["67890".into()],
@@ -326,9 +328,10 @@ impl AuthorityBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn start(self) -> io::Result<Authority> {
+    pub async fn start(mut self) -> io::Result<Authority> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
         let base_url = format!("http://{}", listener.local_addr()?);
+        self.settings.issuer.clone_from(&base_url);
         let client_id = self.settings.client_id.clone();
         let enterprise = self.settings.enterprise.clone();
         let shared = Arc::new(Shared::new(self.settings, self.client_secret, self.script));

@@ -19,6 +19,8 @@ pub enum Kind {
     Revoke,
     /// `POST /oauth2/introspect` (RFC 7662).
     Introspect,
+    /// `GET /.well-known/oauth-authorization-server` (RFC 8414).
+    Discovery,
     /// `GET /2.0/users/me`.
     Resource,
     /// All of them.
@@ -47,6 +49,8 @@ pub struct Counts {
     pub revocations: u64,
     /// Introspections.
     pub introspections: u64,
+    /// Requests for the metadata.
+    pub discoveries: u64,
     /// Requests for the resource.
     pub resource: u64,
     /// Tokens issued, by grants and exchanges.
@@ -68,12 +72,14 @@ impl Counts {
             Kind::Exchange => self.exchanges,
             Kind::Revoke => self.revocations,
             Kind::Introspect => self.introspections,
+            Kind::Discovery => self.discoveries,
             Kind::Resource => self.resource,
             Kind::Any => {
                 self.grants
                     + self.exchanges
                     + self.revocations
                     + self.introspections
+                    + self.discoveries
                     + self.resource
             }
         }
@@ -89,6 +95,7 @@ impl Counts {
             Kind::Exchange => self.exchanges += 1,
             Kind::Revoke => self.revocations += 1,
             Kind::Introspect => self.introspections += 1,
+            Kind::Discovery => self.discoveries += 1,
             Kind::Resource => self.resource += 1,
             Kind::Any => {} // No request is of this kind.
         }

@@ -29,6 +29,7 @@ pub(super) fn answer(
 ) -> Reply {
     let reply = match request.kind {
         Kind::Resource => resource(state, request, now),
+        Kind::Discovery => Ok(metadata(&state.settings.issuer)),
         kind => form(state, request).and_then(|()| match kind {
             Kind::Revoke => revoke(state, request, now),
             Kind::Introspect => introspect(state, request, now),
@@ -37,6 +38,20 @@ pub(super) fn answer(
         }),
     };
     reply.unwrap_or_else(Reply::from)
+}
+
+/// RFC 8414 §2.
+fn metadata(issuer: &str) -> Reply {
+    let body = json!({
+        "issuer": issuer,
+        "token_endpoint": format!("{issuer}/oauth2/token"),
+        "revocation_endpoint": format!("{issuer}/oauth2/revoke"),
+        "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
+        "response_types_supported": [],
+        "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+    });
+    json_reply(StatusCode::OK, &body)
 }
 
 /// What is asked of every form, and of the client that sends it.

@@ -36,9 +36,10 @@
 //! | the same | exchanges (RFC 8693) | besides the client: that the subject token is alive and has the scopes asked for, the token types, the shape of an actor token, that each `resource` is an absolute URI |
 //! | `POST /oauth2/revoke` | revokes (RFC 7009): 200 for any token | the client |
 //! | `POST /oauth2/introspect` | tells whether a token is active (RFC 7662) | the client |
+//! | `GET /.well-known/oauth-authorization-server` | tells its addresses (RFC 8414) | |
 //! | `GET /2.0/users/me` | answers whoever brings a good token (RFC 6750) | that the token is known, not expired, not revoked, and has the scopes that the query's `scope` names |
 //!
-//! A refused client gets 401 `invalid_client`, any other refusal of the first four is a 400 with an
+//! A refused client gets 401 `invalid_client`, any other refusal of the first four rows is a 400 with an
 //! OAuth error. An exchanged token lives as long as any other, and is not revoked with its subject.
 //! The resource answers 401 with a `Bearer` challenge (RFC 6750 §3), or 403 if scopes are missing. The
 //! JSON of a 401 says in `refused` what the token is (`unknown`, `expired`, `revoked`), in

@@ -53,7 +53,7 @@ use crate::config::duration;
 ///
 /// | key | value | left out |
 /// |---|---|---|
-/// | `on` | a [`Kind`]: `"grant"`, `"exchange"`, `"revoke"`, `"introspect"`, `"resource"`, `"any"` | `"any"` |
+/// | `on` | a [`Kind`]: `"grant"`, `"exchange"`, `"revoke"`, `"introspect"`, `"discovery"`, `"resource"`, `"any"` | `"any"` |
 /// | `requests` | `[first, last]`: which requests of that kind, counted from 1, both included | all |
 /// | `from`, `until` | durations such as `"1s"`: requests that arrive from then on, and before then | always |
 /// | `delay` | a duration: the answer, proper or not, is held back for so long | none |

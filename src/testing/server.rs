@@ -81,6 +81,7 @@ async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
         "/oauth2/token" => (Kind::Grant, Method::POST),
         "/oauth2/revoke" => (Kind::Revoke, Method::POST),
         "/oauth2/introspect" => (Kind::Introspect, Method::POST),
+        "/.well-known/oauth-authorization-server" => (Kind::Discovery, Method::GET),
         "/2.0/users/me" => (Kind::Resource, Method::GET),
         _ => return Err(refuse(StatusCode::NOT_FOUND)),
     };
@@ -94,7 +95,7 @@ async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
     let body = Limited::new(body, MAX_BODY).collect().await;
     let body = body.map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE))?.to_bytes();
     let pairs = match kind {
-        Kind::Resource => head.uri.query().unwrap_or_default().as_bytes(),
+        Kind::Resource | Kind::Discovery => head.uri.query().unwrap_or_default().as_bytes(),
         _ => &body,
     };
     if let Some(authorization) = head.headers.get_mut(AUTHORIZATION) {

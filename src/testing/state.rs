@@ -19,6 +19,7 @@ const LOG_CAPACITY: usize = 4_096;
 /// What the builder was told, and what never changes afterwards.
 #[derive(Clone)]
 pub(super) struct Settings {
+    pub(super) issuer: String,
     pub(super) client_id: String,
     pub(super) enterprise: String,
     pub(super) users: Vec<String>,

@@ -69,6 +69,10 @@ pub fn scope(name: &str) -> ExchangeRequest {
     ExchangeRequest::scopes([name])
 }
 
+fn abilities(able: bool) -> Abilities {
+    Abilities { exchange: able, revoke: able, assumed_lifetime: secs(300) }
+}
+
 /// An attempt on the wire.
 struct Attempt {
     start: Start,
@@ -141,9 +145,7 @@ impl Session {
     }
 
     fn new(config: SessionConfig, able: bool, number: u64) -> Self {
-        let abilities =
-            Abilities { exchange: able, revoke: able, assumed_lifetime: Duration::from_secs(300) };
-        let machine = Machine::new(config, abilities, number);
+        let machine = Machine::new(config, abilities(able), number);
         Self {
             now: START,
             random: 0.5,
@@ -269,6 +271,11 @@ impl Session {
         self.send(Event::Shutdown)
     }
 
+    /// The manager has learnt whether its server revokes.
+    pub fn can_revoke(&mut self, revoke: bool) -> String {
+        self.send(Event::Abilities(Abilities { revoke, ..abilities(true) }))
+    }
+
     pub fn timer(&mut self) -> String {
         self.send(Event::Timer)
     }
@@ -284,6 +291,16 @@ impl Session {
         let grant = self.grant_on_wire();
         let token = Grant::bearer(name.to_owned()).expect("a token").expires_in(life);
         self.arrives(&grant, name, life);
+        self.send(Event::Ended(Ended::Grant(Ok(token))))
+    }
+
+    /// The server says when it wants the token refreshed.
+    pub fn granted_to_refresh(&mut self, life: Duration, refresh_in: Duration) -> String {
+        self.tokens += 1;
+        let (name, grant) = (format!("t{}", self.tokens), self.grant_on_wire());
+        let token = Grant::bearer(name.clone()).expect("a token");
+        let token = token.expires_in(life).refresh_in(refresh_in);
+        self.arrives(&grant, &name, life);
         self.send(Event::Ended(Ended::Grant(Ok(token))))
     }
 

@@ -80,7 +80,12 @@ impl Bytes<'_> {
                 To(self.pick(&marks), self.pick(&[0, -1, 1]))
             }
             14 => Wake,
-            _ => self.pick(&[Timer, Wake, Timer, Shutdown]),
+            _ => match self.byte() % 4 {
+                0 => Timer,
+                1 => Wake,
+                2 => Abilities { exchange: self.byte() != 1, revoke: self.byte() < 128 },
+                _ => Shutdown,
+            },
         }
     }
 
@@ -89,6 +94,7 @@ impl Bytes<'_> {
             0 => Millis(0),
             1 => Unsaid,
             2 => Huge,
+            3 => Hinted(60_000, u64::from(self.byte()) * 300),
             odd if odd % 2 == 1 => Millis(u64::from(odd) * 77),
             even => Millis(LIVES[usize::from(even / 2) % LIVES.len()]),
         }

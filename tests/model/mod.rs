@@ -161,6 +161,9 @@ impl Model {
             What::GrantEnded(found) => self.grant_ended(found),
             What::ExchangeEnded(key, found) => self.exchange_ended(*key, found),
             What::RevocationEnded(text, result) => self.revocation_ended(text, *result),
+            What::Abilities { exchange, revoke } => {
+                (self.setup.can_exchange, self.setup.can_revoke) = (*exchange, *revoke);
+            }
             What::Timer => {}
             What::Shutdown => return self.shutdown(),
         }
@@ -464,10 +467,17 @@ impl Model {
         let stale = self.setup.stale_buffer().min(lifetime / 2);
         let stale = times(stale, 1.0 + self.random / 10.0);
         let hold_at = expires_at - self.setup.expired_buffer().min(lifetime / 10);
+        let mut stale_at = expires_at.saturating_sub(stale).min(hold_at);
+        if let Some(refresh_in) = life.refresh_in()
+            && refresh_in >= lifetime / 10
+            && sent.at + refresh_in <= hold_at
+        {
+            stale_at = sent.at + refresh_in;
+        }
         Ok(Received {
             generation: self.generation,
             text: text.into(),
-            stale_at: expires_at.saturating_sub(stale).min(hold_at),
+            stale_at,
             hold_at,
             expires_at,
             lifetime,

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ccg_session::testing::internals::Abilities;
+use ccg_session::testing::internals;
 use ccg_session::{RefreshMode, SessionConfig, TokenError};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -86,8 +86,8 @@ impl Setup {
         config
     }
 
-    pub fn abilities(&self) -> Abilities {
-        Abilities {
+    pub fn abilities(&self) -> internals::Abilities {
+        internals::Abilities {
             exchange: self.can_exchange,
             revoke: self.can_revoke,
             assumed_lifetime: Duration::from_nanos(ASSUMED_LIFETIME),
@@ -202,7 +202,7 @@ impl Failure {
     }
 }
 
-pub use super::words::Life::{self, Huge, Millis, Unsaid};
+pub use super::words::Life::{self, Hinted, Huge, Millis, Unsaid};
 
 /// How an attempt on the wire ends. A revocation that gets a token is one that succeeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -269,6 +269,11 @@ pub enum Op {
     Pass(u64),
     /// Time passes up to this instant, a nanosecond less, or one more.
     To(Mark, i8),
+    /// The manager has learnt what its server can do.
+    Abilities {
+        exchange: bool,
+        revoke: bool,
+    },
     Timer,
     /// Time passes up to the deadline, and the timer rings.
     Wake,
@@ -304,6 +309,9 @@ fn lives() -> impl Strategy<Value = Life> {
         1 => Just(Unsaid),
         1 => Just(Huge),
         1 => (0..20_000_u64).prop_map(Millis),
+        // Before the first tenth, at its end, between, at `hold_at` of most, and after that.
+        1 => select(vec![0, 5_999, 6_000, 20_000, 54_000, 54_001, 70_000])
+            .prop_map(|refresh_in| Hinted(60_000, refresh_in)),
     ]
 }
 
@@ -349,6 +357,8 @@ fn operations(weights: [u32; 5]) -> impl Strategy<Value = Op> {
         10 => passes.prop_map(Pass),
         10 => (mark, -1..=1_i8).prop_map(|(mark, off)| To(mark, off)),
         3 => Just(Timer),
+        1 => (prop::bool::weighted(0.9), prop::bool::weighted(0.7))
+            .prop_map(|(exchange, revoke)| Abilities { exchange, revoke }),
         12 => Just(Wake),
         1 => prop_oneof![1 => Just(Shutdown), 4 => Just(Wake)],
     ]

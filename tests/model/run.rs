@@ -26,6 +26,7 @@ enum Wire {
 
 /// The machine, its model, and the world around them.
 pub struct Run {
+    setup: Setup,
     machine: Machine<u64>,
     model: Model,
     now: Nanos,
@@ -89,6 +90,7 @@ pub fn pasteable(setup: &Setup, steps: &[Step]) -> String {
 impl Run {
     fn new(setup: &Setup) -> Self {
         Self {
+            setup: setup.clone(),
             machine: Machine::new(setup.config(), setup.abilities(), 1),
             model: Model::new(setup),
             now: BEGINNING,
@@ -113,6 +115,12 @@ impl Run {
                 return self.tell(random, Event::Timer, &What::Timer);
             }
             Timer => return self.tell(random, Event::Timer, &What::Timer),
+            Abilities { exchange, revoke } => {
+                let learnt =
+                    Setup { can_exchange: exchange, can_revoke: revoke, ..self.setup.clone() };
+                let event = Event::Abilities(learnt.abilities());
+                return self.tell(random, event, &What::Abilities { exchange, revoke });
+            }
             Shutdown => return self.tell(random, Event::Shutdown, &What::Shutdown),
             End(which, outcome) => return self.end(random, usize::from(which), outcome),
             Get { .. } | Exchange { .. } | Revoke { .. } => return self.call(random, op),
@@ -228,6 +236,10 @@ impl Run {
         let grant = match life.nanos() {
             None => grant,
             Some(nanos) => grant.expires_in(std::time::Duration::from_nanos(nanos)),
+        };
+        let grant = match life.refresh_in() {
+            None => grant,
+            Some(nanos) => grant.refresh_in(std::time::Duration::from_nanos(nanos)),
         };
         (Ok(grant), Ok((text, life)))
     }

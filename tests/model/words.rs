@@ -38,14 +38,24 @@ pub enum Life {
     Unsaid,
     Millis(u64),
     Huge,
+    /// The first, and the second is when the server wants it refreshed.
+    Hinted(u64, u64),
 }
 
 impl Life {
     pub fn nanos(self) -> Option<Nanos> {
         match self {
             Self::Unsaid => None,
-            Self::Millis(millis) => Some(millis * 1_000_000),
+            Self::Millis(millis) | Self::Hinted(millis, _) => Some(millis * 1_000_000),
             Self::Huge => Some(Nanos::MAX),
+        }
+    }
+
+    /// When the server wants it refreshed.
+    pub fn refresh_in(self) -> Option<Nanos> {
+        match self {
+            Self::Hinted(_, millis) => Some(millis * 1_000_000),
+            _ => None,
         }
     }
 }
@@ -65,6 +75,7 @@ pub enum What {
     GrantEnded(Found),
     ExchangeEnded(u8, Found),
     RevocationEnded(String, Result<(), Failure>),
+    Abilities { exchange: bool, revoke: bool },
     Timer,
     Shutdown,
 }

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ccg_session::{ClientAuth, JwtAuth};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
 
 /// OAuth 2.0 tokens by client credentials: get, exchange and revoke them, test against an authority
 /// of your own, and see a session at work.
@@ -32,6 +34,12 @@ pub(crate) enum Command {
     /// Revoke the token that is read from stdin (RFC 7009)
     #[command(after_help = EXIT_CODES)]
     Revoke(RevokeArgs),
+    /// Try a configuration step by step, and say what works, what does not, and what to do
+    ///
+    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again. No secret is
+    /// printed.
+    #[command(after_help = EXIT_CODES)]
+    Check(CheckArgs),
     /// Run an authority for tests, in any language, until it is interrupted
     ///
     /// Prints one line of JSON with its URLs and credentials when it listens on 127.0.0.1.
@@ -57,7 +65,7 @@ impl Command {
 
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  a figure of the demo does not hold
+  1  a figure of the demo does not hold, or a step of check failed
   2  usage or configuration: nothing was sent
   3  the server refused
   4  the server could not be reached, was busy or made no sense";
@@ -68,12 +76,52 @@ pub(crate) struct TokenArgs {
     pub(crate) provider: ProviderArgs,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// A scope to ask for; may be repeated
-    #[arg(long = "scope", value_name = "S")]
-    pub(crate) scopes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) grant: GrantArgs,
     /// How to print the token
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
+}
+
+/// What the session's own token shall be.
+#[derive(Args)]
+pub(crate) struct GrantArgs {
+    /// A scope to ask for; may be repeated
+    #[arg(long, value_name = "S")]
+    pub(crate) scope: Vec<String>,
+    /// Where the token shall be of use (RFC 8707); may be repeated
+    #[arg(long, value_name = "URI")]
+    pub(crate) resource: Vec<String>,
+    /// Whom the token shall be of use with; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) audience: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) provider: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
+    #[command(flatten)]
+    pub(crate) grant: GrantArgs,
+    /// A scope to exchange the token for, in place of all that it has; may be repeated
+    #[arg(long, value_name = "S")]
+    pub(crate) exchange_scope: Vec<String>,
+    /// A step to leave out; may be repeated
+    #[arg(long, value_enum, value_name = "STEP")]
+    pub(crate) skip: Vec<Step>,
+}
+
+/// What `check` can do without.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// Exchange the token for another one
+    Exchange,
+    /// Ask whether the token is active
+    Introspection,
+    /// Revoke the tokens; without it they live on until they expire
+    Revocation,
 }
 
 #[derive(Args)]
@@ -86,8 +134,14 @@ pub(crate) struct ExchangeArgs {
     #[arg(long = "scope", value_name = "S")]
     pub(crate) scopes: Vec<String>,
     /// A scope of the token that is exchanged, as --scope is to `token`; may be repeated
-    #[arg(long = "grant-scope", value_name = "S")]
-    pub(crate) grant_scopes: Vec<String>,
+    #[arg(long, value_name = "S")]
+    pub(crate) grant_scope: Vec<String>,
+    /// Where the token that is exchanged shall be of use, as --resource is to `token`; may be repeated
+    #[arg(long, value_name = "URI")]
+    pub(crate) grant_resource: Vec<String>,
+    /// Whom it shall be of use with, as --audience is to `token`; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) grant_audience: Vec<String>,
     /// Where the new token shall be of use; may be repeated
     #[arg(long = "resource", value_name = "URI")]
     pub(crate) resources: Vec<String>,
@@ -117,15 +171,27 @@ pub(crate) struct RevokeArgs {
     pub(crate) provider: ProviderArgs,
     #[command(flatten)]
     pub(crate) session: SessionArgs,
-    /// Of no effect: here so that `revoke` takes what `token` takes
-    #[arg(long = "scope", value_name = "S", hide = true)]
-    pub(crate) _scopes: Vec<String>,
+    #[command(
+        flatten,
+        next_help_heading = "Of no effect, so that `revoke` takes what `token` takes"
+    )]
+    pub(crate) _grant: GrantArgs,
 }
 
 /// Whom to ask, and as whom.
 #[derive(Args)]
 #[command(next_help_heading = "Provider")]
 pub(crate) struct ProviderArgs {
+    /// A TOML file with any of these settings, under the same names (without the dashes before them)
+    ///
+    /// What may be repeated is a list there, and param is a table: `param = { name = "value" }`. They are
+    /// those of the grant. A table `[session]` has the settings of `ccg_session::SessionConfig`. A flag
+    /// counts more than the file. A path in it is taken from where the file is.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Any server that publishes its addresses: its issuer, exactly as the server writes it
+    #[arg(long, value_name = "URL", group = "provider")]
+    pub(crate) issuer: Option<String>,
     /// Box, as the service account in this enterprise
     #[arg(long, value_name = "ID", group = "provider")]
     pub(crate) box_enterprise: Option<String>,
@@ -136,17 +202,20 @@ pub(crate) struct ProviderArgs {
     #[arg(long, value_name = "URL", group = "provider")]
     pub(crate) token_url: Option<String>,
     /// Where that server revokes tokens
-    #[arg(long, value_name = "URL", requires = "token_url")]
+    #[arg(long, value_name = "URL")]
     pub(crate) revocation_url: Option<String>,
-    /// How to authenticate there: in the form, or in a header
-    #[arg(long, value_enum, requires = "token_url")]
+    /// Where one may ask that server whether a token is active
+    #[arg(long, value_name = "URL")]
+    pub(crate) introspection_url: Option<String>,
+    /// How to authenticate there [default: post]
+    #[arg(long, value_enum)]
     pub(crate) auth: Option<Auth>,
     /// A Box that is somewhere else than `https://api.box.com`
-    #[arg(long, value_name = "URL", conflicts_with = "token_url")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["token_url", "issuer"])]
     pub(crate) box_base_url: Option<String>,
     /// One more parameter of each grant; may be repeated
-    #[arg(long = "param", value_name = "K=V", value_parser = param)]
-    pub(crate) params: Vec<(String, String)>,
+    #[arg(long, value_name = "K=V", value_parser = param)]
+    pub(crate) param: Vec<(String, String)>,
     /// The client's id
     #[arg(long, value_name = "ID", env = "CCG_SESSION_CLIENT_ID")]
     pub(crate) client_id: Option<String>,
@@ -157,6 +226,15 @@ pub(crate) struct ProviderArgs {
     /// machine can read a command's arguments.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// A PEM file with certificates to trust besides those of this machine
+    #[arg(long, value_name = "PATH")]
+    pub(crate) root_certificate: Option<PathBuf>,
+    /// A PEM file with the client's certificate, for servers that ask for one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// A PEM file with that certificate's private key
+    #[arg(long, value_name = "PATH")]
+    pub(crate) client_key: Option<PathBuf>,
     /// How long connecting may take
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) connect_timeout: Option<Duration>,
@@ -248,12 +326,41 @@ pub(crate) enum Format {
     Json,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+/// A method of client authentication by its name here.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Auth {
-    /// `client_secret_post`, the default
+    /// `client_secret_post`: in the form
     Post,
-    /// `client_secret_basic`
+    /// `client_secret_basic`: in a header
     Basic,
+    /// In a header, not encoded before base64
+    BasicRaw,
+    /// `client_secret_jwt`: the secret signs an assertion
+    SecretJwt,
+    /// `private_key_jwt`: a private key (PEM or JWK, in place of the secret) signs an assertion
+    PrivateKeyJwt,
+    /// An assertion that a platform writes, in place of the secret
+    Assertion,
+    /// `tls_client_auth`: a client certificate, and no secret
+    TlsClient,
+    /// No secret at all
+    None,
+}
+
+impl From<Auth> for ClientAuth {
+    fn from(auth: Auth) -> Self {
+        match auth {
+            Auth::Post => Self::Post,
+            Auth::Basic => Self::Basic,
+            Auth::BasicRaw => Self::BasicRaw,
+            Auth::SecretJwt => Self::SecretJwt(JwtAuth::new()),
+            Auth::PrivateKeyJwt => Self::PrivateKeyJwt(JwtAuth::new()),
+            Auth::Assertion => Self::Assertion,
+            Auth::TlsClient => Self::TlsClient,
+            Auth::None => Self::None,
+        }
+    }
 }
 
 fn param(text: &str) -> Result<(String, String), String> {
@@ -276,7 +383,7 @@ mod tests {
     fn the_exit_codes_are_in_each_help() {
         let mut command = Cli::command();
         assert!(command.render_long_help().to_string().contains(EXIT_CODES));
-        for name in ["demo", "token", "exchange", "revoke", "authority"] {
+        for name in ["demo", "token", "exchange", "revoke", "check", "authority"] {
             let subcommand = command.find_subcommand_mut(name).unwrap();
             assert!(subcommand.render_long_help().to_string().contains(EXIT_CODES), "{name}");
         }

@@ -66,6 +66,7 @@ fn script(path: &Path) -> Result<Script, Failure> {
 #[derive(Serialize)]
 struct Listening {
     base_url: String,
+    issuer: String,
     token_url: String,
     revocation_url: String,
     introspection_url: String,
@@ -79,6 +80,7 @@ impl Listening {
     fn new(authority: &Authority) -> Self {
         Self {
             base_url: authority.base_url().into(),
+            issuer: authority.base_url().into(),
             token_url: authority.token_url(),
             revocation_url: authority.revocation_url(),
             introspection_url: authority.introspection_url(),

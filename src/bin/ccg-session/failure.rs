@@ -10,6 +10,8 @@ use serde::Serialize;
 pub(crate) enum Failure {
     /// A figure of the demo does not hold.
     Figures(Vec<String>),
+    /// So many steps of a check failed, of so many.
+    Check { failed: usize, steps: usize },
     /// Something that was asked for cannot be.
     Usage(String),
     /// The session gave an error instead of what was asked for, after so many attempts.
@@ -31,7 +33,7 @@ impl Failure {
     /// As [`EXIT_CODES`](crate::args::EXIT_CODES) promises.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Figures(_) => 1,
+            Self::Figures(_) | Self::Check { .. } => 1,
             Self::Usage(_) | Self::Session { error: SessionError::Unsupported(_), .. } => 2,
             Self::Session { error, .. } => match error.token_error() {
                 // Nothing was sent, so no server has refused it.
@@ -66,6 +68,7 @@ impl Failure {
             Self::Figures(broken) => {
                 format!("the demo's figures do not hold: {}", broken.join("; "))
             }
+            Self::Check { failed, steps } => format!("steps that failed: {failed} of {steps}"),
             Self::Usage(problem) | Self::Unfit { problem, .. } => problem.clone(),
             Self::Session { error, .. } => error.to_string(),
         }
@@ -74,6 +77,7 @@ impl Failure {
     fn kind(&self) -> &'static str {
         match self {
             Self::Figures(_) => "figures",
+            Self::Check { .. } => "check",
             Self::Usage(_) => "config",
             Self::Unfit { .. } => "malformed",
             Self::Session { error, .. } => match error {
@@ -89,7 +93,7 @@ impl Failure {
     fn attempts(&self) -> u64 {
         match self {
             Self::Session { attempts, .. } | Self::Unfit { attempts, .. } => *attempts,
-            Self::Figures(_) | Self::Usage(_) => 0,
+            Self::Figures(_) | Self::Check { .. } | Self::Usage(_) => 0,
         }
     }
 
@@ -153,6 +157,7 @@ mod tests {
         let session = |error| Failure::Session { error, attempts: 0 };
         for (failure, code, kind) in [
             (Failure::Figures(vec![]), 1, "figures"),
+            (Failure::Check { failed: 1, steps: 2 }, 1, "check"),
             (Failure::Usage(String::new()), 2, "config"),
             (session(SessionError::Unsupported("revocation")), 2, "unsupported"),
             (failed(denied(0)), 2, "denied"),

@@ -3,11 +3,13 @@
 
 mod args;
 mod authority;
+mod check;
 mod demo;
 mod failure;
 mod output;
 mod provider;
 mod revoke;
+mod settings;
 mod token;
 
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Token(args) => token::token(args),
         Command::Exchange(args) => token::exchange(args),
         Command::Revoke(args) => revoke::run(args),
+        Command::Check(args) => check::run(args),
         Command::Authority(args) => authority::run(args),
         Command::Completions { shell } => {
             // Into memory first, since the generator panics when its reader has gone.

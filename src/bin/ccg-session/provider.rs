@@ -1,68 +1,101 @@
-//! From flags to a token manager and a session's configuration.
+//! From settings to a token manager and a session's configuration.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use ccg_session::{ClientAuth, HttpTokenManager, Provider, RefreshMode, SessionConfig, Subject};
+use ccg_session::{
+    Credential, HttpTokenManager, HttpTokenManagerBuilder, Provider, RefreshMode, SessionConfig,
+    Subject,
+};
 use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::{Auth, ProviderArgs, SessionArgs};
+use crate::args::Auth;
 use crate::failure::Failure;
+use crate::settings::Settings;
 
 const SECRET_VARIABLE: &str = "CCG_SESSION_CLIENT_SECRET";
 
-/// A manager for these flags, and the scopes that its grants ask for.
-pub(crate) fn manager(args: &ProviderArgs, scopes: &[String]) -> Result<HttpTokenManager, Failure> {
-    let mut provider = provider(args)?.scopes(scopes);
-    for (name, value) in &args.params {
+/// A manager's builder for these settings.
+pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Failure> {
+    let mut provider = provider(settings)?.scopes(&settings.scope);
+    for resource in &settings.resource {
+        provider = provider.resource(resource);
+    }
+    for audience in &settings.audience {
+        provider = provider.audience(audience);
+    }
+    for (name, value) in &settings.param {
         provider = provider.param(name, value.as_str());
     }
-    let client_id = args.client_id.as_deref().ok_or_else(|| {
+    if let Some(url) = &settings.revocation_url {
+        provider = provider.revocation_url(url);
+    }
+    if let Some(url) = &settings.introspection_url {
+        provider = provider.introspection_url(url);
+    }
+    if let Some(auth) = settings.auth {
+        provider = provider.client_auth(auth.into());
+    }
+    let client_id = settings.client_id.as_deref().ok_or_else(|| {
         let wanted = "no client id: give --client-id ID, or set CCG_SESSION_CLIENT_ID";
         Failure::Usage(wanted.into())
     })?;
-    let mut builder = HttpTokenManager::builder(provider, client_id, client_secret(args)?)
-        .allow_insecure_http(args.allow_insecure_http);
-    if let Some(timeout) = args.connect_timeout {
-        builder = builder.connect_timeout(timeout);
+    let credential = match settings.auth {
+        Some(Auth::TlsClient | Auth::None) => Credential::none(),
+        _ => client_secret(settings)?.into(),
+    };
+    let mut builder = HttpTokenManager::builder(provider, client_id, credential)
+        .allow_insecure_http(settings.allow_insecure_http);
+    if let Some(path) = &settings.root_certificate {
+        builder = builder.root_certificate(text("the certificates to trust", path)?);
     }
-    Ok(builder.build()?)
-}
-
-fn provider(args: &ProviderArgs) -> Result<Provider, Failure> {
-    let subject = match (&args.box_enterprise, &args.box_user, &args.token_url) {
-        (Some(id), ..) => Subject::enterprise(id),
-        (_, Some(id), _) => Subject::user(id),
-        (.., Some(url)) => return Ok(generic(args, url)),
+    builder = match (&settings.client_certificate, &settings.client_key) {
+        (Some(certificate), Some(key)) => builder.client_certificate(
+            text("the client's certificate", certificate)?,
+            text("the client's key", key)?,
+        ),
+        (None, None) => builder,
         _ => {
-            let wanted = "no provider: give --box-enterprise ID or --box-user ID for Box, or \
-                          --token-url URL for another server";
+            let wanted = "a client certificate needs its key: give both --client-certificate PATH and \
+                          --client-key PATH";
             return Err(Failure::Usage(wanted.into()));
         }
     };
-    let provider = Provider::box_ccg(subject);
-    Ok(match &args.box_base_url {
+    Ok(match settings.connect_timeout {
+        Some(timeout) => builder.connect_timeout(timeout),
+        None => builder,
+    })
+}
+
+fn provider(settings: &Settings) -> Result<Provider, Failure> {
+    let Settings { issuer, box_enterprise, box_user, token_url, .. } = settings;
+    let provider = match (issuer, box_enterprise, box_user, token_url) {
+        (Some(issuer), None, None, None) => Provider::discover(issuer),
+        (None, Some(id), None, None) => Provider::box_ccg(Subject::enterprise(id)),
+        (None, None, Some(id), None) => Provider::box_ccg(Subject::user(id)),
+        (None, None, None, Some(url)) => Provider::generic(url),
+        (None, None, None, None) => {
+            let wanted = "no provider: give --box-enterprise ID or --box-user ID for Box, or \
+                          --issuer URL or --token-url URL for another server";
+            return Err(Failure::Usage(wanted.into()));
+        }
+        _ => {
+            let wanted = "more than one provider: the configuration can name only one of issuer, \
+                          token-url, box-enterprise and box-user";
+            return Err(Failure::Usage(wanted.into()));
+        }
+    };
+    Ok(match &settings.box_base_url {
         Some(base) => provider.base_url(base),
         None => provider,
     })
 }
 
-fn generic(args: &ProviderArgs, token_url: &str) -> Provider {
-    let provider = Provider::generic(token_url).client_auth(match args.auth {
-        Some(Auth::Basic) => ClientAuth::Basic,
-        Some(Auth::Post) | None => ClientAuth::Post,
-    });
-    match &args.revocation_url {
-        Some(url) => provider.revocation_url(url),
-        None => provider,
-    }
-}
-
 /// From the file if there is one, else from the environment; never from an argument.
-fn client_secret(args: &ProviderArgs) -> Result<SecretString, Failure> {
-    if let Some(path) = &args.client_secret_file {
+fn client_secret(settings: &Settings) -> Result<SecretString, Failure> {
+    if let Some(path) = &settings.client_secret_file {
         return secret_file(path);
     }
     match std::env::var(SECRET_VARIABLE) {
@@ -82,13 +115,13 @@ pub(crate) fn secret_file(path: &Path) -> Result<SecretString, Failure> {
     if path == Path::new("-") {
         return secret_from_stdin("the client's secret");
     }
-    let text = fs::read_to_string(path).map_err(|error| {
-        Failure::Usage(format!(
-            "the client's secret cannot be read from {}: {error}",
-            path.display()
-        ))
-    })?;
-    Ok(without_newline(text))
+    Ok(without_newline(text("the client's secret", path)?))
+}
+
+fn text(what: &str, path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| {
+        Failure::Usage(format!("{what} cannot be read from {}: {error}", path.display()))
+    })
 }
 
 /// All of stdin, without a newline at its end.
@@ -107,13 +140,9 @@ fn without_newline(mut text: String) -> SecretString {
 }
 
 /// For a command that asks once and ends: it refreshes nothing behind anybody's back.
-pub(crate) fn config(args: &SessionArgs) -> SessionConfig {
-    let mut config = SessionConfig::default();
+pub(crate) fn config(settings: &Settings) -> SessionConfig {
+    let mut config = settings.session.clone();
     config.refresh_mode = RefreshMode::OnRequest;
-    config.stale_buffer = args.stale_buffer.unwrap_or(config.stale_buffer);
-    config.expired_buffer = args.expired_buffer.unwrap_or(config.expired_buffer);
-    config.retry.attempts = args.attempts.unwrap_or(config.retry.attempts);
-    config.retry.attempt_timeout = args.attempt_timeout.unwrap_or(config.retry.attempt_timeout);
     config
 }
 

@@ -13,14 +13,16 @@ use secrecy::ExposeSecret;
 use crate::args::RevokeArgs;
 use crate::failure::Failure;
 use crate::provider;
+use crate::settings::Settings;
 
 pub(crate) fn run(args: &RevokeArgs) -> Result<(), Failure> {
-    if args.provider.client_secret_file.as_deref() == Some(Path::new("-")) {
+    let settings = Settings::new(&args.provider, &args.session)?;
+    if settings.client_secret_file.as_deref() == Some(Path::new("-")) {
         let problem = "the token to revoke is read from stdin, so the client's secret cannot be: \
                        give --client-secret-file another file, or set CCG_SESSION_CLIENT_SECRET";
         return Err(Failure::Usage(problem.into()));
     }
-    let server = provider::manager(&args.provider, &[])?;
+    let server = provider::builder(&settings)?.build()?;
     if !server.can_revoke() {
         let problem = "this provider has no revocation endpoint: give --revocation-url URL";
         return Err(Failure::Usage(problem.into()));
@@ -32,7 +34,7 @@ pub(crate) fn run(args: &RevokeArgs) -> Result<(), Failure> {
     let token = Grant::bearer(text)
         .map_err(|_| Failure::Usage("what stdin has is not a token: no header takes it".into()))?;
     let manager = Given { token: token.expires_in(LONG_ENOUGH), server };
-    provider::runtime()?.block_on(revoke(manager, provider::config(&args.session)))
+    provider::runtime()?.block_on(revoke(manager, provider::config(&settings)))
 }
 
 async fn revoke(manager: Given, config: SessionConfig) -> Result<(), Failure> {

@@ -7,13 +7,15 @@ use ccg_session::{
 };
 use serde::Serialize;
 
-use crate::args::{ExchangeArgs, Format, TokenArgs};
+use crate::args::{ExchangeArgs, Format, GrantArgs, TokenArgs};
 use crate::failure::Failure;
+use crate::settings::Settings;
 use crate::{output, provider};
 
 pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
-    let manager = provider::manager(&args.provider, &args.scopes)?;
-    let asked = ask(manager, provider::config(&args.session), async |session| {
+    let settings = Settings::new(&args.provider, &args.session)?.asking_for(&args.grant);
+    let manager = provider::builder(&settings)?.build()?;
+    let asked = ask(manager, provider::config(&settings), async |session| {
         let token = session.get_token().await?;
         Ok(Received {
             text: token.secret().to_owned(),
@@ -27,9 +29,15 @@ pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn exchange(args: &ExchangeArgs) -> Result<(), Failure> {
-    let manager = provider::manager(&args.provider, &args.grant_scopes)?;
+    let grant = GrantArgs {
+        scope: args.grant_scope.clone(),
+        resource: args.grant_resource.clone(),
+        audience: args.grant_audience.clone(),
+    };
+    let settings = Settings::new(&args.provider, &args.session)?.asking_for(&grant);
+    let manager = provider::builder(&settings)?.build()?;
     let request = request(args);
-    let asked = ask(manager, provider::config(&args.session), async |session| {
+    let asked = ask(manager, provider::config(&settings), async |session| {
         let token = session.exchange(request).await?;
         Ok(Received {
             text: token.secret().to_owned(),

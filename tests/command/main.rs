@@ -1,5 +1,9 @@
 //! The command as shells and other programs meet it: the built binary, real processes, real HTTP.
 
+mod check;
+mod languages;
+mod settings;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -224,7 +228,10 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
         ),
         (with(&["--attempts", "0"]), "attempts is 0, but without an attempt"),
         (vec!["token", "--box-enterprise", ""], "subject has an empty id"),
-        (vec!["token"], "no provider: give --box-enterprise ID or --box-user ID for Box, or"),
+        (
+            vec!["token"],
+            "no provider: give --box-enterprise ID or --box-user ID for Box, or --issuer",
+        ),
         (with(&["--param", "novalue"]), "must be a name, =, and a value"),
         (with(&["--param", "grant_type=x"]), "the protocol's own"),
         (with(&["--attempt-timeout", "soon"]), "invalid value 'soon' for '--attempt-timeout"),
@@ -469,6 +476,7 @@ fn the_authority_serves_other_processes_and_follows_its_script() {
             "client_secret",
             "enterprise",
             "introspection_url",
+            "issuer",
             "resource_url",
             "revocation_url",
             "token_url"

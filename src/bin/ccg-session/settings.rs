@@ -1,0 +1,273 @@
+//! What flags and the configuration file say together.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ccg_session::SessionConfig;
+use serde::{Deserialize, Deserializer, de::Error};
+
+use crate::args::{Auth, GrantArgs, ProviderArgs, SessionArgs};
+use crate::failure::Failure;
+
+/// Under the names of the flags.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) issuer: Option<String>,
+    pub(crate) box_enterprise: Option<String>,
+    pub(crate) box_user: Option<String>,
+    pub(crate) box_base_url: Option<String>,
+    pub(crate) token_url: Option<String>,
+    pub(crate) revocation_url: Option<String>,
+    pub(crate) introspection_url: Option<String>,
+    pub(crate) auth: Option<Auth>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) scope: Vec<String>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) resource: Vec<String>,
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) audience: Vec<String>,
+    #[serde(deserialize_with = "pairs")]
+    pub(crate) param: Vec<(String, String)>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) client_secret_file: Option<PathBuf>,
+    pub(crate) root_certificate: Option<PathBuf>,
+    pub(crate) client_certificate: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) allow_insecure_http: bool,
+    pub(crate) session: SessionConfig,
+}
+
+impl Settings {
+    /// A flag counts more than the file.
+    pub(crate) fn new(flags: &ProviderArgs, session: &SessionArgs) -> Result<Self, Failure> {
+        let mut settings = match &flags.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        let server = [&flags.issuer, &flags.box_enterprise, &flags.box_user, &flags.token_url];
+        if server.into_iter().any(Option::is_some) {
+            settings.forget_server();
+        }
+        over(&mut settings.issuer, flags.issuer.as_ref());
+        over(&mut settings.box_enterprise, flags.box_enterprise.as_ref());
+        over(&mut settings.box_user, flags.box_user.as_ref());
+        over(&mut settings.box_base_url, flags.box_base_url.as_ref());
+        over(&mut settings.token_url, flags.token_url.as_ref());
+        over(&mut settings.revocation_url, flags.revocation_url.as_ref());
+        over(&mut settings.introspection_url, flags.introspection_url.as_ref());
+        over(&mut settings.auth, flags.auth.as_ref());
+        over(&mut settings.client_id, flags.client_id.as_ref());
+        over(&mut settings.client_secret_file, flags.client_secret_file.as_ref());
+        over(&mut settings.root_certificate, flags.root_certificate.as_ref());
+        over(&mut settings.client_certificate, flags.client_certificate.as_ref());
+        over(&mut settings.client_key, flags.client_key.as_ref());
+        over(&mut settings.connect_timeout, flags.connect_timeout.as_ref());
+        settings.allow_insecure_http |= flags.allow_insecure_http;
+        over_all(&mut settings.param, &flags.param);
+
+        let config = &mut settings.session;
+        config.stale_buffer = session.stale_buffer.unwrap_or(config.stale_buffer);
+        config.expired_buffer = session.expired_buffer.unwrap_or(config.expired_buffer);
+        config.retry.attempts = session.attempts.unwrap_or(config.retry.attempts);
+        config.retry.attempt_timeout =
+            session.attempt_timeout.unwrap_or(config.retry.attempt_timeout);
+        Ok(settings)
+    }
+
+    /// With what the session's own token shall be.
+    pub(crate) fn asking_for(mut self, grant: &GrantArgs) -> Self {
+        over_all(&mut self.scope, &grant.scope);
+        over_all(&mut self.resource, &grant.resource);
+        over_all(&mut self.audience, &grant.audience);
+        self
+    }
+
+    /// Another server than the file's is meant, and these are addresses of the file's.
+    fn forget_server(&mut self) {
+        self.issuer = None;
+        self.box_enterprise = None;
+        self.box_user = None;
+        self.box_base_url = None;
+        self.token_url = None;
+        self.revocation_url = None;
+        self.introspection_url = None;
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let unusable = |problem: &dyn std::fmt::Display| {
+            let path = path.display();
+            Failure::Usage(format!("the configuration {path} cannot be used: {problem}"))
+        };
+        let text = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+        let mut settings =
+            toml::from_str::<Self>(&text).map_err(|error| unusable(&problem(&error, &text)))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for file in [
+            &mut settings.client_secret_file,
+            &mut settings.root_certificate,
+            &mut settings.client_certificate,
+            &mut settings.client_key,
+        ] {
+            if let Some(file) = file.as_mut().filter(|file| **file != *Path::new("-")) {
+                *file = folder.join(&file);
+            }
+        }
+        Ok(settings)
+    }
+}
+
+fn over<T: Clone>(setting: &mut Option<T>, flag: Option<&T>) {
+    if flag.is_some() {
+        *setting = flag.cloned();
+    }
+}
+
+fn over_all<T: Clone>(setting: &mut Vec<T>, flags: &[T]) {
+    if !flags.is_empty() {
+        *setting = flags.to_vec();
+    }
+}
+
+/// What is wrong, and in which line. The line itself is not shown: somebody may have written a secret
+/// into it.
+fn problem(error: &toml::de::Error, text: &str) -> String {
+    let message = unknown_key(error.message()).unwrap_or_else(|| error.message().to_owned());
+    match error.span() {
+        Some(span) => {
+            let line = 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
+            format!("line {line}: {message}")
+        }
+        None => message,
+    }
+}
+
+/// serde lists all keys that would do; one is enough, if it is near.
+fn unknown_key(message: &str) -> Option<String> {
+    let (key, known) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    if key.replace('_', "-") == "client-secret" {
+        return Some(
+            "there is no client-secret, since files are copied and shared: put the secret into a file \
+             of its own, named by client-secret-file, or into CCG_SESSION_CLIENT_SECRET"
+                .into(),
+        );
+    }
+    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(key, name), name))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    Some(match nearest {
+        Some((near, name)) if near > 0.7 => {
+            format!("there is no setting {key:?}; did you mean {name:?}?")
+        }
+        _ => format!("there is no setting {key:?}; there are {}", known.join(", ")),
+    })
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a text, or a list of texts")]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(text) => vec![text],
+        OneOrMore::More(texts) => texts,
+    })
+}
+
+fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        D::Error::custom(format!("{text:?} is not a duration such as \"10s\": {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> String {
+        problem(&toml::from_str::<Settings>(text).err().unwrap(), text)
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let settings: Settings = toml::from_str(
+            r#"
+            issuer = "https://as.example"
+            auth = "basic"
+            scope = ["a", "b"]
+            audience = "https://api.example"
+            param = { organization = "o", connection = "c" }
+            client-id = "id"
+            client-secret-file = "secret"
+            connect-timeout = "2s"
+
+            [session]
+            stale_buffer = "5m"
+            retry = { attempts = 7 }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(settings.issuer.as_deref(), Some("https://as.example"));
+        assert!(matches!(settings.auth, Some(Auth::Basic)));
+        assert_eq!(settings.scope, ["a", "b"]);
+        assert_eq!(settings.audience, ["https://api.example"]);
+        let param = [("connection", "c"), ("organization", "o")];
+        assert_eq!(settings.param, param.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(settings.connect_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(settings.session.stale_buffer, Duration::from_secs(300));
+        assert_eq!(settings.session.retry.attempts, 7);
+        assert!(settings.resource.is_empty() && !settings.allow_insecure_http);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line_and_the_nearest_key() {
+        for (text, expected) in [
+            ("\nscop = \"a\"", "line 2: there is no setting \"scop\"; did you mean \"scope\"?"),
+            (
+                "token_url = \"x\"",
+                "line 1: there is no setting \"token_url\"; did you mean \"token-url\"?",
+            ),
+            (
+                "[session]\nstale-buffer = \"1m\"",
+                "line 2: there is no setting \"stale-buffer\"; did you mean \"stale_buffer\"?",
+            ),
+            ("[session.retry]\nattempt = 1", "did you mean \"attempts\"?"),
+            ("xyz = 1", "line 1: there is no setting \"xyz\"; there are issuer, box-enterprise"),
+            ("connect-timeout = \"soon\"", "line 1: \"soon\" is not a duration such as \"10s\""),
+            ("scope = 7", "line 1: expected a text, or a list of texts"),
+            (
+                "auth = \"digest\"",
+                "line 1: unknown variant `digest`, expected one of `post`, `basic`",
+            ),
+            ("scope = ", "line 1: "),
+            ("param = \"a=b\"", "line 1: invalid type"),
+        ] {
+            let problem = wrong(text);
+            assert!(problem.contains(expected), "{text:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_file_is_refused_with_advice_and_not_repeated() {
+        for text in
+            ["client-secret = \"hunter2\"", "client_secret = \"hunter2", "client-secret = hunter2"]
+        {
+            let problem = wrong(text);
+            assert!(!problem.contains("hunter2"), "{problem}");
+        }
+        assert!(wrong("client-secret = \"hunter2\"").contains("client-secret-file"));
+    }
+}

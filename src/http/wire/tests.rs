@@ -1,0 +1,327 @@
+//! What each kind of answer means, as a table: right ones, odd ones, wrong ones, hostile ones. Those that
+//! are a matter of the connection are in `tests/transport.rs`.
+
+use super::*;
+
+const SECRETS: [&str; 2] = ["s3cr3t", "subject-token"];
+/// Sat, 21 Nov 2026 12:00:00 GMT.
+const NOW: u64 = 1_795_262_400;
+
+fn with_answer<T>(
+    status: u16,
+    header_lines: &str,
+    body: &[u8],
+    read: impl FnOnce(&Answer<'_>) -> T,
+) -> T {
+    let mut headers = HeaderMap::new();
+    for line in header_lines.split('|').filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(": ").unwrap();
+        let name = ::http::HeaderName::try_from(name.trim()).unwrap();
+        headers.append(name, value.trim().parse().unwrap());
+    }
+    read(&Answer {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &headers,
+        body: Some(body),
+        received: SystemTime::UNIX_EPOCH + Duration::from_secs(NOW),
+        secrets: &SECRETS,
+        limits: &[("invalid_request".into(), "Rate Limit".into())],
+        dpop: None,
+    })
+}
+
+fn shown(result: Result<Grant, TokenError>) -> String {
+    let wait = |after: Option<Duration>| after.map_or("-".into(), |after| format!("{after:?}"));
+    match result {
+        Ok(grant) => {
+            let mut shown = grant.text().expose().to_owned();
+            shown += &grant.life().map_or(String::new(), |life| format!(" {life:?}"));
+            let wait = grant.get_refresh_in();
+            shown += &wait.map_or(String::new(), |wait| format!(" refresh {wait:?}"));
+            shown += &grant.get_scope().map_or(String::new(), |scope| format!(" [{scope}]"));
+            let kind = grant.get_issued_token_type();
+            shown += &kind.map_or(String::new(), |kind| format!(" ({kind})"));
+            shown + if grant.is_access_token() { "" } else { " no header" }
+        }
+        Err(TokenError::Denied { error, description, uri, status, .. }) => {
+            let mut shown = format!("denied {status} {error}");
+            for part in [description, uri].into_iter().flatten() {
+                shown = format!("{shown}; {part}");
+            }
+            shown
+        }
+        Err(TokenError::RateLimited { retry_after }) => {
+            format!("limited {}", wait(retry_after))
+        }
+        Err(TokenError::Server { status, retry_after }) => {
+            format!("server {status} {}", wait(retry_after))
+        }
+        Err(TokenError::Malformed { reason }) => format!("malformed: {reason}"),
+        Err(TokenError::Expired { .. }) => "expired".into(),
+        Err(other) => format!("{other:?}"),
+    }
+}
+
+/// Status, headers, body, and what it means. A row's outcome is compared whole.
+#[rustfmt::skip]
+const GRANTS: &[(u16, &str, &str, &str)] = &[
+    // Tokens.
+    (200, "", r#"{"access_token":"T","token_type":"Bearer","expires_in":3600}"#, "T 3600s"),
+    (200, "", r#"{"access_token":"T","token_type":"bearer","expires_in":3600,"restricted_to":[],"issued_token_type":"bearer"}"#, "T 3600s (bearer)"),
+    (201, "", r#"{"access_token":"T"}"#, "T"),
+    (200, "content-type: text/html", "\n {\"access_token\":\"T\"} \n", "T"),
+    (200, "content-type: text/plain; charset=utf-16", "\u{feff}{\"access_token\":\"T\"}", "T"),
+    (200, "", r#"{"access_token":"T","refresh_token":"R","id_token":null,"x":{"y":[1]}}"#, "T"),
+    (200, "", r#"{"access_token":"A","access_token":"B"}"#, "B"),
+    (200, "", r#"{"access_token":"T","error":null}"#, "T"),
+    (200, "", r#"{"access_token":"T","error":""}"#, "T"),
+    (200, "retry-after: 5", r#"{"access_token":"T"}"#, "T"),
+    // The token itself.
+    (200, "", "{}", "malformed: the answer has no access_token"),
+    (200, "", r#"{"access_token":null}"#, "malformed: the answer has no access_token"),
+    (200, "", r#"{"access_token":7}"#, "malformed: the answer has no access_token"),
+    (200, "", r#"{"access_token":""}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"a b"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"a\r\nX: y"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"grün"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":" T"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"T\n"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"a\tb"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"a\u0000b"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"a\u007fb"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"a\u2028b"}"#, "malformed: the access token is empty, or has characters that cannot go into a header"),
+    (200, "", r#"{"access_token":"a-._~+/=|\"'%b"}"#, r#"a-._~+/=|"'%b"#),
+    (200, "", r#"{"ACCESS_TOKEN":"T"}"#, "malformed: the answer has no access_token"),
+    (200, "", r#"{"data":{"access_token":"T"}}"#, "malformed: the answer has no access_token"),
+    // Its type (RFC 6749 §7.1).
+    (200, "", r#"{"access_token":"T","token_type":"BEARER"}"#, "T"),
+    (200, "", r#"{"access_token":"T","token_type":null}"#, "T"),
+    (200, "", r#"{"access_token":"T","token_type":"mac"}"#, r#"malformed: its token_type is "mac", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    (200, "", r#"{"access_token":"T","token_type":""}"#, r#"malformed: its token_type is "", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    (200, "", r#"{"access_token":"T","token_type":["Bearer"]}"#, "malformed: its token_type is no text, and a token of a type that is not understood must not be used (RFC 6749 §7.1)"),
+    (200, "", r#"{"access_token":"T123","token_type":"type-T123"}"#, r#"malformed: its token_type is "type-[redacted]", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    (200, "", r#"{"access_token":"T","token_type":"N_A"}"#, r#"malformed: its token_type is "N_A", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    // Its lifetime.
+    (200, "", r#"{"access_token":"T","expires_in":3600.5}"#, "T 3600.5s"),
+    (200, "", r#"{"access_token":"T","expires_in":"3600"}"#, "T 3600s"),
+    (200, "", r#"{"access_token":"T","expires_in":" 60.25 "}"#, "T 60.25s"),
+    (200, "", r#"{"access_token":"T","expires_in":"+1e3"}"#, "T 1000s"),
+    (200, "", r#"{"access_token":"T","expires_in":"3,600"}"#, "T"),
+    (200, "", r#"{"access_token":"T","expires_in":"1h"}"#, "T"),
+    (200, "", r#"{"access_token":"T","expires_in":60,"expires_in":"90"}"#, "T 90s"),
+    (200, "", r#"{"access_token":"T","expires_in":1e-400}"#, "expired"),
+    (200, "", r#"{"access_token":"T","expires_in":null}"#, "T"),
+    (200, "", r#"{"access_token":"T","expires_in":"soon"}"#, "T"),
+    (200, "", r#"{"access_token":"T","expires_in":""}"#, "T"),
+    (200, "", r#"{"access_token":"T","expires_in":true}"#, "T"),
+    (200, "", r#"{"access_token":"T","expires_in":[3600]}"#, "T"),
+    (200, "", r#"{"access_token":"T","expires_in":0}"#, "expired"),
+    (200, "", r#"{"access_token":"T","expires_in":-1}"#, "expired"),
+    (200, "", r#"{"access_token":"T","expires_in":-0.0}"#, "expired"),
+    (200, "", r#"{"access_token":"T","expires_in":"0"}"#, "expired"),
+    (200, "", r#"{"access_token":"T","expires_in":"NaN"}"#, "expired"),
+    (200, "", r#"{"access_token":"T","expires_in":"-inf"}"#, "expired"),
+    (200, "", r#"{"access_token":"T","expires_in":1e300}"#, "T 18446744073709551615.999999999s"),
+    (200, "", r#"{"access_token":"T","expires_in":"inf"}"#, "T 18446744073709551615.999999999s"),
+    (200, "", r#"{"access_token":"T","expires_in":1e999}"#, "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", r#"{"access_token":"T","expires_in":NaN}"#, "malformed: the answer is not JSON (HTTP 200)"),
+    // When to refresh it; the session decides whether that makes sense.
+    (200, "", r#"{"access_token":"T","expires_in":86400,"refresh_in":43200}"#, "T 86400s refresh 43200s"),
+    (200, "", r#"{"access_token":"T","refresh_in":"1800.5"}"#, "T refresh 1800.5s"),
+    (200, "", r#"{"access_token":"T","refresh_in":0}"#, "T refresh 0ns"),
+    (200, "", r#"{"access_token":"T","refresh_in":-1}"#, "T"),
+    (200, "", r#"{"access_token":"T","refresh_in":"NaN"}"#, "T"),
+    (200, "", r#"{"access_token":"T","refresh_in":1e300}"#, "T"),
+    (200, "", r#"{"access_token":"T","refresh_in":null}"#, "T"),
+    (200, "", r#"{"access_token":"T","refresh_in":{}}"#, "T"),
+    // Its scope.
+    (200, "", r#"{"access_token":"T","scope":"a b"}"#, "T [a b]"),
+    (200, "", r#"{"access_token":"T","scope":["a","b"]}"#, "T [a b]"),
+    (200, "", r#"{"access_token":"T","scope":{}}"#, "T"),
+    // What is no token's answer at all.
+    (200, "", "", "malformed: the answer is empty (HTTP 200)"),
+    (204, "", "", "malformed: the answer is empty (HTTP 204)"),
+    (200, "content-type: application/json", "<!doctype html><p>T", "malformed: the answer looks like a web page, not like JSON (HTTP 200)"),
+    (200, "", r#"{"access_token":"T""#, "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", "access_token=T&token_type=bearer", "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", r#"{"access_token":"T"}{"access_token":"U"}"#, "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", r#"callback({"access_token":"T"})"#, "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", "{'access_token':'T'}", "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "content-encoding: gzip", "\u{1f}\u{8b}\u{8}\0", "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", "\u{feff}", "malformed: the answer is empty (HTTP 200)"),
+    (200, "", r#"["T"]"#, "malformed: the answer is JSON, but not an object (HTTP 200)"),
+    (200, "", "null", "malformed: the answer is JSON, but not an object (HTTP 200)"),
+    // Refusals (RFC 6749 §5.2), at any status.
+    (400, "", r#"{"error":"invalid_grant","error_description":"No such user","error_uri":"https://x.example/e"}"#, "denied 400 invalid_grant; No such user; https://x.example/e"),
+    (401, "", r#"{"error":"invalid_client"}"#, "denied 401 invalid_client"),
+    (400, "", r#"{"error":"use_dpop_nonce"}"#, "denied 400 use_dpop_nonce"),
+    (200, "", r#"{"error":"invalid_client","access_token":"T"}"#, "denied 200 invalid_client"),
+    (500, "", r#"{"error":"invalid_client"}"#, "denied 500 invalid_client"),
+    (400, "content-type: text/html", r#"{"error":"invalid_scope","error_description":""}"#, "denied 400 invalid_scope"),
+    (400, "", r#"{"error":"invalid_grant","error_description":["x"],"error_uri":1}"#, "denied 400 invalid_grant"),
+    (400, "", "", "denied 400 Bad Request"),
+    (401, "www-authenticate: Bearer", "no", "denied 401 Unauthorized"),
+    (403, "", "<html>", "denied 403 Forbidden"),
+    (404, "", "", "denied 404 Not Found"),
+    (405, "", "{}", "denied 405 Method Not Allowed"),
+    (499, "", "", "denied 499 unknown status"),
+    (400, "", "error=invalid_client&error_description=x", "denied 400 Bad Request"),
+    (400, "", r#"{"error":"a","error":"b"}"#, "denied 400 b"),
+    (400, "", r#"{"error":"invalid_client","error_description":{"a":1},"errors":[1]}"#, "denied 400 invalid_client"),
+    (418, "", r#"{"errorCode":"E0000011","errorSummary":"x"}"#, "denied 418 I'm a teapot"),
+    (400, "", r#"{"error":{"code":7,"message":"x"}}"#, "denied 400 Bad Request"),
+    // Redirects are not followed, and told without what could be secret.
+    (302, "location: https://login.example.com/token/?code=s3cr3t#f", "", "denied 302 Found; the server redirects to https://login.example.com/token/; token requests follow no redirect: if that is the right address, configure it"),
+    (301, "location: https://user:pass@login.example.com/", r#"{"error":"moved"}"#, "denied 301 Moved Permanently; the server redirects to login.example.com/; token requests follow no redirect: if that is the right address, configure it"),
+    (307, "location: /oauth2/s3cr3t", "", "denied 307 Temporary Redirect; the server redirects to /oauth2/[redacted]; token requests follow no redirect: if that is the right address, configure it"),
+    (303, "", "", "denied 303 See Other; the server redirects without saying where to"),
+    // Later, please.
+    (429, "", "", "limited -"),
+    (429, "retry-after: 7", "<html>", "limited 7s"),
+    (429, "", r#"{"error":"access_denied"}"#, "limited -"),
+    (400, "retry-after: 7", r#"{"error":"slow_down"}"#, "limited 7s"),
+    (403, "retry-after: 7", "", "limited 7s"),
+    (400, "", r#"{"error":"invalid_request","error_description":"Client has exceeded the rate limit of 10 tokens"}"#, "limited -"),
+    (500, "retry-after: 7", r#"{"error":"invalid_request","error_description":"RATE LIMIT"}"#, "limited 7s"),
+    (400, "", r#"{"error":"invalid_request","error_description":"no limit"}"#, "denied 400 invalid_request; no limit"),
+    (400, "", r#"{"error":"invalid_client","error_description":"rate limit"}"#, "denied 400 invalid_client; rate limit"),
+    (400, "", r#"{"error":"invalid_request"}"#, "denied 400 invalid_request"),
+    (403, "retry-after: 7", r#"{"error":"invalid_client"}"#, "denied 403 invalid_client"),
+    (500, "", "", "server 500 -"),
+    (503, "retry-after: 120", "<html>", "server 503 120s"),
+    (502, "", r#"{"error":"internal_error"}"#, "server 502 -"),
+    (408, "", "", "server 408 -"),
+    (400, "retry-after: 1", r#"{"error":"temporarily_unavailable"}"#, "server 400 1s"),
+    (200, "", r#"{"error":"server_error"}"#, "server 200 -"),
+    (503, "", r#"{"access_token":"T"}"#, "server 503 -"),
+    // How much later.
+    (503, "retry-after: Sat, 21 Nov 2026 12:00:30 GMT", "", "server 503 30s"),
+    (503, "retry-after: Sat, 21 Nov 2026 11:00:00 GMT", "", "server 503 0ns"),
+    (503, "retry-after: Sun, 06 Nov 1994 08:49:37 GMT|date: Sun, 06 Nov 1994 08:49:07 GMT", "", "server 503 30s"),
+    (503, "retry-after: Sunday, 06-Nov-94 08:49:37 GMT|date: Sun, 06 Nov 1994 08:49:07 GMT", "", "server 503 30s"),
+    (503, "retry-after: 99999999999999999999999", "", "server 503 18446744073709551615s"),
+    (503, "retry-after: -5", "", "server 503 -"),
+    (503, "retry-after: soon", "", "server 503 -"),
+    (503, "retry-after: 1.5", "", "server 503 -"),
+    (503, "retry-after: 5|retry-after: 7", "", "server 503 5s"),
+    (503, "retry-after: Sat, 21 Nov 2026 12:00:30 GMT|date: yesterday", "", "server 503 30s"),
+    (429, "retry-after: 86400", "", "limited 86400s"),
+    (503, "retry-after: 0", "", "server 503 0ns"),
+    // A server's words are cleaned before they are kept.
+    (400, "", r#"{"error":"invalid_client","error_description":"s3cr3t is not the secret; s3cr3t!"}"#, "denied 400 invalid_client; [redacted] is not the secret; [redacted]!"),
+    (400, "", r#"{"error":"bad s3cr3t","error_uri":"https://x.example/?t=subject-token"}"#, "denied 400 bad [redacted]; https://x.example/?t=[redacted]"),
+    (200, "", r#"{"error":"odd","error_description":"gave T123 and R456","access_token":"T123","refresh_token":"R456"}"#, "denied 200 odd; gave [redacted] and [redacted]"),
+    (400, "", "{\"error\":\"e\",\"error_description\":\"a\\u001b[31m\\r\\nb\\u202ec s3c\\nr3t\"}", "denied 400 e; a[31mbc [redacted]"),
+];
+
+#[test]
+fn grants() {
+    for (status, headers, body, expected) in GRANTS {
+        let outcome = with_answer(*status, headers, body.as_bytes(), |answer| {
+            shown(answer.token(Asked::Grant))
+        });
+        assert_eq!(outcome, *expected, "{status} {headers} {body}");
+    }
+}
+
+#[test]
+fn an_exchange_may_give_something_else_than_an_access_token() {
+    let saml = "urn:ietf:params:oauth:token-type:saml2";
+    for (body, expected) in [
+        (
+            format!(
+                r#"{{"access_token":"T","token_type":"N_A","issued_token_type":"{saml}","expires_in":9}}"#
+            ),
+            format!("T 9s ({saml}) no header"),
+        ),
+        (r#"{"access_token":"T","token_type":"n_a"}"#.into(), "T no header".into()),
+        (r#"{"access_token":"T","issued_token_type":"bearer"}"#.into(), "T (bearer)".to_owned()),
+    ] {
+        let outcome =
+            with_answer(200, "", body.as_bytes(), |answer| shown(answer.token(Asked::Exchange)));
+        assert_eq!(outcome, expected, "{body}");
+    }
+}
+
+#[test]
+fn revocations() {
+    for (status, headers, body, expected) in [
+        (200, "", "", "Ok(())"),
+        (204, "", "", "Ok(())"),
+        (200, "", "<html>revoked</html>", "Ok(())"),
+        (200, "", "{}", "Ok(())"),
+        (400, "", r#"{"error":"invalid_token"}"#, "invalid_token"),
+        (400, "", r#"{"error":"unsupported_token_type"}"#, "unsupported_token_type"),
+        (200, "", r#"{"error":"invalid_client"}"#, "invalid_client"),
+        (503, "retry-after: 9", "", "Server { status: 503, retry_after: Some(9s) }"),
+        (429, "", "", "RateLimited { retry_after: None }"),
+        (302, "location: /x", "", "redirects to /x"),
+        (404, "", "", "Not Found"),
+    ] {
+        let outcome = with_answer(status, headers, body.as_bytes(), |answer| {
+            format!("{:?}", answer.revocation())
+        });
+        assert!(outcome.contains(expected), "{status} {body}: {outcome}");
+    }
+}
+
+#[test]
+fn hostile_bytes_are_an_error_and_nothing_else() {
+    let deep = "[".repeat(100_000);
+    let deep_in_token = format!(r#"{{"access_token":"T","x":{deep}"#);
+    let cases: [&[u8]; 7] = [
+        deep.as_bytes(),
+        deep_in_token.as_bytes(),
+        b"\xff\xfe{\0\"\0",
+        b"{\"access_token\":\"\xe9\"}",
+        // UTF-16, with and without its mark.
+        b"\xff\xfe{\0\"\0a\0c\0c\0e\0s\0s\0_\0t\0o\0k\0e\0n\0\"\0:\0\"\0T\0\"\0}\0",
+        b"\0{\0\"\0a\0\"\0:\x001\0}",
+        // A gzip bomb's beginning: nothing is unpacked.
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff\xec\xc1\x01\x01",
+    ];
+    for body in cases {
+        let outcome = with_answer(200, "", body, |answer| shown(answer.token(Asked::Grant)));
+        assert!(outcome.starts_with("malformed: "), "{outcome}");
+    }
+    let latin1 = b"{\"error\":\"invalid_grant\",\"error_description\":\"ung\xfcltig\"}";
+    let outcome = with_answer(400, "", latin1, |answer| shown(answer.token(Asked::Grant)));
+    assert_eq!(outcome, "denied 400 invalid_grant; ung\u{fffd}ltig");
+}
+
+#[test]
+fn a_servers_words_are_cut_to_length() {
+    let long = "ü".repeat(300);
+    let body = format!(r#"{{"error":"e","error_description":"{long}"}}"#);
+    let outcome = with_answer(400, "", body.as_bytes(), |answer| shown(answer.token(Asked::Grant)));
+    assert_eq!(outcome, format!("denied 400 e; {}…", "ü".repeat(MAX_WORDS)));
+}
+
+#[test]
+fn an_answer_that_was_too_long_to_read_still_has_a_status() {
+    let at = |status| {
+        with_answer(status, "", b"", |answer| {
+            shown(Answer { body: None, ..*answer }.token(Asked::Grant))
+        })
+    };
+    assert_eq!(at(200), "malformed: the answer is longer than 1 MiB (HTTP 200)");
+    assert_eq!(at(401), "denied 401 Unauthorized");
+    assert_eq!(at(503), "server 503 -");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_answer_is_read_without_panic_or_secret(
+        status in 200_u16..600,
+        retry_after in "[ -~]{0,30}",
+        noise in ".{0,20}",
+        field in proptest::sample::select(vec!["error", "error_description", "error_uri", "x"]),
+    ) {
+        let body = format!("{{\"error\":\"e\",\"{field}\":{}}}", Value::from(format!("{noise}s3cr3t{noise}")));
+        let headers = format!("retry-after: {}", retry_after.replace('|', ""));
+        let outcome = with_answer(status, &headers, body.as_bytes(), |answer| {
+            shown(answer.token(Asked::Grant)) + &format!("{:?}", answer.revocation())
+        });
+        assert!(!outcome.contains("s3cr3t"), "{outcome}");
+    }
+}

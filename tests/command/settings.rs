@@ -1,0 +1,141 @@
+//! Where the command's settings come from: flags, and a file.
+
+use super::*;
+
+/// With the client's secret in a file, as a service has it.
+fn configured(authority: &Authority, name: &str, more: &str) -> (TempFile, TempFile) {
+    let secret = TempFile::new(&format!("{name}-secret"), &format!("{SECRET}\n"));
+    let text = format!(
+        "issuer = \"{}\"\nclient-id = \"{ID}\"\nclient-secret-file = \"{}\"\n{more}",
+        authority.base_url(),
+        secret.0.file_name().unwrap().to_str().unwrap(),
+    );
+    (TempFile::new(&format!("{name}.toml"), &text), secret)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_is_enough() {
+    let authority = Authority::start().await.unwrap();
+    let mut command = as_client();
+    command.args(["token", "--issuer", authority.base_url(), "--auth", "basic"]);
+    command.args(["--scope", "item_upload", "--resource", "urn:1", "--resource", "urn:2"]);
+    command.args(["--audience", "x", "--audience", "y", "--param", "organization=o"]);
+    let token = result(&run(&mut command));
+    assert!(authority.is_active(token.trim_end()));
+    let requests = authority.requests();
+    let grant = requests.last().unwrap();
+    assert_eq!(grant.params("resource").collect::<Vec<_>>(), ["urn:1", "urn:2"]);
+    assert_eq!(grant.params("audience").collect::<Vec<_>>(), ["x", "y"]);
+    assert_eq!(grant.param("organization"), Some("o"));
+
+    let mut revoke = as_client();
+    revoke.args(["revoke", "--issuer", authority.base_url()]);
+    assert_eq!(result(&run_with_stdin(&mut revoke, &token)), "");
+    assert!(!authority.is_active(token.trim_end()), "its address was discovered too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_has_them_all_and_a_flag_counts_more() {
+    let authority = Authority::start().await.unwrap();
+    let more = "auth = \"basic\"\nscope = [\"item_upload\", \"item_preview\"]\naudience = \"a\"\n\
+                param = { organization = \"o\" }\n[session]\nretry = { attempts = 1 }\n";
+    let (file, _secret) = configured(&authority, "all", more);
+    let token = |more: &[&str]| {
+        run(command().args(["token", "--format", "json", "--config"]).arg(&file.0).args(more))
+    };
+    let of_the_file: Value = serde_json::from_str(&result(&token(&[]))).unwrap();
+    assert_eq!(of_the_file["scope"], "item_preview item_upload");
+    let request = authority.requests().pop().unwrap();
+    assert!(request.headers.contains_key("authorization"));
+    assert_eq!((request.param("audience"), request.param("organization")), (Some("a"), Some("o")));
+
+    let of_the_flag = result(&token(&["--scope", "item_delete", "--auth", "post"]));
+    assert_eq!(serde_json::from_str::<Value>(&of_the_flag).unwrap()["scope"], "item_delete");
+    let request = authority.requests().pop().unwrap();
+    assert_eq!(request.param("client_secret"), Some(SECRET));
+
+    authority.fail(Kind::Grant, Answer::new(StatusCode::BAD_GATEWAY));
+    assert_eq!(json_problem(&token(&[]), 4)["attempts"], 1);
+    assert_eq!(json_problem(&token(&["--attempts", "2"]), 4)["attempts"], 2);
+
+    // Another server: then the file's issuer is not meant.
+    authority.heal();
+    result(&token(&["--token-url", &authority.token_url()]));
+    let before = authority.counts().discoveries;
+    result(&token(&["--box-enterprise", "12345", "--box-base-url", authority.base_url()]));
+    assert_eq!(authority.counts().discoveries, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_has_its_own_scopes_beside_the_files() {
+    let authority = Authority::start().await.unwrap();
+    let more = "scope = [\"item_upload\", \"item_preview\"]\nresource = \"urn:grant\"\n";
+    let (file, _secret) = configured(&authority, "exchange", more);
+    let mut exchange = command();
+    exchange.args(["exchange", "--scope", "item_preview", "--resource", "urn:exchange"]);
+    result(&run(exchange.arg("--config").arg(&file.0)));
+    let requests = authority.requests();
+    let [.., grant, exchange] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(grant.param("scope"), Some("item_upload item_preview"));
+    assert_eq!(grant.param("resource"), Some("urn:grant"));
+    assert_eq!(exchange.param("scope"), Some("item_preview"));
+    assert_eq!(exchange.param("resource"), Some("urn:exchange"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_in_the_file_is_told_and_nothing_is_sent() {
+    let authority = Authority::start().await.unwrap();
+    for (more, sentence) in [
+        ("scopes = \"a\"\n", "line 4: there is no setting \"scopes\"; did you mean \"scope\"?"),
+        ("[session]\nstale_bufer = \"1m\"\n", "did you mean \"stale_buffer\"?"),
+        ("client-secret = \"hunter2\"\n", "client-secret-file"),
+        ("[session]\nstale_buffer = \"25h\"\n", "stale_buffer is 1day 1h"),
+        ("token-url = \"https://x.example\"\n", "only one of issuer, token-url"),
+        ("scope = [\n", "line 4"),
+    ] {
+        let (file, _secret) = configured(&authority, "wrong", more);
+        let text = problem(&run(command().args(["token", "--config"]).arg(&file.0)), 2);
+        assert!(text.contains(sentence) && !text.contains("hunter2"), "{text}");
+    }
+    let missing = problem(&run(as_client().args(["token", "--config", "/nonexistent.toml"])), 2);
+    assert!(missing.contains("the configuration /nonexistent.toml cannot be used"), "{missing}");
+    let two = ["token", "--issuer", "https://x.example", "--token-url", "https://x.example"];
+    assert!(problem(&run(as_client().args(two)), 2).contains("cannot be used with"));
+    assert_eq!(authority.counts().of(Kind::Any), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_method_of_authentication_has_a_name() {
+    let authority = Authority::start().await.unwrap();
+    let token = |auth: &str| {
+        run(as_client().args(["token", "--issuer", authority.base_url(), "--auth", auth]))
+    };
+    for auth in ["post", "basic", "basic-raw"] {
+        result(&token(auth));
+    }
+    // The authority knows no others; what they send is the library's.
+    for (auth, sent) in [
+        (
+            "secret-jwt",
+            vec!["client_assertion", "client_assertion_type", "client_id", "grant_type"],
+        ),
+        ("assertion", vec!["client_assertion", "client_assertion_type", "client_id", "grant_type"]),
+        ("none", vec!["client_id", "grant_type"]),
+    ] {
+        let text = problem(&token(auth), 3);
+        assert!(text.contains("invalid_client"), "{text}");
+        let request = authority.requests().pop().unwrap();
+        let mut names: Vec<_> = request.form.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, sent, "{auth}");
+    }
+    let before = authority.counts().of(Kind::Any);
+    let text = problem(&token("private-key-jwt"), 2);
+    assert!(text.contains("key") && !text.contains(SECRET), "{text}");
+    let text = problem(&token("tls-client"), 2);
+    assert!(text.contains("client_certificate is not set"), "{text}");
+    let mut half = as_client();
+    half.args(["token", "--issuer", authority.base_url(), "--client-certificate", "/nonexistent"]);
+    assert!(problem(&run(&mut half), 2).contains("give both"));
+    assert_eq!(authority.counts().of(Kind::Any), before);
+}
