@@ -58,6 +58,9 @@ pub(crate) struct Actor<M> {
     pub(crate) machine: Machine<Reply>,
     pub(crate) manager: Arc<M>,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// Taken from the mailbox, and not handled yet. Here, so that it outlives the loop: who waits must
+    /// not be told of its end before everybody can see it.
+    pub(crate) inbox: VecDeque<Message>,
     pub(crate) publisher: Publisher,
     pub(crate) status: watch::Sender<Facts>,
     pub(crate) stop: CancellationToken,
@@ -70,7 +73,6 @@ impl<M: TokenManager> Actor<M> {
     ///
     /// In a box, or its task would be twice as large: room for what was passed in, and for what it became.
     pub(crate) async fn run(mut self: Box<Self>) {
-        let mut inbox = VecDeque::new();
         loop {
             // Anew each time: an idle session keeps no room for what it did when it was busy.
             let mut effects = Effects::default();
@@ -88,9 +90,10 @@ impl<M: TokenManager> Actor<M> {
                 () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
                     self.handle(Event::Timer, &mut effects);
                 }
-                () = self.mailbox.fill(&mut inbox) => {
+                () = self.mailbox.fill(&mut self.inbox) => {
                     coop::consume_budget().await;
-                    for message in inbox.drain(..inbox.len().min(BATCH)) {
+                    for _ in 0..BATCH {
+                        let Some(message) = self.inbox.pop_front() else { break };
                         self.handle(message.into(), &mut effects);
                     }
                 }

@@ -164,10 +164,7 @@ impl SessionHandle {
         let (reply, answer) = oneshot::channel();
         let message = Message::GetToken(live.next_caller(), reply, TokenRequestOptions::NONE);
         live.mailbox.send(message);
-        match answer.blocking_recv() {
-            Ok(Answer::Token(answer)) => answer,
-            _ => Err(SessionError::Closed),
-        }
+        answer.blocking_recv().ok().and_then(token).unwrap_or(Err(SessionError::Closed))
     }
 
     /// A token narrower than the session's own, from [RFC 8693] token exchange. Cached until shortly
@@ -189,10 +186,7 @@ impl SessionHandle {
             return Err(SessionError::Unsupported("token exchange"));
         };
         let request = Box::new(request);
-        match live.ask(|caller, reply| Message::Exchange(caller, reply, request)).await {
-            Some(Answer::Exchanged(answer)) => answer,
-            _ => Err(SessionError::Closed),
-        }
+        live.ask(exchanged, |caller, reply| Message::Exchange(caller, reply, request)).await
     }
 
     /// Tells the session that a resource server refused this token (401), so that the next
@@ -244,10 +238,7 @@ impl SessionHandle {
         let Kind::Live(live) = &self.0 else {
             return Err(SessionError::Unsupported("revocation"));
         };
-        match live.ask(|caller, reply| Message::Revoke(caller, reply, options)).await {
-            Some(Answer::Revoked(answer)) => answer,
-            _ => Err(SessionError::Closed),
-        }
+        live.ask(revoked, |caller, reply| Message::Revoke(caller, reply, options)).await
     }
 
     /// What the session is doing.
@@ -322,12 +313,8 @@ impl Live {
         snapshot.read(now, &TokenRequestOptions::NONE)?.ok().cloned()
     }
 
-    async fn get_token(&self, options: TokenRequestOptions) -> Result<AccessToken, SessionError> {
-        let ask = |caller, reply| Message::GetToken(caller, reply, options);
-        match self.ask(ask).await {
-            Some(Answer::Token(answer)) => answer,
-            _ => Err(SessionError::Closed),
-        }
+    fn get_token(&self, options: TokenRequestOptions) -> Wait<'_, AccessToken> {
+        self.ask(token, |caller, reply| Message::GetToken(caller, reply, options))
     }
 
     fn invalidate(&self, token: &Issued) {
@@ -342,12 +329,16 @@ impl Live {
         self.next_caller.fetch_add(1, Relaxed)
     }
 
-    /// The slow path.
-    fn ask(&self, message: impl FnOnce(CallerId, Reply) -> Message) -> Wait<'_> {
+    /// The slow path: `kind` takes its kind of answer.
+    fn ask<T>(
+        &self,
+        kind: Kinds<T>,
+        message: impl FnOnce(CallerId, Reply) -> Message,
+    ) -> Wait<'_, T> {
         let caller = self.next_caller();
         let (reply, answer) = oneshot::channel();
         self.mailbox.send(message(caller, reply));
-        Wait { live: self, caller, answer, is_over: false }
+        Wait { live: self, caller, answer, kind, is_over: false }
     }
 }
 
@@ -357,27 +348,43 @@ impl Drop for Live {
     }
 }
 
-/// A caller that waits; `None` if the actor has ended. Dropped before its time, it says that it left.
+type Kinds<T> = fn(Answer) -> Option<Result<T, SessionError>>;
+
+fn token(answer: Answer) -> Option<Result<AccessToken, SessionError>> {
+    if let Answer::Token(answer) = answer { Some(answer) } else { None }
+}
+
+fn exchanged(answer: Answer) -> Option<Result<ExchangedToken, SessionError>> {
+    if let Answer::Exchanged(answer) = answer { Some(answer) } else { None }
+}
+
+fn revoked(answer: Answer) -> Option<Result<(), SessionError>> {
+    if let Answer::Revoked(answer) = answer { Some(answer) } else { None }
+}
+
+/// A caller that waits. Dropped before its time, it says that it left.
 ///
-/// Written out, since as an async function it would be three times as large, for each caller that waits.
-struct Wait<'a> {
+/// Written out, since as an async function it would be twice as large, for each caller that waits.
+struct Wait<'a, T> {
     live: &'a Live,
     caller: CallerId,
     answer: oneshot::Receiver<Answer>,
+    kind: Kinds<T>,
     is_over: bool,
 }
 
-impl Future for Wait<'_> {
-    type Output = Option<Answer>;
+impl<T> Future for Wait<'_, T> {
+    type Output = Result<T, SessionError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = Pin::new(&mut self.answer).poll(context);
-        self.is_over = answer.is_ready();
-        answer.map(Result::ok)
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
+        self.is_over = true;
+        // Without an answer the actor has ended.
+        Poll::Ready(answer.ok().and_then(self.kind).unwrap_or(Err(SessionError::Closed)))
     }
 }
 
-impl Drop for Wait<'_> {
+impl<T> Drop for Wait<'_, T> {
     fn drop(&mut self) {
         if !self.is_over {
             self.live.mailbox.send(Message::Left(self.caller));

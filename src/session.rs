@@ -1,5 +1,6 @@
 //! How a session comes into being.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle};
@@ -159,6 +160,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             machine,
             manager: Arc::new(self.manager),
             mailbox,
+            inbox: VecDeque::new(),
             publisher,
             status,
             stop,
