@@ -38,7 +38,7 @@ const PANELS: [Panel; 5] = [
     },
     Panel {
         title: "100,000 callers, no token",
-        beneath: "ms from the grant to the last answer",
+        beneath: "ms, grant to last answer",
         scenario: "stampede",
         cases: &[100_000],
         figure: "after_ms",
