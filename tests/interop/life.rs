@@ -9,7 +9,7 @@ use ccg_session::{
     JwtAlgorithm, JwtAuth, Session,
 };
 use http::{HeaderValue, Method};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
@@ -115,7 +115,10 @@ async fn life(server: &Server, api: &Api, id: &str, client: HttpTokenManagerBuil
     assert!(!token.remaining().is_zero(), "too slow: it may be expiry that ended it");
 
     let next = session.get_token().await.unwrap();
-    assert_eq!(api.get(next.header_value(), next.proof(&Method::GET, &api.url).unwrap()).await.0, 200);
+    assert_eq!(
+        api.get(next.header_value(), next.proof(&Method::GET, &api.url).unwrap()).await.0,
+        200
+    );
     session.shutdown().await;
 }
 
@@ -184,6 +187,7 @@ async fn none() {
 #[tokio::test]
 async fn tls_client() {
     let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "a CA of its own");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let [own, client] = ["127.0.0.1", "client.example"].map(|name| {

@@ -36,8 +36,9 @@ const machine = (client_id, token_endpoint_auth_method, more = {}) => ({
   grant_types: ['client_credentials', exchange], scope: scopes.join(' '), ...more,
 });
 const withKey = ([token_endpoint_auth_signing_alg, name]) => {
-  const pem = readFileSync(new URL(`../keys/${name}.pem`, import.meta.url));
-  const jwks = { keys: [createPublicKey(pem).export({ format: 'jwk' })] };
+  const key = JSON.parse(readFileSync(new URL(`../keys/${name}.jwk`, import.meta.url)));
+  const { kid } = key;
+  const jwks = { keys: [{ ...createPublicKey({ key, format: 'jwk' }).export({ format: 'jwk' }), kid }] };
   const id = `${token_endpoint_auth_signing_alg.toLowerCase()}-client`;
   return machine(id, 'private_key_jwt', { token_endpoint_auth_signing_alg, jwks });
 };
