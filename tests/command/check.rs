@@ -93,6 +93,12 @@ async fn each_thing_that_is_wrong_is_told_with_what_to_do() {
     for (secret, args, failed, sentences) in [
         ("hunter2", vec!["--issuer", base], "grant", ["invalid_client", "other methods of --auth"]),
         (
+            include_str!("../keys/p256.pem"),
+            vec!["--issuer", base, "--auth", "private-key-jwt"],
+            "grant",
+            ["invalid_client", "this machine's clock"],
+        ),
+        (
             SECRET,
             vec!["--issuer", base, "--scope", "root"],
             "grant",

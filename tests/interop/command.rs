@@ -1,1 +1,156 @@
+//! The command against it: what `check` says in plain words, and what the others do.
 
+use std::io::Write as _;
+use std::process::Output;
+
+use ccg_session::JwtAuth;
+
+use super::*;
+
+/// The command as this client, which is known by its issuer alone.
+fn command(server: &Server, subcommand: &str, id: &str, auth: &str, secret: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ccg-session"));
+    command.args([subcommand, "--issuer", &server.issuer, "--client-id", id, "--auth", auth]);
+    command.env("CCG_SESSION_CLIENT_SECRET", secret).stdin(Stdio::null());
+    command
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8(output.to_vec()).unwrap()
+}
+
+/// What a success prints, without the newline.
+fn result(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).trim_end().to_owned()
+}
+
+pub(crate) fn revoke(server: &Server, id: &str, auth: &str, secret: &str, token: &str) {
+    let mut revoke = command(server, "revoke", id, auth, secret);
+    let mut process = revoke.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+    assert_eq!(result(&process.wait_with_output().unwrap()), "");
+}
+
+/// What `check` says, its spaces made one, and its exit code. No secret is in it.
+fn check(server: &Server, client: (&str, &str, &str), more: &[&str]) -> (String, Option<i32>) {
+    let (id, auth, secret) = client;
+    let output = command(server, "check", id, auth, secret).args(more).output().unwrap();
+    let said = text(&output.stdout);
+    assert!(!said.contains(secret) && !text(&output.stderr).contains(secret), "{said}");
+    let lines = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    (lines.collect::<Vec<_>>().join("\n"), output.status.code())
+}
+
+#[test]
+fn check_finds_that_everything_works() {
+    let server = Server::start(&[]);
+    let issuer = &server.issuer;
+    let expected = format!(
+        "discovery ok tokens {issuer}/token\n\
+         revocation {issuer}/token/revocation\n\
+         introspection {issuer}/token/introspection\n\
+         grant ok a token with another 59s to live; the scopes granted are \"read write\"\n\
+         exchange ok the token was exchanged; its scopes: read\n\
+         introspection ok the server says that the token is active\n\
+         revocation ok the server has confirmed it\n\
+         introspection ok the revoked token is no longer active\n\
+         introspection ok the exchanged token, which was revoked with it, is no longer active"
+    );
+    for client in [
+        ("basic-client", "basic", SECRET),
+        ("post-client", "post", SECRET),
+        ("jwt-secret-client", "secret-jwt", LONG_SECRET),
+        ("rs256-client", "private-key-jwt", &key("rsa.pem")),
+        ("eddsa-client", "private-key-jwt", &key("ed25519.jwk")),
+    ] {
+        let scopes = ["--scope", "read", "--scope", "write", "--exchange-scope", "read"];
+        let (said, code) = check(&server, client, &scopes);
+        let life = said.split("another ").nth(1).and_then(|rest| rest.split("s to live").next());
+        let seconds: u8 = life.and_then(|life| life.parse().ok()).expect(&said);
+        assert!((50..60).contains(&seconds), "{said}");
+        assert_eq!(said.replace(&format!("{seconds}s"), "59s"), expected, "{}", client.0);
+        assert_eq!(code, Some(0));
+    }
+}
+
+#[test]
+fn check_says_what_is_wrong_and_what_to_do() {
+    let server = Server::start(&[]);
+    let ahead = Server::start(&[("CLOCK", "310")]);
+    let basic = ("basic-client", "basic", SECRET);
+    for (server, client, more, expected) in [
+        (
+            &server,
+            ("basic-client", "basic", "not-the-secret"),
+            &[][..],
+            [
+                "grant FAILED the server refused (401): invalid_client",
+                "try the other methods of --auth",
+            ],
+        ),
+        (
+            &server,
+            ("basic-client", "post", SECRET),
+            &["--exchange-scope", "read"],
+            ["exchange FAILED", "scope exceeds the subject token"],
+        ),
+        (
+            &server,
+            ("es256-client", "private-key-jwt", &key("p384.pem")),
+            &[],
+            ["grant FAILED the server refused (401): invalid_client", "this key's public half"],
+        ),
+        (
+            &ahead,
+            ("es256-client", "private-key-jwt", &key("p256.pem")),
+            &[],
+            ["this machine's clock is 5m ", "-> check the client's id, this machine's clock"],
+        ),
+        (
+            &server,
+            basic,
+            &["--scope", "openid"],
+            ["grant FAILED the server refused (400): invalid_scope", "-> ask for other scopes"],
+        ),
+        (
+            &server,
+            basic,
+            &["--resource", "https://elsewhere.example/"],
+            ["grant FAILED the server refused (400): invalid_target", "-> check --resource"],
+        ),
+        (
+            &server,
+            basic,
+            &["--scope", "read", "--exchange-scope", "delete"],
+            ["exchange FAILED the server refused (400): invalid_scope", "--skip exchange"],
+        ),
+    ] {
+        let (said, code) = check(server, client, more);
+        assert_eq!(code, Some(1), "{said}");
+        for sentence in expected {
+            assert!(said.contains(sentence), "{sentence:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn tokens_are_got_exchanged_and_revoked() {
+    let server = Server::start(&[]);
+    let secret = key("p384.jwk");
+    let on = |subcommand| command(&server, subcommand, "es384-client", "private-key-jwt", &secret);
+    let is_active = |token: &str| {
+        let auth = ClientAuth::PrivateKeyJwt(JwtAuth::new());
+        let server = server.client("es384-client", auth, key("p384.jwk")).build().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(server.is_active(token)).unwrap()
+    };
+    let token = result(&on("token").args(["--scope", "read"]).output().unwrap());
+    let narrow = ["--grant-scope", "read", "--grant-scope", "write", "--scope", "write"];
+    let narrow = result(&on("exchange").args(narrow).output().unwrap());
+    for token in [&token, &narrow] {
+        assert!(is_active(token));
+        revoke(&server, "es384-client", "private-key-jwt", &secret, token);
+        assert!(!is_active(token));
+    }
+}

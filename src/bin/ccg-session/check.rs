@@ -8,7 +8,7 @@ use ccg_session::{
     SessionError, SessionHandle, TokenError,
 };
 
-use crate::args::{CheckArgs, Step};
+use crate::args::{Auth, CheckArgs, Step};
 use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::{output, provider};
@@ -72,7 +72,7 @@ impl Check<'_> {
                     TokenError::Malformed { .. } => {
                         "write the issuer exactly as the server does, or give --token-url in its place"
                     }
-                    _ => advice(&error),
+                    _ => self.advice(&error),
                 };
                 self.failed(step, &error.to_string(), advice)?;
                 Ok(false)
@@ -216,7 +216,16 @@ impl Check<'_> {
                               access tokens at all";
                 self.failed(step, &format!("{what} is still active"), advice)
             }
-            Err(error) => self.failed(step, &error.to_string(), advice(&error)),
+            Err(error) => self.failed(step, &error.to_string(), self.advice(&error)),
+        }
+    }
+
+    fn advice(&self, error: &TokenError) -> &'static str {
+        match error {
+            TokenError::Denied { error, .. } if error == "invalid_client" => {
+                refused_client(self.settings.auth)
+            }
+            _ => advice(error),
         }
     }
 
@@ -256,7 +265,7 @@ impl Check<'_> {
         skip: Option<&str>,
     ) -> Result<(), Failure> {
         let (what, advice) = match error.token_error() {
-            Some(error) => (error.to_string(), advice(error)),
+            Some(error) => (error.to_string(), self.advice(error)),
             None => (error.to_string(), "see `ccg-session help check`"),
         };
         let skip =
@@ -278,16 +287,33 @@ fn without_query(url: &str) -> &str {
     url.split('?').next().unwrap_or_default()
 }
 
+/// What to do about a client that the server does not take for who it is.
+fn refused_client(auth: Option<Auth>) -> &'static str {
+    match auth {
+        Some(Auth::PrivateKeyJwt) => {
+            "check the client's id, this machine's clock, and that the server knows this key's public \
+             half, with its \"kid\" and \"alg\" if the JWK has them"
+        }
+        Some(Auth::SecretJwt) => "check the client's id and secret, and this machine's clock",
+        Some(Auth::Assertion) => {
+            "check the client's id, and that the assertion is for this server and has not expired"
+        }
+        Some(Auth::TlsClient) => {
+            "check the client's id, and that the server knows this certificate, or its subject and CA"
+        }
+        _ => {
+            "check the client's id and secret, and try the other methods of --auth: servers refuse a \
+             right secret that comes in the wrong way"
+        }
+    }
+}
+
 /// What to do about it.
 fn advice(error: &TokenError) -> &'static str {
     match error {
         TokenError::Denied { error, status, .. } => match (&**error, status) {
             (_, 300..=399 | 404 | 405 | 410) => {
                 "check the address: the server has nothing there (a slash at the end counts)"
-            }
-            ("invalid_client", _) => {
-                "check the client's id and secret, and try the other methods of --auth: servers refuse \
-                 a right secret that comes in the wrong way"
             }
             ("unauthorized_client", _) => {
                 "allow this client the grant type (client_credentials, or token exchange) at the server"
