@@ -1,5 +1,5 @@
 //! Discover, grant, use, a refresh behind everybody's back, exchange, introspect, revoke, introspect again:
-//! with each method of client authentication, with bearer tokens and with bound ones (DPoP).
+//! with each method of client authentication, with bearer tokens and with bound ones (`DPoP`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use ccg_session::{ClientAuth, Credential, HttpTokenManager, HttpTokenManagerBuilder, Provider};
 use serde_json::Value;
 
-/// Of the clients with Basic and Post. Each of its odd characters has a meaning in a form or in Basic.
+/// Of the clients with `Basic` and `Post`. Each of its odd characters has a meaning in a form or in Basic.
 const SECRET: &str = "a secret: with + % & = and spaces";
-/// Of the client with SecretJwt.
+/// Of the client with `SecretJwt`.
 const LONG_SECRET: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
 
 /// A key of the tests, which the server knows as one client's for each of its algorithms.
