@@ -64,7 +64,9 @@ impl Default for SessionConfig {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RefreshMode {
-    /// By a timer, if anybody used the token since it was published. An idle session sends nothing.
+    /// By a timer, if anybody used the token since it was published. An idle session sends nothing. Those
+    /// who waited for the token do not count as its users: a token that nobody asks for again is left to
+    /// expire.
     #[default]
     WhileUsed,
     /// Only by a request for it: what the original's documentation says.
