@@ -4,6 +4,7 @@
 //! Metadata gives addresses and nothing else. What servers say in it about methods and grants is often
 //! incomplete, so it neither picks nor refuses any.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -32,10 +33,16 @@ pub struct Endpoints {
 }
 
 /// A checked address, and its text as it was given: an assertion names that, byte for byte.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Address {
     pub(super) url: Url,
     pub(super) text: String,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(without_secrets(&self.text), f)
+    }
 }
 
 impl Endpoints {
