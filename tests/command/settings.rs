@@ -92,6 +92,8 @@ async fn what_is_wrong_in_the_file_is_told_and_nothing_is_sent() {
         ("[session]\nstale_buffer = \"25h\"\n", "stale_buffer is 1day 1h"),
         ("token-url = \"https://x.example\"\n", "only one of issuer, token-url"),
         ("scope = [\n", "line 4"),
+        ("param = \"password=hunter2\"\n", "line 4: param"),
+        ("box-base-url = \"https://x.example\"\n", "box-base-url"),
     ] {
         let (file, _secret) = configured(&authority, "wrong", more);
         let text = problem(&run(command().args(["token", "--config"]).arg(&file.0)), 2);

@@ -87,10 +87,14 @@ fn provider(settings: &Settings) -> Result<Provider, Failure> {
             return Err(Failure::Usage(wanted.into()));
         }
     };
-    Ok(match &settings.box_base_url {
-        Some(base) => provider.base_url(base),
-        None => provider,
-    })
+    match &settings.box_base_url {
+        Some(base) if box_enterprise.is_some() || box_user.is_some() => Ok(provider.base_url(base)),
+        Some(_) => {
+            let wanted = "box-base-url goes with --box-enterprise or --box-user only: leave it out";
+            Err(Failure::Usage(wanted.into()))
+        }
+        None => Ok(provider),
+    }
 }
 
 /// From the file if there is one, else from the environment; never from an argument.
