@@ -66,6 +66,18 @@ async fn a_file_has_them_all_and_a_flag_counts_more() {
     assert_eq!(authority.counts().discoveries, before);
 }
 
+/// Else the id of the environment would go with the secret of the file, and that to the file's server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_counts_less_than_the_file() {
+    let authority = Authority::start().await.unwrap();
+    let (file, _secret) = configured(&authority, "environment", "");
+    let mut token = command();
+    token.env("CCG_SESSION_CLIENT_ID", "another").env("CCG_SESSION_CLIENT_SECRET", "another");
+    result(&run(token.args(["token", "--config"]).arg(&file.0)));
+    let text = problem(&run(token.args(["--client-id", "a-third"])), 3);
+    assert!(text.contains("invalid_client"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_has_its_own_scopes_beside_the_files() {
     let authority = Authority::start().await.unwrap();

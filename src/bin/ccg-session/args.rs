@@ -36,8 +36,9 @@ pub(crate) enum Command {
     Revoke(RevokeArgs),
     /// Try a configuration step by step, and say what works, what does not, and what to do
     ///
-    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again. No secret is
-    /// printed.
+    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again.
+    ///
+    /// No secret is printed.
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
     /// Run an authority for tests, in any language, until it is interrupted
@@ -216,13 +217,13 @@ pub(crate) struct ProviderArgs {
     /// One more parameter of each grant; may be repeated
     #[arg(long, value_name = "K=V", value_parser = param)]
     pub(crate) param: Vec<(String, String)>,
-    /// The client's id
-    #[arg(long, value_name = "ID", env = "CCG_SESSION_CLIENT_ID")]
+    /// The client's id [default: the file's, else what the variable `CCG_SESSION_CLIENT_ID` holds]
+    #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// A file with the client's secret; - reads it from stdin
     ///
-    /// Without it the secret is taken from the environment variable `CCG_SESSION_CLIENT_SECRET`. A
-    /// newline at the end is left out. There is no flag for the secret itself, since other users of the
+    /// Without it, here and in the configuration file, the secret is taken from the environment variable
+    /// `CCG_SESSION_CLIENT_SECRET`. A newline at the end is left out. There is no flag for the secret itself, since other users of the
     /// machine can read a command's arguments.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
