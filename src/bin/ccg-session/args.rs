@@ -71,17 +71,18 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   3  the server refused
   4  the server could not be reached, was busy or made no sense";
 
+// In each of them what is flattened comes last: its headings hold for whatever follows.
 #[derive(Args)]
 pub(crate) struct TokenArgs {
-    #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
     #[command(flatten)]
     pub(crate) grant: GrantArgs,
     /// How to print the token
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) provider: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
 }
 
 /// What the session's own token shall be.
@@ -101,10 +102,6 @@ pub(crate) struct GrantArgs {
 #[derive(Args)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
-    #[command(flatten)]
     pub(crate) grant: GrantArgs,
     /// A scope to exchange the token for, in place of all that it has; may be repeated
     #[arg(long, value_name = "S")]
@@ -112,6 +109,10 @@ pub(crate) struct CheckArgs {
     /// A step to leave out; may be repeated
     #[arg(long, value_enum, value_name = "STEP")]
     pub(crate) skip: Vec<Step>,
+    #[command(flatten)]
+    pub(crate) provider: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
 }
 
 /// What `check` can do without.
@@ -127,10 +128,6 @@ pub(crate) enum Step {
 
 #[derive(Args)]
 pub(crate) struct ExchangeArgs {
-    #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
     /// A scope that the new token shall have; may be repeated
     #[arg(long = "scope", value_name = "S")]
     pub(crate) scopes: Vec<String>,
@@ -164,6 +161,10 @@ pub(crate) struct ExchangeArgs {
     /// How to print the token
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) provider: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
 }
 
 #[derive(Args)]
