@@ -261,8 +261,8 @@ impl Provider {
         matches!(self.place, Place::Issuer(_))
     }
 
-    /// The checked addresses, or how to find them.
-    pub(super) fn check(&self, allow_http: bool) -> Result<Addresses, ConfigError> {
+    /// The checked addresses, or how to find them; `mtls`: for a client that shows a certificate.
+    pub(super) fn check(&self, allow_http: bool, mtls: bool) -> Result<Addresses, ConfigError> {
         if self.subject.as_ref().is_some_and(|subject| subject.id.is_empty()) {
             return Err(ConfigError::new(
                 "subject",
@@ -291,7 +291,6 @@ impl Provider {
             })),
             Place::Issuer(issuer) => {
                 let (revocation, introspection) = (revocation()?, introspection()?);
-                let mtls = self.client_auth == ClientAuth::TlsClient;
                 let discovery =
                     Discovery::new(&issuer.0, revocation, introspection, mtls, allow_http)?;
                 Addresses::Discovered(Box::new(discovery))
