@@ -226,3 +226,20 @@ async fn an_address_that_was_set_counts_more() {
     session.revoke().await.unwrap();
     assert!(authority.revoked_at(token.secret()).is_some());
 }
+
+/// RFC 8705 §5: also where it proves itself by a secret, since a token can be bound to a certificate too.
+#[tokio::test]
+async fn whoever_has_a_certificate_goes_where_one_is_asked_for() {
+    let authority = Authority::start().await.unwrap();
+    let alias = format!("{}/mtls", authority.base_url());
+    let aliases = json!({ "mtls_endpoint_aliases": { "token_endpoint": alias } });
+    authority.fail(Kind::Discovery, metadata(&authority, &aliases));
+    let provider = Provider::discover(authority.base_url());
+    let builder = HttpTokenManager::builder(provider, "test-client", "test-secret");
+    let own = rcgen::generate_simple_self_signed(["the-client".to_owned()]).unwrap();
+    let shows = builder.clone().client_certificate(own.cert.pem(), own.signing_key.serialize_pem());
+    for (builder, expected) in [(builder, authority.token_url()), (shows, alias)] {
+        let endpoints = builder.build().unwrap().endpoints().await.unwrap();
+        assert_eq!(endpoints.token_url(), expected);
+    }
+}

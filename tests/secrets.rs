@@ -336,6 +336,31 @@ async fn what_each_method_sends_is_not_shown() {
     shown.assert_holds_none_of(private.into_iter().chain([KEY.lines().nth(1).unwrap(), SECRET]));
 }
 
+/// What is configured may hold more secrets than those that are asked for: a key in the certificate's file,
+/// a password or a key in an address.
+#[tokio::test]
+async fn the_configuration_shows_no_secret() {
+    const KEY: &str = include_str!("keys/p256.pem");
+    let shown = Shown::default();
+    let url = |path: &str| format!("https://the-client:{SECRET}@as.example/{path}?key={SECRET}");
+    let provider = Provider::generic(url("token"))
+        .revocation_url(url("revoke"))
+        .introspection_url(url("introspect"));
+    shown.debug(&provider);
+    shown.debug(&Provider::discover(url("")));
+    let builder = HttpTokenManager::builder(provider, "the-client", SECRET)
+        .root_certificate(KEY)
+        .client_certificate(KEY, KEY);
+    shown.debug(&builder);
+    let provider = Provider::generic(format!("https://as.example/token?key={SECRET}"));
+    let builder = HttpTokenManager::builder(provider, "the-client", SECRET);
+    let manager = builder.http_client(client()).build().unwrap();
+    shown.debug(&manager);
+    shown.debug(&manager.endpoints().await.unwrap());
+    assert!(shown.text().contains("https://as.example/token"), "{}", shown.text());
+    shown.assert_holds_none_of([SECRET, KEY.lines().nth(1).unwrap()]);
+}
+
 /// A fault, or an answer in which `TOKEN` stands for the token that the session holds.
 enum Failure {
     Fault(Fault),

@@ -4,6 +4,7 @@
 //! Metadata gives addresses and nothing else. What servers say in it about methods and grants is often
 //! incomplete, so it neither picks nor refuses any.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -17,7 +18,7 @@ use url::Url;
 
 use super::client_auth::Endpoint;
 use super::provider::{check_url, is_loopback, without_secrets};
-use super::wire::Object;
+use super::wire::{Object, is_visible};
 use super::{Response, transport};
 use crate::error::{ConfigError, TokenError};
 
@@ -32,10 +33,16 @@ pub struct Endpoints {
 }
 
 /// A checked address, and its text as it was given: an assertion names that, byte for byte.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Address {
     pub(super) url: Url,
     pub(super) text: String,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(without_secrets(&self.text), f)
+    }
 }
 
 impl Endpoints {
@@ -124,6 +131,9 @@ pub(super) fn nobody_there(status: StatusCode) -> bool {
     let gone = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
     status.is_redirection() || gone.contains(&status)
 }
+
+/// The longest address that metadata may give, in bytes.
+const MAX_ADDRESS: usize = 2_048;
 
 /// A server that is known by its issuer.
 #[derive(Debug)]
@@ -262,6 +272,14 @@ impl Discovery {
     /// As strict as with one that is configured. In clear on this machine only if the issuer is here too:
     /// the client may send what goes elsewhere through a proxy.
     fn endpoint(&self, name: &'static str, text: &str) -> Result<Address, String> {
+        // Its text is kept and shown as it is; the parser alone would let both pass.
+        if text.len() > MAX_ADDRESS || !text.chars().all(is_visible) {
+            let shown: String = without_secrets(text).chars().take(256).collect();
+            return Err(format!(
+                "its {name} is {shown:?}, which is no address: it is too long, or has control \
+                 characters in it"
+            ));
+        }
         let address = check_url(name, text, self.allow_http).map_err(|error| error.to_string())?;
         if address.url.scheme() == "http" && !self.allow_http && !is_loopback(&self.places[0]) {
             return Err(format!(
@@ -377,6 +395,12 @@ mod tests {
             (json!({ "token_endpoint": "http://127.0.0.1/t" }), Err("but the issuer is elsewhere")),
             (json!({ "token_endpoint": "file:///etc/passwd" }), Err("must begin with https://")),
             (json!({ "revocation_endpoint": "http://as.example/r" }), Err("revocation_endpoint")),
+            // A terminal would obey it, wherever the address is shown.
+            (
+                json!({ "token_endpoint": "https://as.example/\u{1b}[2Jt" }),
+                Err("token_endpoint is \"https://as.example/\\u{1b}[2Jt\", which is no address"),
+            ),
+            (json!({ "token_endpoint": "x".repeat(100_000) }), Err("token_endpoint is \"xxx")),
         ] {
             let mut metadata =
                 json!({ "issuer": issuer, "token_endpoint": "https://as.example/token" });
@@ -394,6 +418,7 @@ mod tests {
                 }
                 (Err(problem), Err(expected)) => {
                     assert!(problem.contains(expected), "{change}: {problem}");
+                    assert!(problem.len() < 1_000, "{problem}");
                 }
                 (found, _) => panic!("{change}: {found:?}"),
             }

@@ -89,6 +89,8 @@ impl DpopKey {
         if !matches!(target.scheme(), "https" | "http") {
             return Err(refuse("but must begin with https://"));
         }
+        // It is no part of a request's target (RFC 9110 §4.2.4). No URL with a host refuses this.
+        let _ = target.set_username("").and(target.set_password(None));
         target.set_query(None);
         target.set_fragment(None);
         let failed = |problem| ConfigError::new("dpop", problem);
@@ -182,6 +184,10 @@ mod tests {
             "ath": "wqc_z2HfvcrceaELozCy7162b8Cmc17Wm3lrs8l7l64",
         });
         assert_eq!(Value::Object(claims.clone()), expected);
+
+        let with_password = "https://me:s3cr3t@api.example.com/files/1";
+        let [_, claims] = parts(&key.proof(&Method::GET, with_password, None, None).unwrap());
+        assert_eq!(claims["htu"], "https://api.example.com/files/1");
 
         let [_, claims] = parts(&key.proof(&Method::GET, url, None, None).unwrap());
         assert_ne!(claims["jti"], jti, "each has its own");

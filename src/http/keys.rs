@@ -369,7 +369,7 @@ fn from_sec1(der: &[u8], curve: Option<&[u8]>) -> Result<Pair, Problem> {
         Some((private, inside, public))
     };
     let (private, inside, public) = parts().ok_or("is broken: no EC key is in it")?;
-    let public = public.ok_or("lacks its public half: `openssl pkey` adds it")?;
+    let public = public.ok_or("lacks its public half: `openssl ec` adds it")?;
     let curve = CURVES.into_iter().find(|known| curve.or(inside) == Some(known.oid()));
     let curve = curve.ok_or("is on a curve that is not known: use P-256 or P-384")?;
     from_ec_parts(curve, private, public)

@@ -141,7 +141,8 @@ impl HttpTokenManagerBuilder {
     /// Shows this certificate to a server that asks for one, as [`ClientAuth::TlsClient`] needs it
     /// (mTLS, RFC 8705). Both are PEM: the certificate with those that issued it, its own first, and its
     /// private key, not encrypted. They are read once, here: one that is renewed while the program runs
-    /// needs a [client of yours](Self::http_client).
+    /// needs a [client of yours](Self::http_client). If the server's metadata names addresses for clients
+    /// with a certificate (RFC 8705 §5), requests go there.
     ///
     /// ```no_run
     /// use ccg_session::{ClientAuth, Credential, HttpTokenManager, Provider};
@@ -207,7 +208,9 @@ impl HttpTokenManagerBuilder {
             provider.client_auth.clone(),
             provider.has_issuer(),
         )?;
-        let addresses = provider.check(self.allow_insecure_http)?;
+        // One that proves itself otherwise may have its tokens bound to the certificate (RFC 8705 §3).
+        let mtls = provider.client_auth == ClientAuth::TlsClient || self.tls.client.is_some();
+        let addresses = provider.check(self.allow_insecure_http, mtls)?;
         if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(ConfigError::new(
                 "connect_timeout",

@@ -230,7 +230,7 @@ mod tests {
                 "",
             ),
         ] {
-            let known = provider.check(false).unwrap().known().unwrap();
+            let known = provider.check(false, false).unwrap().known().unwrap();
             assert_eq!(known.token_url(), token);
             assert_eq!(known.revocation_url().unwrap_or_default(), revocation, "{token}");
             assert_eq!(known.introspection_url().unwrap_or_default(), introspection, "{token}");

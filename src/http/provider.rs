@@ -1,5 +1,6 @@
 //! Whom to ask, and what to say: data only, so that a new provider is no new code path.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ use crate::error::ConfigError;
 #[derive(Clone, Debug)]
 pub struct Provider {
     place: Place,
-    revocation_url: Option<String>,
-    introspection_url: Option<String>,
+    revocation_url: Option<Unchecked>,
+    introspection_url: Option<Unchecked>,
     pub(super) client_auth: ClientAuth,
     subject: Option<Subject>,
     scopes: Vec<String>,
@@ -50,14 +51,24 @@ pub struct Provider {
 #[derive(Clone, Debug)]
 enum Place {
     /// By that of its token endpoint.
-    TokenUrl(String),
-    Issuer(String),
+    TokenUrl(Unchecked),
+    Issuer(Unchecked),
+}
+
+/// An address as it was given.
+#[derive(Clone)]
+struct Unchecked(String);
+
+impl fmt::Debug for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(without_secrets(&self.0), f)
+    }
 }
 
 impl Provider {
     /// Any server with client credentials (RFC 6749 §4.4) at `token_url`.
     pub fn generic(token_url: impl Into<String>) -> Self {
-        Self::at(Place::TokenUrl(token_url.into()))
+        Self::at(Place::TokenUrl(Unchecked(token_url.into())))
     }
 
     /// Any server that publishes its addresses (RFC 8414, OIDC Discovery), by its issuer,
@@ -78,7 +89,7 @@ impl Provider {
     /// let provider = Provider::discover("https://login.example.com").client_auth(ClientAuth::Basic);
     /// ```
     pub fn discover(issuer: impl Into<String>) -> Self {
-        Self::at(Place::Issuer(issuer.into()))
+        Self::at(Place::Issuer(Unchecked(issuer.into())))
     }
 
     fn at(place: Place) -> Self {
@@ -122,7 +133,7 @@ impl Provider {
     #[must_use]
     pub fn base_url(mut self, base: &str) -> Self {
         let base = base.trim_end_matches('/');
-        let under = |path| format!("{base}{path}");
+        let under = |path| Unchecked(format!("{base}{path}"));
         self.place = Place::TokenUrl(under(self.layout.token));
         self.revocation_url = self.layout.revocation.map(under);
         self.introspection_url = self.layout.introspection.map(under);
@@ -133,7 +144,7 @@ impl Provider {
     /// [discovered](Self::discover); else none, and then a session cannot revoke.
     #[must_use]
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
-        self.revocation_url = Some(url.into());
+        self.revocation_url = Some(Unchecked(url.into()));
         self
     }
 
@@ -141,7 +152,7 @@ impl Provider {
     /// session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
     #[must_use]
     pub fn introspection_url(mut self, url: impl Into<String>) -> Self {
-        self.introspection_url = Some(url.into());
+        self.introspection_url = Some(Unchecked(url.into()));
         self
     }
 
@@ -250,8 +261,8 @@ impl Provider {
         matches!(self.place, Place::Issuer(_))
     }
 
-    /// The checked addresses, or how to find them.
-    pub(super) fn check(&self, allow_http: bool) -> Result<Addresses, ConfigError> {
+    /// The checked addresses, or how to find them; `mtls`: for a client that shows a certificate.
+    pub(super) fn check(&self, allow_http: bool, mtls: bool) -> Result<Addresses, ConfigError> {
         if self.subject.as_ref().is_some_and(|subject| subject.id.is_empty()) {
             return Err(ConfigError::new(
                 "subject",
@@ -266,23 +277,22 @@ impl Provider {
         }
         self.grant_form(&self.scope_text())
             .map_err(|problem| ConfigError::new("param", problem))?;
-        let optional = |setting, url: &Option<String>| {
-            url.as_ref().map(|url| check_url(setting, url, allow_http)).transpose()
+        let optional = |setting, url: &Option<Unchecked>| {
+            url.as_ref().map(|url| check_url(setting, &url.0, allow_http)).transpose()
         };
         let revocation = || optional("revocation_url", &self.revocation_url);
         let introspection = || optional("introspection_url", &self.introspection_url);
         Ok(match &self.place {
             Place::TokenUrl(url) => Addresses::Given(Arc::new(Endpoints {
-                token: check_url("token_url", url, allow_http)?,
+                token: check_url("token_url", &url.0, allow_http)?,
                 revocation: revocation()?,
                 introspection: introspection()?,
                 issuer: None,
             })),
             Place::Issuer(issuer) => {
                 let (revocation, introspection) = (revocation()?, introspection()?);
-                let mtls = self.client_auth == ClientAuth::TlsClient;
                 let discovery =
-                    Discovery::new(issuer, revocation, introspection, mtls, allow_http)?;
+                    Discovery::new(&issuer.0, revocation, introspection, mtls, allow_http)?;
                 Addresses::Discovered(Box::new(discovery))
             }
         })

@@ -84,7 +84,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
 
 fn any_client() -> Client {
     let tls = Tls::default().config(false).unwrap();
-    client(Duration::from_secs(1), tls, &local().check(false).unwrap()).unwrap()
+    client(Duration::from_secs(1), tls, &local().check(false, false).unwrap()).unwrap()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Whom the connection trusts, and as whom it shows itself.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -12,7 +13,7 @@ use super::crypto::tls_provider;
 use crate::error::ConfigError;
 
 /// As it was set; parsed when the manager is built.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Tls {
     /// Trusted besides what the platform trusts, in PEM.
     pub(super) roots: Vec<String>,
@@ -22,6 +23,14 @@ pub(super) struct Tls {
 
 /// The name that errors give.
 const CLIENT_CERTIFICATE: &str = "client_certificate";
+
+/// Shows none of the PEM: there may be a key in the file of a certificate.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has_client_certificate = self.client.is_some();
+        write!(f, "Tls(roots: {}, client: {has_client_certificate})", self.roots.len())
+    }
+}
 
 impl Tls {
     pub(super) fn is_default(&self) -> bool {

@@ -275,7 +275,7 @@ fn is_refusal(code: &str) -> bool {
 }
 
 /// Neither a control character nor one that reorders the text around it.
-fn is_visible(char: char) -> bool {
+pub(super) fn is_visible(char: char) -> bool {
     !char.is_control()
         && !matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

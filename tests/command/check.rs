@@ -46,6 +46,19 @@ async fn everything_works() {
     assert_eq!((counts.tokens_issued, counts.revocations, counts.introspections), (2, 2, 3));
 }
 
+/// Whoever tries a server does not trust it yet: its words must not command the terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_words_are_only_words() {
+    let authority = Authority::start().await.unwrap();
+    let token = json!({ "access_token": "a-token", "token_type": "bearer", "scope": "\u{1b}[2J" });
+    authority.fail(Kind::Exchange, Answer::new(StatusCode::OK).body(token.to_string()));
+    let args =
+        ["--issuer", authority.base_url(), "--skip", "introspection", "--skip", "revocation"];
+    let (said, code) = check(&authority, SECRET, &args);
+    assert_eq!((verdicts(&said)[2].as_str(), code), ("exchange ok", Some(0)), "{said}");
+    assert!(said.contains("[2J") && !said.contains('\u{1b}'), "{said:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_does_not_have_is_no_failure() {
     let authority = Authority::start().await.unwrap();

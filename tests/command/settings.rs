@@ -66,6 +66,18 @@ async fn a_file_has_them_all_and_a_flag_counts_more() {
     assert_eq!(authority.counts().discoveries, before);
 }
 
+/// Else the id of the environment would go with the secret of the file, and that to the file's server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_counts_less_than_the_file() {
+    let authority = Authority::start().await.unwrap();
+    let (file, _secret) = configured(&authority, "environment", "");
+    let mut token = command();
+    token.env("CCG_SESSION_CLIENT_ID", "another").env("CCG_SESSION_CLIENT_SECRET", "another");
+    result(&run(token.args(["token", "--config"]).arg(&file.0)));
+    let text = problem(&run(token.args(["--client-id", "a-third"])), 3);
+    assert!(text.contains("invalid_client"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exchange_has_its_own_scopes_beside_the_files() {
     let authority = Authority::start().await.unwrap();
@@ -92,6 +104,8 @@ async fn what_is_wrong_in_the_file_is_told_and_nothing_is_sent() {
         ("[session]\nstale_buffer = \"25h\"\n", "stale_buffer is 1day 1h"),
         ("token-url = \"https://x.example\"\n", "only one of issuer, token-url"),
         ("scope = [\n", "line 4"),
+        ("param = \"password=hunter2\"\n", "line 4: param"),
+        ("box-base-url = \"https://x.example\"\n", "box-base-url"),
     ] {
         let (file, _secret) = configured(&authority, "wrong", more);
         let text = problem(&run(command().args(["token", "--config"]).arg(&file.0)), 2);

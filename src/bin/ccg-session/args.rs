@@ -36,8 +36,9 @@ pub(crate) enum Command {
     Revoke(RevokeArgs),
     /// Try a configuration step by step, and say what works, what does not, and what to do
     ///
-    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again. No secret is
-    /// printed.
+    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again.
+    ///
+    /// No secret is printed.
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
     /// Run an authority for tests, in any language, until it is interrupted
@@ -70,17 +71,18 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   3  the server refused
   4  the server could not be reached, was busy or made no sense";
 
+// In each of them what is flattened comes last: its headings hold for whatever follows.
 #[derive(Args)]
 pub(crate) struct TokenArgs {
-    #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
     #[command(flatten)]
     pub(crate) grant: GrantArgs,
     /// How to print the token
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) provider: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
 }
 
 /// What the session's own token shall be.
@@ -100,10 +102,6 @@ pub(crate) struct GrantArgs {
 #[derive(Args)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
-    #[command(flatten)]
     pub(crate) grant: GrantArgs,
     /// A scope to exchange the token for, in place of all that it has; may be repeated
     #[arg(long, value_name = "S")]
@@ -111,6 +109,10 @@ pub(crate) struct CheckArgs {
     /// A step to leave out; may be repeated
     #[arg(long, value_enum, value_name = "STEP")]
     pub(crate) skip: Vec<Step>,
+    #[command(flatten)]
+    pub(crate) provider: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
 }
 
 /// What `check` can do without.
@@ -126,10 +128,6 @@ pub(crate) enum Step {
 
 #[derive(Args)]
 pub(crate) struct ExchangeArgs {
-    #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
     /// A scope that the new token shall have; may be repeated
     #[arg(long = "scope", value_name = "S")]
     pub(crate) scopes: Vec<String>,
@@ -163,6 +161,10 @@ pub(crate) struct ExchangeArgs {
     /// How to print the token
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) provider: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) session: SessionArgs,
 }
 
 #[derive(Args)]
@@ -216,13 +218,13 @@ pub(crate) struct ProviderArgs {
     /// One more parameter of each grant; may be repeated
     #[arg(long, value_name = "K=V", value_parser = param)]
     pub(crate) param: Vec<(String, String)>,
-    /// The client's id
-    #[arg(long, value_name = "ID", env = "CCG_SESSION_CLIENT_ID")]
+    /// The client's id [default: the file's, else what the variable `CCG_SESSION_CLIENT_ID` holds]
+    #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// A file with the client's secret; - reads it from stdin
     ///
-    /// Without it the secret is taken from the environment variable `CCG_SESSION_CLIENT_SECRET`. A
-    /// newline at the end is left out. There is no flag for the secret itself, since other users of the
+    /// Without it, here and in the configuration file, the secret is taken from the environment variable
+    /// `CCG_SESSION_CLIENT_SECRET`. A newline at the end is left out. There is no flag for the secret itself, since other users of the
     /// machine can read a command's arguments.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,

@@ -118,7 +118,10 @@ impl Check<'_> {
         };
         match self.session.exchange(ExchangeRequest::scopes(scopes)).await {
             Ok(exchanged) => {
-                let scope = exchanged.scope().unwrap_or("as asked for");
+                let scope = match exchanged.scope() {
+                    Some(scope) => format!("{scope:?}"),
+                    None => "as asked for".into(),
+                };
                 self.ok(step, &format!("the token was exchanged; its scopes: {scope}"))?;
                 Ok(Some(exchanged))
             }

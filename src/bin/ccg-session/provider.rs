@@ -15,6 +15,9 @@ use crate::args::Auth;
 use crate::failure::Failure;
 use crate::settings::Settings;
 
+// The file counts more than both: or a client that the environment is about could be shown to the
+// server that the file is about.
+const ID_VARIABLE: &str = "CCG_SESSION_CLIENT_ID";
 const SECRET_VARIABLE: &str = "CCG_SESSION_CLIENT_SECRET";
 
 /// A manager's builder for these settings.
@@ -38,10 +41,13 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
     if let Some(auth) = settings.auth {
         provider = provider.client_auth(auth.into());
     }
-    let client_id = settings.client_id.as_deref().ok_or_else(|| {
-        let wanted = "no client id: give --client-id ID, or set CCG_SESSION_CLIENT_ID";
-        Failure::Usage(wanted.into())
-    })?;
+    let client_id = match &settings.client_id {
+        Some(id) => id.clone(),
+        None => variable(ID_VARIABLE)?.ok_or_else(|| {
+            let wanted = format!("no client id: give --client-id ID, or set {ID_VARIABLE}");
+            Failure::Usage(wanted)
+        })?,
+    };
     let credential = match settings.auth {
         Some(Auth::TlsClient | Auth::None) => Credential::none(),
         _ => client_secret(settings)?.into(),
@@ -87,10 +93,14 @@ fn provider(settings: &Settings) -> Result<Provider, Failure> {
             return Err(Failure::Usage(wanted.into()));
         }
     };
-    Ok(match &settings.box_base_url {
-        Some(base) => provider.base_url(base),
-        None => provider,
-    })
+    match &settings.box_base_url {
+        Some(base) if box_enterprise.is_some() || box_user.is_some() => Ok(provider.base_url(base)),
+        Some(_) => {
+            let wanted = "box-base-url goes with --box-enterprise or --box-user only: leave it out";
+            Err(Failure::Usage(wanted.into()))
+        }
+        None => Ok(provider),
+    }
 }
 
 /// From the file if there is one, else from the environment; never from an argument.
@@ -98,15 +108,22 @@ fn client_secret(settings: &Settings) -> Result<SecretString, Failure> {
     if let Some(path) = &settings.client_secret_file {
         return secret_file(path);
     }
-    match std::env::var(SECRET_VARIABLE) {
-        Ok(secret) => Ok(secret.into()),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(Failure::Usage(format!("{SECRET_VARIABLE} is not valid UTF-8")))
-        }
-        Err(std::env::VarError::NotPresent) => Err(Failure::Usage(format!(
+    let secret = variable(SECRET_VARIABLE)?.ok_or_else(|| {
+        Failure::Usage(format!(
             "no client secret: set {SECRET_VARIABLE}, or give --client-secret-file PATH (\"-\" \
              reads it from stdin)"
-        ))),
+        ))
+    })?;
+    Ok(secret.into())
+}
+
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(Failure::Usage(format!("{name} is not valid UTF-8")))
+        }
     }
 }
 

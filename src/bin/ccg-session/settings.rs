@@ -183,7 +183,17 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 }
 
 fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
-    Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
+    // In words of its own, since serde's would repeat what is there, and that may be a secret.
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "param is a table of texts, such as param = { name = \"value\" }"
+    )]
+    enum Pairs {
+        Table(BTreeMap<String, String>),
+    }
+    let Pairs::Table(pairs) = Pairs::deserialize(deserializer)?;
+    Ok(pairs.into_iter().collect())
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -253,7 +263,7 @@ mod tests {
                 "line 1: unknown variant `digest`, expected one of `post`, `basic`",
             ),
             ("scope = ", "line 1: "),
-            ("param = \"a=b\"", "line 1: invalid type"),
+            ("param = \"a=b\"", "line 1: param is a table of texts"),
         ] {
             let problem = wrong(text);
             assert!(problem.contains(expected), "{text:?}: {problem}");

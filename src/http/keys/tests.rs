@@ -15,6 +15,7 @@ const P256: &str = include_str!("../../../tests/keys/p256.pem");
 const P256_SEC1: &str = include_str!("../../../tests/keys/p256-sec1.pem");
 const P256_JWK: &str = include_str!("../../../tests/keys/p256.jwk");
 const P256_PUBLIC: &str = include_str!("../../../tests/keys/p256-public.pem");
+const P256_NO_PUBLIC: &str = include_str!("../../../tests/keys/p256-no-public.pem");
 const P256_ENCRYPTED: &str = include_str!("../../../tests/keys/p256-encrypted.pem");
 const P384: &str = include_str!("../../../tests/keys/p384.pem");
 const P384_JWK: &str = include_str!("../../../tests/keys/p384.jwk");
@@ -141,6 +142,7 @@ fn a_key_that_will_not_do_says_why_and_not_what_it_is() {
         (other, None, "is PEM, but of something else"),
         (P256_PUBLIC, None, "is a public key or a certificate"),
         (P256_ENCRYPTED, None, "is encrypted"),
+        (P256_NO_PUBLIC, None, "lacks its public half: `openssl ec` adds it"),
         (P521, None, "is on a curve that is not known"),
         (RSA_1024, None, "cannot be used (TooSmall)"),
         (&P256_JWK[..40], None, "is not JSON"),
