@@ -155,16 +155,17 @@ impl<M: TokenManager> Actor<M> {
 }
 
 /// However the actor ends (shutdown, panic, the end of its runtime): first everybody can see that it is
-/// over, then those who wait are told, by the loss of their replies in the machine and the mailbox.
+/// over, then those who wait are told, by the loss of their replies in the mailbox, and in the machine and
+/// the inbox, which are dropped after this.
 impl<M> Drop for Actor<M> {
     fn drop(&mut self) {
         self.publisher.close();
-        self.mailbox.close();
         self.status.send_if_modified(|facts| {
             let modified = !facts.closed;
             *facts = Facts { closed: true, counters: facts.counters, ..Facts::default() };
             modified
         });
+        self.mailbox.close();
     }
 }
 

@@ -1,3 +1,6 @@
+use std::pin::pin;
+use std::task::{Context, Wake, Waker};
+
 use super::*;
 
 fn is_closed<T>(result: &Result<T, SessionError>) -> bool {
@@ -173,4 +176,37 @@ fn who_waits_when_the_sessions_runtime_ends_gets_closed() {
         while changes.changed().await.is_some() {}
         assert_all_closed(&session).await;
     });
+}
+
+/// Its runtime may end while the actor has only taken some of what is in its mailbox.
+#[test]
+fn whoever_is_told_finds_it_closed() {
+    /// What a caller sees when it is woken: the snapshot, and the status.
+    struct Woken(SessionHandle, AtomicU64, AtomicU64);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            let asked = pin!(self.0.get_token()).poll(&mut Context::from_waker(Waker::noop()));
+            let sees = asked.is_ready() && self.0.status().phase() == Phase::Closed;
+            let count = if sees { &self.1 } else { &self.2 };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let theirs = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (builder, _endpoint) = builder(|_| {});
+    let session = builder.spawn_on(theirs.handle()).unwrap();
+    let woken = Arc::new(Woken(session.clone(), AtomicU64::new(0), AtomicU64::new(0)));
+    let waker = Waker::from(woken.clone());
+    let call = |_| {
+        let mut waiting = Box::pin(session.get_token());
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        waiting
+    };
+    let _taken: Vec<_> = (0..49_000).map(call).collect();
+    theirs.block_on(tokio::task::yield_now());
+    let _in_the_mailbox: Vec<_> = (0..1_000).map(call).collect();
+    drop(theirs);
+    let [saw, missed] = [&woken.1, &woken.2].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!((saw, missed), (50_000, 0));
 }
