@@ -29,7 +29,8 @@ pub enum ClientAuth {
     /// As [`Basic`](Self::Basic), but not encoded before base64: for servers that do not decode it
     /// (glewlwyd, node-oauth). It makes no difference to letters, digits and `-._*`.
     BasicRaw,
-    /// An assertion that the client's secret signs with HS256 (`client_secret_jwt`, RFC 7523 §2.2). A new one for each attempt, good for two minutes.
+    /// An assertion that the client's secret signs with HS256 (`client_secret_jwt`, RFC 7523 §2.2). A new
+    /// one for each attempt, good for two minutes.
     SecretJwt(JwtAuth),
     /// An assertion that the client's own key signs (`private_key_jwt`, RFC 7523 §2.2). The credential
     /// is the private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. A new one for each
@@ -39,9 +40,9 @@ pub enum ClientAuth {
     /// a Kubernetes projected service account token, say, in a [file](Credential::file). An empty
     /// `client_id` is not sent.
     Assertion,
-    /// The client certificate of the TLS connection (RFC 8705): only `client_id` is sent. The
-    /// certificate is the [HTTP client's](crate::HttpTokenManagerBuilder::http_client), and there is
-    /// no credential.
+    /// The client certificate of the TLS connection (RFC 8705): only `client_id` is sent. It is the
+    /// builder's [`client_certificate`](crate::HttpTokenManagerBuilder::client_certificate), or that of an
+    /// [HTTP client of yours](crate::HttpTokenManagerBuilder::http_client), and there is no credential.
     TlsClient,
     /// None, for a client that has no secret: only `client_id` is sent, and there is no credential.
     None,

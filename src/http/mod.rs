@@ -45,7 +45,8 @@ use wire::{Answer, Asked};
 /// Gets tokens from an OAuth 2.0 server over HTTP.
 ///
 /// Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
-/// not seen. None is repeated otherwise, and none follows a redirect; its connection is not kept for the
+/// not seen; before the first of a [discovered](Provider::discover) provider its metadata is looked for in
+/// up to three places. None is repeated otherwise, and none follows a redirect; its connection is not kept for the
 /// next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB of an
 /// answer is read. TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is,
 /// and trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the

@@ -3,8 +3,8 @@
 //! ([`Machine::next_deadline`]).
 //!
 //! There is a method for each event of the table in the crate's design, and in it an arm for each
-//! column (an exchange's are in `exchange_events.rs`). After each event [`Machine::advance`] does whatever is due or may start, so that nothing is
-//! left which could still start.
+//! column (an exchange's are in `exchange_events.rs`). After each event [`Machine::advance`] does whatever
+//! is due or may start, so that nothing is left which could still start.
 
 mod barrier;
 mod event;
