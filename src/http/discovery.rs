@@ -109,11 +109,14 @@ impl Addresses {
         }
     }
 
-    /// Whether everything stays on this machine.
-    pub(super) fn are_local(&self) -> bool {
+    /// Whether any of them is on this machine, as far as they are known when the client is made.
+    pub(super) fn any_is_local(&self) -> bool {
         match self {
-            Self::Given(endpoints) => endpoints.urls().all(is_loopback),
-            Self::Discovered(discovery) => is_loopback(&discovery.places[0]),
+            Self::Given(endpoints) => endpoints.urls().any(is_loopback),
+            Self::Discovered(discovery) => {
+                let set = discovery.revocation.iter().chain(&discovery.introspection);
+                set.map(|set| &set.url).chain(&discovery.places).any(is_loopback)
+            }
         }
     }
 

@@ -50,7 +50,7 @@ use wire::{Answer, Asked};
 /// next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB of an
 /// answer is read. TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is,
 /// and trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
-/// like), as reqwest does, except for a server on this machine.
+/// like), as reqwest does, unless one of the server's addresses is on this machine.
 ///
 /// ```no_run
 /// use ccg_session::{HttpTokenManager, Provider, Subject};
@@ -270,8 +270,9 @@ fn client(
     addresses: &Addresses,
 ) -> Result<Client, String> {
     let mut builder = Client::builder();
-    if addresses.are_local() {
-        // A proxy would see what is only allowed in clear because it stays on this machine.
+    if addresses.any_is_local() {
+        // A proxy would see what is only allowed in clear because it stays on this machine. (This client
+        // cannot have one for some addresses only, and such a mix is rare.)
         builder = builder.no_proxy();
     }
     builder

@@ -153,3 +153,29 @@ async fn each_method_of_authentication_has_a_name() {
     assert!(problem(&run(&mut half), 2).contains("give both"));
     assert_eq!(authority.counts().of(Kind::Any), before);
 }
+
+/// A secret may be sent without TLS only where it stays on this machine, and a proxy may be elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_proxy_gets_what_is_sent_in_clear() {
+    let authority = Authority::start().await.unwrap();
+    let proxy = Authority::start().await.unwrap();
+    let (issuer, url) = (authority.base_url(), authority.token_url());
+    for server in [
+        vec!["--token-url", &url],
+        vec!["--issuer", issuer],
+        // Not all of it is here.
+        vec!["--token-url", &url, "--revocation-url", "https://as.example/revoke"],
+        vec!["--issuer", issuer, "--revocation-url", "https://as.example/revoke"],
+    ] {
+        let mut token = as_client();
+        token.env("HTTP_PROXY", proxy.base_url()).env("http_proxy", proxy.base_url());
+        result(&run(token.arg("token").args(&server)));
+        assert_eq!(proxy.requests().len(), 0, "{server:?}");
+    }
+    // It would be asked.
+    let mut token = as_client();
+    token.env("HTTP_PROXY", proxy.base_url()).env("http_proxy", proxy.base_url());
+    token.args(["token", "--allow-insecure-http", "--token-url", "http://as.example/oauth2/token"]);
+    run(&mut token);
+    assert_eq!(proxy.requests().len(), 1);
+}
