@@ -353,7 +353,7 @@ impl TokenManager for HttpTokenManager {
 
 impl HttpTokenManager {
     /// Where requests go. Asks the server if they are to be [discovered](Provider::discover) and are not
-    /// known yet.
+    /// known yet. No session bounds the time that this takes: put a timeout around it.
     ///
     /// # Errors
     /// Those of a discovery.
@@ -362,7 +362,8 @@ impl HttpTokenManager {
     }
 
     /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
-    /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks.
+    /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks, and none
+    /// bounds the time that this takes: put a timeout around it.
     ///
     /// # Errors
     /// As those of an attempt; [`Denied`](TokenError::Denied) with status zero if the provider has no
