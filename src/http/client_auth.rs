@@ -30,7 +30,8 @@ pub enum ClientAuth {
     /// (glewlwyd, node-oauth). It makes no difference to letters, digits and `-._*`.
     BasicRaw,
     /// An assertion that the client's secret signs with HS256 (`client_secret_jwt`, RFC 7523 §2.2). A new
-    /// one for each attempt, good for two minutes.
+    /// one for each attempt, good for two minutes. RFC 7518 §3.2 wants a secret of 32 bytes or more, and some
+    /// servers refuse a shorter one.
     SecretJwt(JwtAuth),
     /// An assertion that the client's own key signs (`private_key_jwt`, RFC 7523 §2.2). The credential
     /// is the private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. A new one for each
@@ -277,9 +278,11 @@ impl ClientIdentity {
     ) -> Result<Proof, TokenError> {
         let secret = secret.map_or("", |secret| secret.expose_secret());
         let id = ("client_id", SecretString::from(&*self.id));
-        let [encoded_id, encoded] = [&self.id, secret].map(form_encode);
+        // What the server could repeat: a private key is not among it, nor copied about.
+        let known = if matches!(self.auth, ClientAuth::PrivateKeyJwt(_)) { "" } else { secret };
+        let [encoded_id, encoded] = [&self.id, known].map(form_encode);
         let basic = BASE64_STANDARD.encode(format!("{encoded_id}:{encoded}"));
-        let raw = BASE64_STANDARD.encode(format!("{}:{secret}", self.id));
+        let raw = BASE64_STANDARD.encode(format!("{}:{known}", self.id));
         let mut proof = Proof { header: None, form: Vec::new(), traces: Vec::new() };
         match &self.auth {
             ClientAuth::Post => proof.form = vec![id, ("client_secret", secret.into())],
@@ -298,10 +301,10 @@ impl ClientIdentity {
             ClientAuth::Assertion => proof.assertion(id, secret.into()),
             ClientAuth::TlsClient | ClientAuth::None => proof.form = vec![id],
         }
-        if !secret.is_empty() {
-            // Each way in which it could be repeated, whatever was sent: the server knows it.
+        if !known.is_empty() {
+            // Each way in which it could be repeated, whatever was sent.
             let spaced = encoded.replace("%20", "+");
-            let forms = [secret, &encoded, &spaced, &basic, &raw];
+            let forms = [known, &encoded, &spaced, &basic, &raw];
             proof.traces.extend(forms.map(SecretString::from));
         }
         Ok(proof)
@@ -606,6 +609,15 @@ mod tests {
         // It may come later.
         let late = Credential::file("/nowhere/secret");
         assert!(new("id", late, ClientAuth::Post).is_ok());
+    }
+
+    #[test]
+    fn a_private_key_is_not_copied_about() {
+        const KEY: &str = include_str!("../../tests/keys/p256.pem");
+        let proof = prove(ClientAuth::PrivateKeyJwt(JwtAuth::new()), "id", KEY);
+        let [signature, assertion] = [0, 1].map(|at| proof.traces().nth(at).unwrap());
+        assert!(assertion.ends_with(signature));
+        assert_eq!(proof.traces().count(), 2, "the server does not know the key");
     }
 
     #[test]
