@@ -371,7 +371,11 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 
 /// A URL's text without the parts in which a secret could be: what is before `@`, and the query.
 pub(super) fn without_secrets(url: &str) -> &str {
-    let end = url.find(['?', '#']).unwrap_or(url.len());
-    let url = &url[..end];
-    url.rsplit('@').next().unwrap_or(url)
+    let (url, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
+    match url.rsplit_once('@') {
+        Some((_, rest)) => rest,
+        // That may be a password with a ? in it.
+        None if query.contains('@') => &url[..url.find("://").map_or(0, |scheme| scheme + 3)],
+        None => url,
+    }
 }

@@ -51,6 +51,8 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
             generic("https://u:s3cr3t@x.example/t?k=s3cr3t"),
             "token_url has a user name or password in it, before \"x.example/t\"",
         ),
+        // A password with a ? in it, which nobody has encoded.
+        (generic("https://u:s3cr3t?@x.example/t"), "token_url is \"https://\", which is not a URL"),
         (generic("https://u:s3cr3t@:99999/"), "token_url is \":99999/\", which is not a URL"),
         (generic("http://x.example/t"), "token_url is \"http://x.example/t\": without TLS"),
         (generic("http://128.0.0.1/t"), "token_url is \"http://128.0.0.1/t\": without TLS"),
@@ -79,6 +81,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
     ] {
         let error = error(builder);
         assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+        assert!(!error.contains("s3cr3t"), "{error:?}");
     }
 }
 
