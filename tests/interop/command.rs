@@ -51,7 +51,7 @@ fn check_finds_that_everything_works() {
          revocation {issuer}/token/revocation\n\
          introspection {issuer}/token/introspection\n\
          grant ok a token with another 59s to live; the scopes granted are \"read write\"\n\
-         exchange ok the token was exchanged; its scopes: read\n\
+         exchange ok the token was exchanged; its scopes: \"read\"\n\
          introspection ok the server says that the token is active\n\
          revocation ok the server has confirmed it\n\
          introspection ok the revoked token is no longer active\n\
