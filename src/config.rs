@@ -80,7 +80,7 @@ pub enum RefreshMode {
 ///
 /// Between attempts lie 250 ms, doubling up to 5 s, of which chance takes a part; never less than the
 /// server's `Retry-After`, and one longer than 5 s ends the series. After a failed series the next may
-/// begin after 1 s, doubling up to `cooling`; after an error that asking again cannot mend, after
+/// begin after 750 ms, doubling up to `cooling`; after an error that asking again cannot mend, after
 /// `cooling`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

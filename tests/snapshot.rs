@@ -43,7 +43,7 @@ fn point_1_answers_what_it_can_and_sends_the_rest_to_the_actor() {
                 (3_600, "ask"),
             ],
         ),
-        // After a failed attempt it is usable to its end. Then the cooling counts: 1 s here.
+        // After a failed attempt it is usable to its end. Then the cooling counts.
         (
             Session::holding_after_failure(),
             &[(3_100, "token"), (3_570, "token"), (3_599, "token"), (3_600, "ask")],

@@ -13,8 +13,9 @@ use crate::manager::TokenRequestOptions;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between two attempts. A server that asks for more ends the flight.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long the server is left alone after a failed flight; it doubles up to `cooling`.
-const FIRST_COOLING: Duration = Duration::from_secs(1);
+/// How long the server is left alone after a failed flight; it doubles up to `cooling`. From 750 ms, an
+/// outage of 5 s meets 6 attempts at most, and one of 3 s is over 3 s after its end, but once in a thousand.
+const FIRST_COOLING: Duration = Duration::from_millis(750);
 /// A `Retry-After` beyond this is a mistake, or an attack.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 

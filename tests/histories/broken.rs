@@ -159,9 +159,9 @@ fn each_pause_of_the_policy_is_asked_for() {
             sent.iter().map(|sent| attempt(Purpose::Grant, *sent, sent + 1, failure())).collect();
         attempts_keep_to_the_policy(&history)
     };
-    pace(&[0, 1, 502, 1_503]).unwrap();
-    pace(&[0, 1, 501, 1_503]).unwrap_err();
-    pace(&[0, 1, 502, 1_502]).unwrap_err();
+    pace(&[0, 1, 377, 1_128]).unwrap();
+    pace(&[0, 1, 376, 1_128]).unwrap_err();
+    pace(&[0, 1, 377, 1_127]).unwrap_err();
 
     let denied = |sent| {
         attempt(Purpose::Exchange(0), sent, sent + 1, {

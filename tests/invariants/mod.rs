@@ -493,7 +493,7 @@ impl Pace {
                 self.rerun = false;
                 self.unsure = false;
                 self.flights_failed += 1;
-                let alone = doubled(Duration::from_secs(1), self.flights_failed);
+                let alone = doubled(Duration::from_millis(750), self.flights_failed);
                 if error.is_retryable() {
                     alone.min(policy.cooling).mul_f64(1.0 - policy.random.unwrap_or(1.0) / 2.0)
                 } else {

@@ -5,6 +5,8 @@ use super::words::{Asks, Wrong};
 use super::{Nanos, SECOND, times};
 
 const MILLISECOND: Nanos = 1_000_000;
+/// How long the server is left alone after the first failed flight.
+const FIRST_COOLING: Nanos = 750 * MILLISECOND;
 /// The longest pause between two attempts of one flight.
 const LONGEST_PAUSE: Nanos = 5 * SECOND;
 /// No `Retry-After` counts for more.
@@ -125,7 +127,7 @@ impl Flight {
         self.last = Some(failure);
         let mut wait = setup.cooling();
         if failure.is_retryable() {
-            wait = SECOND.min(wait);
+            wait = FIRST_COOLING.min(wait);
             for _ in 1..self.failures {
                 wait = (wait * 2).min(setup.cooling());
             }

@@ -11,12 +11,13 @@ fn assert_a_second_apart(grants: &[Instant]) {
     }
 }
 
-/// A dead endpoint is asked three times, then once for each flight: after at least 0.5, 1, 2, 4, 8
-/// and then each 15 s, and at most after 30 s (and a caller's pause).
+/// A dead endpoint is asked three times, then once for each flight: after at least 0.375, 0.75,
+/// 1.5, 3, 6, 12 and then each 15 s, and at most after 30 s (and a caller's pause).
 fn assert_left_alone(attempts: &[Instant], extra: usize) {
-    let most = 3 + 5 + 300 / 15 + extra;
+    let most = 3 + 6 + 300 / 15 + extra;
     assert!((10..=most).contains(&attempts.len()), "{}", attempts.len());
-    let least = [500, 1_000, 2_000, 4_000, 8_000].into_iter().chain(std::iter::repeat(15_000));
+    let least =
+        [375, 750, 1_500, 3_000, 6_000, 12_000].into_iter().chain(std::iter::repeat(15_000));
     for (pair, least) in attempts.windows(2).skip(2 + extra).zip(least) {
         let pause = pair[1] - pair[0];
         assert!(pause >= millis(least), "{pause:?} < {least} ms");
@@ -88,6 +89,28 @@ async fn revoke_in_a_loop_by_many_against_a_dead_endpoint() {
     // A grant flight that waits between attempts ends when the barrier goes up and nobody waits for
     // it; the one that follows has its three attempts again, no sooner.
     assert_left_alone(&served.grants, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_5_s_meets_6_requests_at_most_and_one_of_3_s_is_over_in_3_s_more() {
+    for (seed, outage) in (0..100).flat_map(|seed| [(seed, secs(3)), (seed, secs(5))]) {
+        let (builder, endpoint) = builder(|_| {});
+        let session = builder.seed(seed).spawn().unwrap();
+        let start = Instant::now();
+        let served = endpoint.serve(move |call| {
+            if start.elapsed() < outage { dead(call) } else { call.token("healed", HOUR) }
+        });
+        while session.get_token().await.is_err() {
+            sleep(millis(10)).await;
+        }
+        let healed = start.elapsed() - outage;
+        drop(session);
+        let requests = served.await.unwrap().grants.len() - 1;
+        assert!(requests <= 6, "seed {seed}: {requests} in an outage of {outage:?}");
+        // The pause that the end falls into is as long as the outage was, or a little longer.
+        let most = if outage == secs(3) { secs(3) } else { secs(6) };
+        assert!(healed <= most + millis(10), "seed {seed}: {healed:?} after {outage:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
