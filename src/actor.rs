@@ -5,20 +5,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
-use tokio::task::{Id, JoinError, JoinSet, coop};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
+use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{Instrument, Span};
 
 use crate::clock;
 use crate::error::TokenError;
 use crate::machine::{
-    Abilities, Answer, CallerId, Effects, Ended, Event, Facts, Instant, Machine, Moment, Phase,
-    Published, Request, Start,
+    Abilities, Answer, CallerId, Effects, Ended, Event, Instant, Machine, Moment, Published,
+    Request, Start,
 };
 use crate::mailbox::Mailbox;
 use crate::manager::{ExchangeKey, ExchangeRequest, TokenManager, TokenRequestOptions};
 use crate::snapshot::Publisher;
+use crate::status::Board;
 use crate::token::{Issued, TokenId, TokenText};
 
 /// Where a caller waits for its answer.
@@ -53,6 +53,13 @@ impl From<Message> for Event<Reply> {
 /// How many messages are handled before stop, attempts and the clock are looked at again.
 const BATCH: usize = 128;
 
+/// Why the actor woke.
+enum Woken {
+    Attempt(Ended),
+    Deadline,
+    Mail,
+}
+
 #[derive(Debug)]
 pub(crate) struct Actor<M> {
     pub(crate) machine: Machine<Reply>,
@@ -62,36 +69,28 @@ pub(crate) struct Actor<M> {
     /// not be told of its end before everybody can see it.
     pub(crate) inbox: VecDeque<Message>,
     pub(crate) publisher: Publisher,
-    pub(crate) status: watch::Sender<Facts>,
-    pub(crate) stop: CancellationToken,
+    pub(crate) board: Arc<Board>,
     pub(crate) random: fastrand::Rng,
     pub(crate) attempts: Attempts,
 }
 
 impl<M: TokenManager> Actor<M> {
-    /// Ends when `stop` is cancelled, as by the drop of the last handle.
+    /// Ends when it is told to [stop](Mailbox::stop), as by the drop of the last handle.
     ///
     /// In a box, or its task would be twice as large: room for what was passed in, and for what it became.
     pub(crate) async fn run(mut self: Box<Self>) {
-        loop {
+        while let Some(woken) = self.woken().await {
             // Anew each time: an idle session keeps no room for what it did when it was busy.
             let mut effects = Effects::default();
-            let deadline = self.machine.next_deadline();
-            tokio::select! {
-                // Stop, then results, then the clock, then callers: a flood of messages delays none.
-                biased;
-                () = self.stop.cancelled() => break,
-                Some(ended) = self.attempts.next() => {
+            match woken {
+                Woken::Attempt(ended) => {
                     // The attempt may have taught the manager what its server can do.
                     let abilities = Abilities::of(&*self.manager);
                     self.handle(Event::Abilities(abilities), &mut effects);
                     self.handle(Event::Ended(ended), &mut effects);
                 }
-                () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
-                    self.handle(Event::Timer, &mut effects);
-                }
-                () = self.mailbox.fill(&mut self.inbox) => {
-                    coop::consume_budget().await;
+                Woken::Deadline => self.handle(Event::Timer, &mut effects),
+                Woken::Mail => {
                     for _ in 0..BATCH {
                         let Some(message) = self.inbox.pop_front() else { break };
                         self.handle(message.into(), &mut effects);
@@ -103,6 +102,23 @@ impl<M: TokenManager> Actor<M> {
         self.handle(Event::Shutdown, &mut Effects::default());
         self.report();
         self.attempts.stop().await;
+    }
+
+    /// Waits for what comes next; `None` once the session is to stop.
+    async fn woken(&mut self) -> Option<Woken> {
+        if self.mailbox.is_stopped() {
+            return None;
+        }
+        let deadline = self.machine.next_deadline();
+        tokio::select! {
+            // After a stop: results, then the clock, then callers: a flood of messages delays none.
+            biased;
+            Some(ended) = self.attempts.next() => Some(Woken::Attempt(ended)),
+            () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
+                Some(Woken::Deadline)
+            }
+            filled = self.mailbox.fill(&mut self.inbox) => filled.then_some(Woken::Mail),
+        }
     }
 
     fn handle(&mut self, event: Event<Reply>, effects: &mut Effects<Reply>) {
@@ -129,7 +145,7 @@ impl<M: TokenManager> Actor<M> {
     }
 
     fn publish(&self, published: Published) {
-        let before = self.status.borrow().token.map(|token| token.generation);
+        let before = self.board.facts().token.map(|token| token.generation);
         let after = published.token.as_ref().map(|token| token.token.id().generation());
         self.publisher.publish(published);
         if let Some(generation) = after.filter(|_| before != after) {
@@ -140,13 +156,7 @@ impl<M: TokenManager> Actor<M> {
     /// Tells whoever watches what has become of the session.
     fn report(&self) {
         let (facts, now) = (self.machine.facts(), clock::now());
-        let mut before = Phase::Empty;
-        self.status.send_if_modified(|known| {
-            before = known.phase(now);
-            let modified = *known != facts;
-            *known = facts;
-            modified
-        });
+        let before = self.board.show(facts).phase(now);
         let phase = facts.phase(now);
         if phase != before {
             tracing::debug!(name: "session.phase", ?phase, "session.phase");
@@ -160,11 +170,7 @@ impl<M: TokenManager> Actor<M> {
 impl<M> Drop for Actor<M> {
     fn drop(&mut self) {
         self.publisher.close();
-        self.status.send_if_modified(|facts| {
-            let modified = !facts.closed;
-            *facts = Facts { closed: true, counters: facts.counters, ..Facts::default() };
-            modified
-        });
+        self.board.end();
         self.mailbox.close();
     }
 }

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 use crate::actor::{Message, Reply};
 use crate::clock;
@@ -17,7 +16,7 @@ use crate::machine::{Answer, CallerId, Facts, Instant};
 use crate::mailbox::Mailbox;
 use crate::manager::{ExchangeRequest, Grant, TokenRequestOptions};
 use crate::snapshot::{Copies, Reader};
-use crate::status::{Status, StatusSubscription};
+use crate::status::{Board, Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
 /// All that callers hold of a session. Cheap to clone, and fit for any thread, task or `static`.
@@ -52,8 +51,7 @@ enum Kind {
 struct Live {
     reader: Reader,
     mailbox: Arc<Mailbox>,
-    status: watch::Receiver<Facts>,
-    stop: CancellationToken,
+    board: Arc<Board>,
     next_caller: AtomicU64,
 }
 
@@ -61,18 +59,13 @@ struct Fixed {
     token: AccessToken,
     copies: Copies,
     refused: AtomicBool,
-    status: watch::Sender<Facts>,
+    board: Arc<Board>,
 }
 
 impl SessionHandle {
-    pub(crate) fn new(
-        reader: Reader,
-        mailbox: Arc<Mailbox>,
-        status: watch::Receiver<Facts>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(reader: Reader, mailbox: Arc<Mailbox>, board: Arc<Board>) -> Self {
         let next_caller = AtomicU64::new(0);
-        Self(Kind::Live(Arc::new(Live { reader, mailbox, status, stop, next_caller })))
+        Self(Kind::Live(Arc::new(Live { reader, mailbox, board, next_caller })))
     }
 
     /// A handle that always gives this token, for developer tokens and tests: no server, no task, no
@@ -95,9 +88,9 @@ impl SessionHandle {
         let issued =
             Issued::new(id, Grant::bearer(token)?, Instant::NEVER, std::time::Duration::MAX);
         let token = AccessToken::new(issued);
-        let status = watch::Sender::new(Facts::of_fixed_token());
+        let board = Arc::new(Board::new(Facts::of_fixed_token()));
         let refused = AtomicBool::new(false);
-        Ok(Self(Kind::Fixed(Arc::new(Fixed { token, copies: Copies::default(), refused, status }))))
+        Ok(Self(Kind::Fixed(Arc::new(Fixed { token, copies: Copies::default(), refused, board }))))
     }
 
     /// A usable access token: at once while the session has one, else as soon as the one grant that
@@ -200,7 +193,7 @@ impl SessionHandle {
             Kind::Live(live) => live.invalidate(issued),
             Kind::Fixed(fixed) if issued == fixed.token.as_ref() => {
                 fixed.refused.store(true, Relaxed);
-                fixed.status.send_replace(Facts::default());
+                fixed.board.show(Facts::default());
             }
             Kind::Fixed(_) => {}
         }
@@ -243,19 +236,13 @@ impl SessionHandle {
 
     /// What the session is doing.
     pub fn status(&self) -> Status {
-        match &self.0 {
-            Kind::Live(live) => Status::new(*live.status.borrow(), clock::now()),
-            Kind::Fixed(fixed) => Status::new(*fixed.status.borrow(), clock::now()),
-        }
+        Status::new(self.board().facts(), clock::now())
     }
 
     /// Told whenever the session does something: for dashboards, and for long-lived connections that
     /// need each new token. A subscription does not keep the session alive.
     pub fn subscribe(&self) -> StatusSubscription {
-        match &self.0 {
-            Kind::Live(live) => StatusSubscription::new(live.status.clone()),
-            Kind::Fixed(fixed) => StatusSubscription::new(fixed.status.subscribe()),
-        }
+        self.board().subscribe()
     }
 
     /// Ends the session, and waits until its task and its requests have ended. Revokes nothing. All
@@ -266,10 +253,17 @@ impl SessionHandle {
     /// The session ends even if this is dropped.
     pub async fn shutdown(&self) {
         if let Kind::Live(live) = &self.0 {
-            live.stop.cancel();
-            // The actor holds the other end until its last request has ended.
-            let mut status = live.status.clone();
-            while status.changed().await.is_ok() {}
+            let mut status = live.board.subscribe();
+            live.mailbox.stop();
+            // Which ends after the actor's last request.
+            while status.changed().await.is_some() {}
+        }
+    }
+
+    fn board(&self) -> &Arc<Board> {
+        match &self.0 {
+            Kind::Live(live) => &live.board,
+            Kind::Fixed(fixed) => &fixed.board,
         }
     }
 
@@ -344,7 +338,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.mailbox.stop();
     }
 }
 
@@ -389,6 +383,12 @@ impl<T> Drop for Wait<'_, T> {
         if !self.is_over {
             self.live.mailbox.send(Message::Left(self.caller));
         }
+    }
+}
+
+impl Drop for Fixed {
+    fn drop(&mut self) {
+        self.board.end();
     }
 }
 

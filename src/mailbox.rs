@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::task::coop;
 
 use crate::actor::Message;
 
@@ -21,6 +22,7 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 struct Inside {
     messages: VecDeque<Message>,
+    stopped: bool,
     closed: bool,
 }
 
@@ -35,15 +37,37 @@ impl Mailbox {
         }
     }
 
-    /// Waits until there are messages in `inbox`: takes all that were sent, if it is empty.
+    /// Tells the actor to come to an end.
+    pub(crate) fn stop(&self) {
+        self.lock().stopped = true;
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// Waits until there are messages in `inbox`: takes all that were sent, if it is empty. `false` once
+    /// the actor is told to stop.
     ///
     /// Cancel safe, and for one task alone.
-    pub(crate) async fn fill(&self, inbox: &mut VecDeque<Message>) {
-        while inbox.is_empty() {
-            *inbox = std::mem::take(&mut self.lock().messages);
-            if inbox.is_empty() {
-                self.bell.notified().await;
+    pub(crate) async fn fill(&self, inbox: &mut VecDeque<Message>) -> bool {
+        // Or a flood of messages would keep the other tasks from running.
+        coop::consume_budget().await;
+        loop {
+            {
+                let mut inside = self.lock();
+                if inside.stopped {
+                    return false;
+                }
+                if inbox.is_empty() {
+                    *inbox = std::mem::take(&mut inside.messages);
+                }
             }
+            if !inbox.is_empty() {
+                return true;
+            }
+            self.bell.notified().await;
         }
     }
 

@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::actor::{Actor, Attempts};
 use crate::config::SessionConfig;
@@ -17,6 +15,7 @@ use crate::machine::{Abilities, Machine};
 use crate::mailbox::Mailbox;
 use crate::manager::TokenManager;
 use crate::snapshot::Publisher;
+use crate::status::Board;
 use crate::token::next_session;
 
 /// Where a session begins: [`Session::builder`], or [`Session::box_ccg`] for Box.
@@ -152,18 +151,16 @@ impl<M: TokenManager> SessionBuilder<M> {
         let machine = Machine::new(self.config, abilities, next_session());
         let publisher = Publisher::new(machine.published().clone());
         let mailbox = Arc::new(Mailbox::default());
-        let (status, watched) = watch::channel(machine.facts());
-        let stop = CancellationToken::new();
+        let board = Arc::new(Board::new(machine.facts()));
         let handle =
-            SessionHandle::new(publisher.reader(), Arc::clone(&mailbox), watched, stop.clone());
+            SessionHandle::new(publisher.reader(), Arc::clone(&mailbox), Arc::clone(&board));
         let actor = Actor {
             machine,
             manager: Arc::new(self.manager),
             mailbox,
             inbox: VecDeque::new(),
             publisher,
-            status,
-            stop,
+            board,
             random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             attempts: Attempts::default(),
         };

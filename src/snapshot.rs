@@ -125,7 +125,7 @@ impl Copies {
         /// those that run at once seldom differ by a multiple of this.
         static COUNT: LazyLock<usize> = LazyLock::new(|| {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            (4 * processors).next_power_of_two().max(16)
+            (4 * processors).next_power_of_two()
         });
         let copies = self.0.get_or_init(|| (0..*COUNT).map(|_| OnceLock::new()).collect());
         copies[thread_number() & (copies.len() - 1)].get_or_init(|| token.copy())
