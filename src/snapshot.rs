@@ -122,10 +122,11 @@ impl Copies {
     #[inline]
     pub(crate) fn of(&self, token: &AccessToken) -> &AccessToken {
         /// Four for each processor: threads take numbers in the order in which they first read, and
-        /// those that run at once seldom differ by a multiple of this.
+        /// those that run at once seldom differ by a multiple of this. Not more than 1 KiB, in each
+        /// session.
         static COUNT: LazyLock<usize> = LazyLock::new(|| {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            (4 * processors).next_power_of_two()
+            (4 * processors).next_power_of_two().min(64)
         });
         let copies = self.0.get_or_init(|| (0..*COUNT).map(|_| OnceLock::new()).collect());
         copies[thread_number() & (copies.len() - 1)].get_or_init(|| token.copy())
