@@ -58,3 +58,18 @@ fn what_cannot_go_into_a_header_is_no_token() {
         assert!(matches!(error, TokenError::Malformed { .. }), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_subscription_is_told_of_the_refusal_and_of_the_end() {
+    let session = SessionHandle::fixed("developer").unwrap();
+    let mut changes = session.subscribe();
+    session.invalidate(&session.get_token().await.unwrap());
+    assert_eq!(changes.changed().await.unwrap().phase(), Phase::Empty);
+    let following = tokio::spawn(async move {
+        assert_eq!(changes.changed().await.unwrap().phase(), Phase::Closed, "the last is told");
+        changes.changed().await.is_none()
+    });
+    tokio::task::yield_now().await;
+    drop(session);
+    assert!(following.await.unwrap());
+}
