@@ -66,10 +66,11 @@ impl Command {
 
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  a figure of the demo does not hold, or a step of check failed
+  1  a figure of the demo does not hold, a step of check failed, or the result was not written
   2  usage or configuration: nothing was sent
   3  the server refused
-  4  the server could not be reached, was busy or made no sense";
+  4  the server could not be reached, was busy or made no sense
+  141  nobody reads the result: it ends as a closed pipe ends other programs";
 
 // In each of them what is flattened comes last: its headings hold for whatever follows.
 #[derive(Args)]

@@ -1,9 +1,12 @@
 //! What can end the command other than success: how it is told, and with which exit code.
 
+use std::io;
 use std::process::ExitCode;
 
 use ccg_session::{ConfigError, SessionError, TokenError};
 use serde::Serialize;
+
+use crate::output;
 
 /// Why the command did not do what it was asked for.
 #[derive(Debug)]
@@ -12,6 +15,8 @@ pub(crate) enum Failure {
     Figures(Vec<String>),
     /// So many steps of a check failed, of so many.
     Check { failed: usize, steps: usize },
+    /// The result is there, but stdout does not take it.
+    Output(io::Error),
     /// Something that was asked for cannot be.
     Usage(String),
     /// The session gave an error instead of what was asked for, after so many attempts.
@@ -33,7 +38,9 @@ impl Failure {
     /// As [`EXIT_CODES`](crate::args::EXIT_CODES) promises.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Figures(_) | Self::Check { .. } => 1,
+            // What a shell says of a program that a closed pipe has ended (128 + SIGPIPE).
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 141,
+            Self::Figures(_) | Self::Check { .. } | Self::Output(_) => 1,
             Self::Usage(_) | Self::Session { error: SessionError::Unsupported(_), .. } => 2,
             Self::Session { error, .. } => match error.token_error() {
                 // Nothing was sent, so no server has refused it.
@@ -45,10 +52,13 @@ impl Failure {
         })
     }
 
-    /// To stderr.
+    /// To stderr. That nobody reads the result is no news: in a pipe it is usual, as with `| head`.
     pub(crate) fn report(&self, as_json: bool) {
+        if matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            return;
+        }
         if !as_json {
-            eprintln!("ccg-session: {}", self.message());
+            output::note(&format!("ccg-session: {}", self.message()));
             return;
         }
         let report = Report {
@@ -58,8 +68,10 @@ impl Failure {
             retry_after_seconds: self.retry_after_seconds(),
         };
         match serde_json::to_string(&report) {
-            Ok(json) => eprintln!("{json}"),
-            Err(error) => eprintln!("ccg-session: {} (not as JSON: {error})", report.message),
+            Ok(json) => output::note(&json),
+            Err(error) => {
+                output::note(&format!("ccg-session: {} (not as JSON: {error})", report.message));
+            }
         }
     }
 
@@ -69,6 +81,7 @@ impl Failure {
                 format!("the demo's figures do not hold: {}", broken.join("; "))
             }
             Self::Check { failed, steps } => format!("steps that failed: {failed} of {steps}"),
+            Self::Output(error) => format!("the result could not be written: {error}"),
             Self::Usage(problem) | Self::Unfit { problem, .. } => problem.clone(),
             Self::Session { error, .. } => error.to_string(),
         }
@@ -78,6 +91,7 @@ impl Failure {
         match self {
             Self::Figures(_) => "figures",
             Self::Check { .. } => "check",
+            Self::Output(_) => "output",
             Self::Usage(_) => "config",
             Self::Unfit { .. } => "malformed",
             Self::Session { error, .. } => match error {
@@ -93,7 +107,7 @@ impl Failure {
     fn attempts(&self) -> u64 {
         match self {
             Self::Session { attempts, .. } | Self::Unfit { attempts, .. } => *attempts,
-            Self::Figures(_) | Self::Check { .. } | Self::Usage(_) => 0,
+            Self::Figures(_) | Self::Check { .. } | Self::Output(_) | Self::Usage(_) => 0,
         }
     }
 
@@ -158,6 +172,8 @@ mod tests {
         for (failure, code, kind) in [
             (Failure::Figures(vec![]), 1, "figures"),
             (Failure::Check { failed: 1, steps: 2 }, 1, "check"),
+            (Failure::Output(io::Error::other("full")), 1, "output"),
+            (Failure::Output(io::ErrorKind::BrokenPipe.into()), 141, "output"),
             (Failure::Usage(String::new()), 2, "config"),
             (session(SessionError::Unsupported("revocation")), 2, "unsupported"),
             (failed(denied(0)), 2, "denied"),

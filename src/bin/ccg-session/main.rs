@@ -79,7 +79,12 @@ fn log_to_stderr(verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        // It tells them on stderr, and panics where that is what is broken.
+        .log_internal_errors(false)
+        .init();
 }
 
 const SECRET_AS_ARGUMENT: &str = "there is no --client-secret, since other users of this machine \

@@ -1,6 +1,6 @@
-//! The result, and nothing else, on stdout.
+//! The result, and nothing else, on stdout; what is said beside it on stderr.
 
-use std::io::{Write, stdout};
+use std::io::{Write, stderr, stdout};
 
 use crate::failure::Failure;
 
@@ -12,15 +12,17 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
 /// As they are.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::Usage(format!("the result could not be written: {error}")))
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(Failure::Output)
 }
 
 /// One object on one line.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string(value)
-        .map_err(|error| Failure::Usage(format!("the result could not be made JSON: {error}")))?;
+    let text = serde_json::to_string(value).map_err(|error| Failure::Output(error.into()))?;
     line(&text)
+}
+
+/// One line beside the result. If it cannot be written, nobody is left to be told; `eprintln` would
+/// panic, and with that hide the exit code.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(stderr(), "{text}");
 }

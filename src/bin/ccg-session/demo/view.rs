@@ -8,6 +8,7 @@ use ccg_session::{Phase, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::record::{Sample, Stage};
+use crate::output;
 
 pub(super) enum View {
     Bars(Bars),
@@ -32,7 +33,7 @@ impl View {
     pub(super) fn stage(&self, stage: Stage, at: Duration) {
         match self {
             Self::Bars(bars) => bars.day.set_message(stage.name()),
-            Self::Lines => eprintln!("{:6.2} s  {}", at.as_secs_f64(), stage.name()),
+            Self::Lines => output::note(&format!("{:6.2} s  {}", at.as_secs_f64(), stage.name())),
         }
     }
 
