@@ -177,6 +177,21 @@ async fn metadata_of_another_issuer_or_with_unsafe_addresses_is_not_used() {
     assert_eq!(authority.counts().grants, 0);
 }
 
+/// They are tried in one attempt, so its time is theirs too.
+#[tokio::test]
+async fn an_error_names_each_place_that_was_tried() {
+    let authority = Authority::start().await.unwrap();
+    let base = authority.base_url();
+    let error = grant(&discovered(&format!("{base}/tenant"))).await.unwrap_err().to_string();
+    for place in [
+        "/tenant/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server/tenant",
+        "/tenant/.well-known/oauth-authorization-server",
+    ] {
+        assert!(error.contains(&format!("{base}{place}: the server refused (404)")), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn addresses_at_which_nobody_is_met_are_looked_up_again() {
     let authority = Authority::start().await.unwrap();
