@@ -248,7 +248,19 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
     let no_secret = problem(&run(command().env("CCG_SESSION_CLIENT_ID", ID).args(good)), 2);
     assert!(no_secret.contains("no client secret: set CCG_SESSION_CLIENT_SECRET"), "{no_secret}");
     let empty = problem(&run(as_client().env("CCG_SESSION_CLIENT_SECRET", "").args(good)), 2);
-    assert!(empty.contains("client_secret is empty"), "{empty}");
+    assert!(
+        empty.contains("the client's secret is empty (the variable CCG_SESSION_CLIENT_SECRET)"),
+        "{empty}"
+    );
+    for (content, sentence) in [
+        ("\r\n".to_owned(), "the client's secret is empty ("),
+        ("x".repeat(1024 * 1024 + 1), "it is longer than 1 MiB"),
+    ] {
+        let file = TempFile::new("unfit-secret", &content);
+        let mut token = as_client();
+        let text = problem(&run(token.args(good).arg("--client-secret-file").arg(&file.0)), 2);
+        assert!(text.contains(sentence) && text.contains("unfit-secret"), "{text}");
+    }
     assert_eq!(authority.counts().of(Kind::Any), 0);
 
     let as_json =
@@ -347,7 +359,9 @@ async fn a_revoke_that_fails_says_so() {
     problem(&run_with_stdin(once.args(["--attempts", "1"]), "a-token"), 4);
     let sent = authority.counts().revocations;
 
-    for (stdin, sentence) in [("", "no token to revoke on stdin"), ("two words", "not a token")] {
+    for (stdin, sentence) in
+        [("", "the token to revoke is empty (stdin)"), ("two words", "not a token")]
+    {
         let text = problem(&run_with_stdin(&mut at(&authority, "revoke"), stdin), 2);
         assert!(text.contains(sentence), "{text}");
     }

@@ -38,7 +38,7 @@ async fn an_issuer_is_enough() {
 async fn a_file_has_them_all_and_a_flag_counts_more() {
     let authority = Authority::start().await.unwrap();
     let more = "auth = \"basic\"\nscope = [\"item_upload\", \"item_preview\"]\naudience = \"a\"\n\
-                param = { organization = \"o\" }\n[session]\nretry = { attempts = 1 }\n";
+                param = { organization = \"o\" }\n[session]\nattempts = 1\n";
     let (file, _secret) = configured(&authority, "all", more);
     let token = |more: &[&str]| {
         run(command().args(["token", "--format", "json", "--config"]).arg(&file.0).args(more))
@@ -64,6 +64,22 @@ async fn a_file_has_them_all_and_a_flag_counts_more() {
     let before = authority.counts().discoveries;
     result(&token(&["--box-enterprise", "12345", "--box-base-url", authority.base_url()]));
     assert_eq!(authority.counts().discoveries, before);
+}
+
+/// Else the secret of a Box that is somewhere else would go to `https://api.box.com`.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_subject_is_not_another_server() {
+    let authority = Authority::start().await.unwrap();
+    let text = format!(
+        "box-enterprise = \"12345\"\nbox-base-url = \"{}\"\nintrospection-url = \"{}\"\n",
+        authority.base_url(),
+        authority.introspection_url(),
+    );
+    let file = TempFile::new("subject.toml", &text);
+    let mut token = as_client();
+    result(&run(token.args(["check", "--box-user", "67890", "--config"]).arg(&file.0)));
+    assert_eq!(authority.requests()[0].param("box_subject_id"), Some("67890"));
+    assert_eq!(authority.counts().introspections, 3);
 }
 
 /// Else the id of the environment would go with the secret of the file, and that to the file's server.
@@ -99,18 +115,32 @@ async fn what_is_wrong_in_the_file_is_told_and_nothing_is_sent() {
     let authority = Authority::start().await.unwrap();
     for (more, sentence) in [
         ("scopes = \"a\"\n", "line 4: there is no setting \"scopes\"; did you mean \"scope\"?"),
-        ("[session]\nstale_bufer = \"1m\"\n", "did you mean \"stale_buffer\"?"),
+        (
+            "[session]\nstale_buffer = \"1m\"\n",
+            "line 5: there is no setting \"stale_buffer\"; did you mean \"stale-buffer\"?",
+        ),
+        // A command that asks once has no use for it.
+        ("[session]\nrefresh-mode = \"always\"\n", "there is no setting \"refresh-mode\""),
         ("client-secret = \"hunter2\"\n", "client-secret-file"),
-        ("[session]\nstale_buffer = \"25h\"\n", "stale_buffer is 1day 1h"),
+        ("[session]\nstale-buffer = \"25h\"\n", "stale_buffer is 1day 1h"),
         ("token-url = \"https://x.example\"\n", "only one of issuer, token-url"),
         ("scope = [\n", "line 4"),
         ("param = \"password=hunter2\"\n", "line 4: param"),
         ("box-base-url = \"https://x.example\"\n", "box-base-url"),
+        ("auth = \"none\"\n", "client-secret-file would not be used, since auth is none"),
     ] {
         let (file, _secret) = configured(&authority, "wrong", more);
         let text = problem(&run(command().args(["token", "--config"]).arg(&file.0)), 2);
         assert!(text.contains(sentence) && !text.contains("hunter2"), "{text}");
     }
+    let (file, _secret) = configured(&authority, "no-secret", "");
+    let mut none = command();
+    none.args(["token", "--auth", "tls-client", "--config"]).arg(&file.0);
+    let text = problem(&run(&mut none), 2);
+    assert!(
+        text.contains("client-secret-file would not be used, since auth is tls-client"),
+        "{text}"
+    );
     let missing = problem(&run(as_client().args(["token", "--config", "/nonexistent.toml"])), 2);
     assert!(missing.contains("the configuration /nonexistent.toml cannot be used"), "{missing}");
     let two = ["token", "--issuer", "https://x.example", "--token-url", "https://x.example"];
@@ -147,7 +177,7 @@ async fn each_method_of_authentication_has_a_name() {
     let text = problem(&token("private-key-jwt"), 2);
     assert!(text.contains("key") && !text.contains(SECRET), "{text}");
     let text = problem(&token("tls-client"), 2);
-    assert!(text.contains("client_certificate is not set"), "{text}");
+    assert!(text.contains("--client-certificate PATH"), "{text}");
     let mut half = as_client();
     half.args(["token", "--issuer", authority.base_url(), "--client-certificate", "/nonexistent"]);
     assert!(problem(&run(&mut half), 2).contains("give both"));

@@ -8,6 +8,8 @@ use ccg_session::{ClientAuth, JwtAuth};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use crate::settings::duration;
+
 /// OAuth 2.0 tokens by client credentials: get, exchange and revoke them, test against an authority
 /// of your own, and see a session at work.
 #[derive(Parser)]
@@ -188,8 +190,8 @@ pub(crate) struct ProviderArgs {
     /// A TOML file with any of these settings, under the same names (without the dashes before them)
     ///
     /// What may be repeated is a list there, and param is a table: `param = { name = "value" }`. They are
-    /// those of the grant. A table `[session]` has the settings of `ccg_session::SessionConfig`. A flag
-    /// counts more than the file. A path in it is taken from where the file is.
+    /// those of the grant. A table `[session]` has those of the session: attempts, attempt-timeout,
+    /// stale-buffer, expired-buffer. A flag counts more than the file. A path in it is taken from where the file is.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Any server that publishes its addresses: its issuer, exactly as the server writes it
@@ -247,7 +249,8 @@ pub(crate) struct ProviderArgs {
 }
 
 /// How the session behaves. What is left out is the library's default.
-#[derive(Args)]
+#[derive(Args, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields, expecting = "a table of settings")]
 #[command(next_help_heading = "Session")]
 pub(crate) struct SessionArgs {
     /// How often to try [default: 3]
@@ -255,12 +258,15 @@ pub(crate) struct SessionArgs {
     pub(crate) attempts: Option<u32>,
     /// How long an attempt may take, such as 500ms, 10s, 10m [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
     pub(crate) attempt_timeout: Option<Duration>,
     /// How long before its expiry a token is refreshed [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
     pub(crate) stale_buffer: Option<Duration>,
     /// How long before its expiry a token is held back for a new one [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
     pub(crate) expired_buffer: Option<Duration>,
 }
 

@@ -1,6 +1,6 @@
 //! From settings to a token manager and a session's configuration.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -49,7 +49,17 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
         })?,
     };
     let credential = match settings.auth {
-        Some(Auth::TlsClient | Auth::None) => Credential::none(),
+        Some(auth @ (Auth::TlsClient | Auth::None)) => {
+            // That of the environment may be meant for another server.
+            if settings.client_secret_file.is_some() {
+                let auth = if auth == Auth::None { "none" } else { "tls-client" };
+                return Err(Failure::Usage(format!(
+                    "client-secret-file would not be used, since auth is {auth}, which sends no \
+                     secret: leave out one of them"
+                )));
+            }
+            Credential::none()
+        }
         _ => client_secret(settings)?.into(),
     };
     let mut builder = HttpTokenManager::builder(provider, client_id, credential)
@@ -62,6 +72,11 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
             text("the client's certificate", certificate)?,
             text("the client's key", key)?,
         ),
+        (None, None) if settings.auth == Some(Auth::TlsClient) => {
+            let wanted = "auth tls-client shows a certificate: give --client-certificate PATH and \
+                          --client-key PATH";
+            return Err(Failure::Usage(wanted.into()));
+        }
         (None, None) => builder,
         _ => {
             let wanted = "a client certificate needs its key: give both --client-certificate PATH and \
@@ -114,7 +129,7 @@ fn client_secret(settings: &Settings) -> Result<SecretString, Failure> {
              reads it from stdin)"
         ))
     })?;
-    Ok(secret.into())
+    without_newline(SECRET, &format!("the variable {SECRET_VARIABLE}"), secret)
 }
 
 fn variable(name: &str) -> Result<Option<String>, Failure> {
@@ -127,12 +142,44 @@ fn variable(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// What is in this file, or on stdin if it is `-`, without a newline at its end.
+/// The client's secret, which is in this file, or on stdin if it is `-`.
 pub(crate) fn secret_file(path: &Path) -> Result<SecretString, Failure> {
     if path == Path::new("-") {
-        return secret_from_stdin("the client's secret");
+        return secret_from_stdin(SECRET);
     }
-    Ok(without_newline(text("the client's secret", path)?))
+    let place = path.display().to_string();
+    without_newline(SECRET, &place, read(SECRET, &place, File::open(path))?)
+}
+
+/// All of stdin.
+pub(crate) fn secret_from_stdin(what: &str) -> Result<SecretString, Failure> {
+    without_newline(what, "stdin", read(what, "stdin", Ok(io::stdin()))?)
+}
+
+/// As errors call it.
+const SECRET: &str = "the client's secret";
+
+/// No secret is longer, and a wrong path may name anything.
+const MAX_SECRET: u64 = 1024 * 1024;
+
+fn read(what: &str, place: &str, source: io::Result<impl Read>) -> Result<String, Failure> {
+    let mut text = String::new();
+    let problem = match source.and_then(|it| it.take(MAX_SECRET + 1).read_to_string(&mut text)) {
+        Ok(length) if length as u64 <= MAX_SECRET => return Ok(text),
+        Ok(_) => "it is longer than 1 MiB".into(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::Usage(format!("{what} cannot be read from {place}: {problem}")))
+}
+
+/// Editors and `echo` leave one at the end.
+fn without_newline(what: &str, place: &str, mut text: String) -> Result<SecretString, Failure> {
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    if length == 0 {
+        return Err(Failure::Usage(format!("{what} is empty ({place})")));
+    }
+    text.truncate(length);
+    Ok(text.into())
 }
 
 fn text(what: &str, path: &Path) -> Result<String, Failure> {
@@ -141,25 +188,15 @@ fn text(what: &str, path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// All of stdin, without a newline at its end.
-pub(crate) fn secret_from_stdin(what: &str) -> Result<SecretString, Failure> {
-    let mut text = String::new();
-    io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::Usage(format!("{what} cannot be read from stdin: {error}")))?;
-    Ok(without_newline(text))
-}
-
-fn without_newline(mut text: String) -> SecretString {
-    let length = text.trim_end_matches(['\r', '\n']).len();
-    text.truncate(length);
-    text.into()
-}
-
 /// For a command that asks once and ends: it refreshes nothing behind anybody's back.
 pub(crate) fn config(settings: &Settings) -> SessionConfig {
-    let mut config = settings.session.clone();
+    let (set, mut config) = (&settings.session, SessionConfig::default());
     config.refresh_mode = RefreshMode::OnRequest;
+    config.stale_buffer = set.stale_buffer.unwrap_or(config.stale_buffer);
+    config.expired_buffer = set.expired_buffer.unwrap_or(config.expired_buffer);
+    let retry = &mut config.retry;
+    retry.attempts = set.attempts.unwrap_or(retry.attempts);
+    retry.attempt_timeout = set.attempt_timeout.unwrap_or(retry.attempt_timeout);
     config
 }
 

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ccg_session::SessionConfig;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::args::{Auth, GrantArgs, ProviderArgs, SessionArgs};
@@ -39,7 +38,7 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "duration")]
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) allow_insecure_http: bool,
-    pub(crate) session: SessionConfig,
+    pub(crate) session: SessionArgs,
 }
 
 impl Settings {
@@ -49,10 +48,7 @@ impl Settings {
             Some(path) => Self::read(path)?,
             None => Self::default(),
         };
-        let server = [&flags.issuer, &flags.box_enterprise, &flags.box_user, &flags.token_url];
-        if server.into_iter().any(Option::is_some) {
-            settings.forget_server();
-        }
+        settings.forget_server(flags);
         over(&mut settings.issuer, flags.issuer.as_ref());
         over(&mut settings.box_enterprise, flags.box_enterprise.as_ref());
         over(&mut settings.box_user, flags.box_user.as_ref());
@@ -70,12 +66,11 @@ impl Settings {
         settings.allow_insecure_http |= flags.allow_insecure_http;
         over_all(&mut settings.param, &flags.param);
 
-        let config = &mut settings.session;
-        config.stale_buffer = session.stale_buffer.unwrap_or(config.stale_buffer);
-        config.expired_buffer = session.expired_buffer.unwrap_or(config.expired_buffer);
-        config.retry.attempts = session.attempts.unwrap_or(config.retry.attempts);
-        config.retry.attempt_timeout =
-            session.attempt_timeout.unwrap_or(config.retry.attempt_timeout);
+        let own = &mut settings.session;
+        over(&mut own.attempts, session.attempts.as_ref());
+        over(&mut own.attempt_timeout, session.attempt_timeout.as_ref());
+        over(&mut own.stale_buffer, session.stale_buffer.as_ref());
+        over(&mut own.expired_buffer, session.expired_buffer.as_ref());
         Ok(settings)
     }
 
@@ -87,15 +82,22 @@ impl Settings {
         self
     }
 
-    /// Another server than the file's is meant, and these are addresses of the file's.
-    fn forget_server(&mut self) {
-        self.issuer = None;
-        self.box_enterprise = None;
-        self.box_user = None;
-        self.box_base_url = None;
-        self.token_url = None;
-        self.revocation_url = None;
-        self.introspection_url = None;
+    /// If flags name another server than the file, then the file's addresses are not meant. Another
+    /// subject of Box is on the same one.
+    fn forget_server(&mut self, flags: &ProviderArgs) {
+        let of_box = flags.box_enterprise.is_some() || flags.box_user.is_some();
+        let was_of_box = self.box_enterprise.is_some() || self.box_user.is_some();
+        if of_box || flags.issuer.is_some() || flags.token_url.is_some() {
+            self.box_enterprise = None;
+            self.box_user = None;
+            if !(of_box && was_of_box) {
+                self.issuer = None;
+                self.box_base_url = None;
+                self.token_url = None;
+                self.revocation_url = None;
+                self.introspection_url = None;
+            }
+        }
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
@@ -196,7 +198,10 @@ fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Stri
     Ok(pairs.into_iter().collect())
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+/// Written as in a flag.
+pub(crate) fn duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map(Some).map_err(|error| {
         D::Error::custom(format!("{text:?} is not a duration such as \"10s\": {error}"))
@@ -225,8 +230,8 @@ mod tests {
             connect-timeout = "2s"
 
             [session]
-            stale_buffer = "5m"
-            retry = { attempts = 7 }
+            stale-buffer = "5m"
+            attempts = 7
             "#,
         )
         .unwrap();
@@ -237,8 +242,8 @@ mod tests {
         let param = [("connection", "c"), ("organization", "o")];
         assert_eq!(settings.param, param.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(2)));
-        assert_eq!(settings.session.stale_buffer, Duration::from_secs(300));
-        assert_eq!(settings.session.retry.attempts, 7);
+        assert_eq!(settings.session.stale_buffer, Some(Duration::from_secs(300)));
+        assert_eq!(settings.session.attempts, Some(7));
         assert!(settings.resource.is_empty() && !settings.allow_insecure_http);
     }
 
@@ -251,10 +256,11 @@ mod tests {
                 "line 1: there is no setting \"token_url\"; did you mean \"token-url\"?",
             ),
             (
-                "[session]\nstale-buffer = \"1m\"",
-                "line 2: there is no setting \"stale-buffer\"; did you mean \"stale_buffer\"?",
+                "[session]\nstale_buffer = \"1m\"",
+                "line 2: there is no setting \"stale_buffer\"; did you mean \"stale-buffer\"?",
             ),
-            ("[session.retry]\nattempt = 1", "did you mean \"attempts\"?"),
+            ("[session]\nattempt = 1", "did you mean \"attempts\"?"),
+            ("session = 7", "line 1: invalid type: integer `7`, expected a table of settings"),
             ("xyz = 1", "line 1: there is no setting \"xyz\"; there are issuer, box-enterprise"),
             ("connect-timeout = \"soon\"", "line 1: \"soon\" is not a duration such as \"10s\""),
             ("scope = 7", "line 1: expected a text, or a list of texts"),
