@@ -23,7 +23,7 @@ pub(super) struct Layout {
     pub(super) introspection: Option<&'static str>,
 }
 
-pub(super) const BOX: Preset = Preset {
+const BOX: Preset = Preset {
     layout: Layout {
         token: "/oauth2/token",
         revocation: Some("/oauth2/revoke"),

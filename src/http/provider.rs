@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use super::client_auth::ClientAuth;
 use super::discovery::{Address, Addresses, Discovery, Endpoints};
-use super::presets::{self, Layout, Preset};
+use super::presets::{Layout, Preset};
 use super::{Form, push_extras};
 use crate::error::ConfigError;
 
@@ -39,8 +39,6 @@ pub struct Provider {
     resources: Vec<String>,
     audiences: Vec<String>,
     params: Vec<(String, SecretString)>,
-    /// Where a preset's endpoints are.
-    layout: Layout,
     pub(super) limits: Vec<(String, String)>,
     pub(super) assumed_lifetime: Duration,
     /// Who an actor token is for. Where there is none, Box's additions to RFC 8693 are unknown.
@@ -53,6 +51,10 @@ enum Place {
     /// By that of its token endpoint.
     TokenUrl(Unchecked),
     Issuer(Unchecked),
+    /// A preset's, by its layout under a base.
+    Base(Layout, Unchecked),
+    /// A base was given to what is no preset.
+    NoLayout(Unchecked),
 }
 
 /// An address as it was given.
@@ -103,7 +105,6 @@ impl Provider {
             resources: Vec::new(),
             audiences: Vec::new(),
             params: Vec::new(),
-            layout: presets::BOX.layout,
             limits: Vec::new(),
             assumed_lifetime: Duration::from_secs(5 * 60),
             actor_audience: None,
@@ -111,9 +112,8 @@ impl Provider {
     }
 
     pub(super) fn preset(preset: &Preset, base: &str) -> Self {
-        let auth = preset.auth.clone();
-        let provider = Self { layout: preset.layout, client_auth: auth, ..Self::generic("") };
-        let provider = provider.base_url(base);
+        let place = Place::Base(preset.layout, Unchecked(base.into()));
+        let provider = Self { client_auth: preset.auth.clone(), ..Self::at(place) };
         preset
             .limits
             .iter()
@@ -128,28 +128,28 @@ impl Provider {
     }
 
     /// For a preset that is somewhere else: the same endpoints under another base, such as
-    /// `/oauth2/token` and `/oauth2/revoke` of Box, whose base is `https://api.box.com`. A provider that
-    /// is no preset gets those of Box.
+    /// `/oauth2/token` and `/oauth2/revoke` of Box, whose base is `https://api.box.com`. What is no
+    /// preset has none to put there, and is refused at [`build`](crate::HttpTokenManagerBuilder::build).
     #[must_use]
     pub fn base_url(mut self, base: &str) -> Self {
-        let base = base.trim_end_matches('/');
-        let under = |path| Unchecked(format!("{base}{path}"));
-        self.place = Place::TokenUrl(under(self.layout.token));
-        self.revocation_url = self.layout.revocation.map(under);
-        self.introspection_url = self.layout.introspection.map(under);
+        let base = Unchecked(base.into());
+        self.place = match self.place {
+            Place::Base(layout, _) => Place::Base(layout, base),
+            _ => Place::NoLayout(base),
+        };
         self
     }
 
-    /// Where tokens are revoked (RFC 7009). Default: where metadata says, if the provider is
-    /// [discovered](Self::discover); else none, and then a session cannot revoke.
+    /// Where tokens are revoked (RFC 7009). Default: where the preset has it or, if the provider is
+    /// [discovered](Self::discover), its metadata says; else none, and then a session cannot revoke.
     #[must_use]
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(Unchecked(url.into()));
         self
     }
 
-    /// Where one may ask whether a token is active (RFC 7662). Default: where metadata says, else none. A
-    /// session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
+    /// Where one may ask whether a token is active (RFC 7662). Default: as that of the
+    /// [revocation](Self::revocation_url). A session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
     #[must_use]
     pub fn introspection_url(mut self, url: impl Into<String>) -> Self {
         self.introspection_url = Some(Unchecked(url.into()));
@@ -280,17 +280,41 @@ impl Provider {
         let optional = |setting, url: &Option<Unchecked>| {
             url.as_ref().map(|url| check_url(setting, &url.0, allow_http)).transpose()
         };
-        let revocation = || optional("revocation_url", &self.revocation_url);
-        let introspection = || optional("introspection_url", &self.introspection_url);
+        let revocation = optional("revocation_url", &self.revocation_url)?;
+        let introspection = optional("introspection_url", &self.introspection_url)?;
+        let given = |token, revocation, introspection| {
+            Addresses::Given(Arc::new(Endpoints { token, revocation, introspection, issuer: None }))
+        };
         Ok(match &self.place {
-            Place::TokenUrl(url) => Addresses::Given(Arc::new(Endpoints {
-                token: check_url("token_url", &url.0, allow_http)?,
-                revocation: revocation()?,
-                introspection: introspection()?,
-                issuer: None,
-            })),
+            Place::TokenUrl(url) => {
+                given(check_url("token_url", &url.0, allow_http)?, revocation, introspection)
+            }
+            Place::Base(layout, base) => {
+                if base.0.contains(['?', '#']) {
+                    let problem = format!(
+                        "has a query or a fragment after {:?}, where the paths of endpoints belong: \
+                         leave it out",
+                        without_secrets(&base.0)
+                    );
+                    return Err(ConfigError::new("base_url", problem));
+                }
+                let base = base.0.trim_end_matches('/');
+                let under = |path| check_url("base_url", &format!("{base}{path}"), allow_http);
+                given(
+                    under(layout.token)?,
+                    revocation.or(layout.revocation.map(under).transpose()?),
+                    introspection.or(layout.introspection.map(under).transpose()?),
+                )
+            }
+            Place::NoLayout(base) => {
+                let problem = format!(
+                    "is {:?}, but this provider is no preset, whose endpoints would be known: give \
+                     Provider::generic its token endpoint, or Provider::discover its issuer",
+                    without_secrets(&base.0)
+                );
+                return Err(ConfigError::new("base_url", problem));
+            }
             Place::Issuer(issuer) => {
-                let (revocation, introspection) = (revocation()?, introspection()?);
                 let discovery =
                     Discovery::new(&issuer.0, revocation, introspection, mtls, allow_http)?;
                 Addresses::Discovered(Box::new(discovery))

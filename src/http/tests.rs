@@ -63,7 +63,19 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
         ),
         (
             builder(boxed().base_url("http://box.example")),
-            "token_url is \"http://box.example/oauth2/token\": without TLS",
+            "base_url is \"http://box.example/oauth2/token\": without TLS",
+        ),
+        (
+            builder(Provider::generic("https://x.example/t").base_url("https://y.example")),
+            "base_url is \"https://y.example\", but this provider is no preset",
+        ),
+        (
+            builder(Provider::discover("https://x.example").base_url("https://y.example?k=s3cr3t")),
+            "base_url is \"https://y.example\", but this provider is no preset",
+        ),
+        (
+            builder(boxed().base_url("https://y.example/?k=s3cr3t")),
+            "base_url has a query or a fragment after \"https://y.example/\", where",
         ),
         (builder(boxed().assumed_lifetime(Duration::ZERO)), "assumed_lifetime is 0s"),
         (builder(boxed()).connect_timeout(Duration::ZERO), "connect_timeout is 0s"),
@@ -123,6 +135,20 @@ fn what_can_be_used_is_taken() {
     );
     assert!(!manager.can_revoke());
     assert_eq!(manager.assumed_lifetime(), Duration::from_secs(60));
+}
+
+#[test]
+fn an_address_that_was_set_stays_under_another_base() {
+    let own = "https://x.example/own";
+    for provider in [
+        Provider::okta("https://o.example").revocation_url(own).base_url("https://p.example/"),
+        Provider::okta("https://o.example").base_url("https://p.example/").revocation_url(own),
+    ] {
+        let known = provider.check(false, false).unwrap().known().unwrap();
+        assert_eq!(known.token_url(), "https://p.example/v1/token");
+        assert_eq!(known.revocation_url(), Some(own));
+        assert_eq!(known.introspection_url(), Some("https://p.example/v1/introspect"));
+    }
 }
 
 #[test]
