@@ -85,7 +85,7 @@ pub mod testing;
 
 #[cfg(feature = "http")]
 pub use crate::http::{
-    Audience, ClientAuth, Credential, DpopKey, Endpoints, HttpTokenManager,
+    AssertionAudience, ClientAuth, Credential, DpopKey, Endpoints, HttpTokenManager,
     HttpTokenManagerBuilder, JwtAlgorithm, JwtAuth, Provider, Subject,
 };
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};

@@ -8,8 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use url::form_urlencoded;
 
+use super::Object;
 use super::credential::Credential;
-use super::keys::{self, JwtAlgorithm, Object, SigningKey};
+use super::keys::{self, JwtAlgorithm, SigningKey};
 use crate::error::{ConfigError, TokenError};
 
 /// How the client proves who it is (RFC 6749 §2.3). Chosen, never probed: a server that refuses one
@@ -52,14 +53,14 @@ pub enum ClientAuth {
 /// What the assertions of [`ClientAuth::SecretJwt`] and [`ClientAuth::PrivateKeyJwt`] say.
 ///
 /// ```
-/// use ccg_session::{Audience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};
+/// use ccg_session::{AssertionAudience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};
 ///
 /// let provider = Provider::generic("https://login.example.com/token").client_auth(
 ///     ClientAuth::PrivateKeyJwt(
 ///         JwtAuth::new()
 ///             .algorithm(JwtAlgorithm::Ps256)
 ///             .key_id("2026-11")
-///             .audience(Audience::value("https://login.example.com")),
+///             .audience(AssertionAudience::value("https://login.example.com")),
 ///     ),
 /// );
 /// ```
@@ -67,8 +68,8 @@ pub enum ClientAuth {
 pub struct JwtAuth {
     algorithm: Option<JwtAlgorithm>,
     key_id: Option<String>,
-    audience: Audience,
-    revocation_audience: Option<Audience>,
+    audience: AssertionAudience,
+    revocation_audience: Option<AssertionAudience>,
 }
 
 impl JwtAuth {
@@ -93,25 +94,27 @@ impl JwtAuth {
     }
 
     /// Whom the assertions are for. Servers differ, and some compare it byte for byte. Default:
-    /// [`Audience::Endpoint`].
+    /// [`AssertionAudience::Endpoint`].
     #[must_use]
-    pub fn audience(mut self, audience: Audience) -> Self {
+    pub fn audience(mut self, audience: AssertionAudience) -> Self {
         self.audience = audience;
         self
     }
 
-    /// The same, for revocations only. Default: as [`audience`](Self::audience).
+    /// The same, for revocations and [introspections](crate::HttpTokenManager::is_active). Default: as [`audience`](Self::audience).
     #[must_use]
-    pub fn revocation_audience(mut self, audience: Audience) -> Self {
+    pub fn revocation_audience(mut self, audience: AssertionAudience) -> Self {
         self.revocation_audience = Some(audience);
         self
     }
 }
 
-/// Whom an assertion is for (RFC 7523 §3, `aud`).
+/// Whom an assertion is for (RFC 7523 §3, `aud`): the server. Whom a token is for is
+/// [`Provider::audience`](crate::Provider::audience), or that of an
+/// [exchange](crate::ExchangeRequest::audience).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Audience {
+pub enum AssertionAudience {
     /// The URL of the endpoint that it is sent to, exactly as it was given.
     #[default]
     Endpoint,
@@ -121,7 +124,7 @@ pub enum Audience {
     Value(String),
 }
 
-impl Audience {
+impl AssertionAudience {
     /// This text.
     pub fn value(text: impl Into<String>) -> Self {
         Self::Value(text.into())
@@ -135,8 +138,8 @@ pub(super) struct Endpoint<'a> {
     pub(super) url: &'a str,
     /// The issuer, if it is known.
     pub(super) issuer: Option<&'a str>,
-    /// Revocations go there, not requests for tokens.
-    pub(super) revokes: bool,
+    /// Requests for tokens go there, not revocations or introspections.
+    pub(super) gives_tokens: bool,
 }
 
 /// How long an assertion is good for, in seconds: long enough for clocks that differ a little, and
@@ -165,11 +168,11 @@ impl ClientAuth {
     fn check(&self, key: Option<&SecretString>, has_issuer: bool) -> Result<(), ConfigError> {
         let (Self::SecretJwt(jwt) | Self::PrivateKeyJwt(jwt)) = self else { return Ok(()) };
         let audiences = [Some(&jwt.audience), jwt.revocation_audience.as_ref()];
-        if audiences.contains(&Some(&Audience::Issuer)) && !has_issuer {
+        if audiences.contains(&Some(&AssertionAudience::Issuer)) && !has_issuer {
             return Err(ConfigError::new(
                 "audience",
-                "is Audience::Issuer, but this provider's issuer is not known: give \
-                 Audience::value(…)",
+                "is AssertionAudience::Issuer, but this provider's issuer is not known: give \
+                 AssertionAudience::value(…)",
             ));
         }
         match (self, jwt.algorithm, key) {
@@ -319,15 +322,15 @@ impl ClientIdentity {
         endpoint: Endpoint<'_>,
     ) -> Result<(Object, Object), TokenError> {
         let audience = match &jwt.revocation_audience {
-            Some(audience) if endpoint.revokes => audience,
+            Some(audience) if !endpoint.gives_tokens => audience,
             _ => &jwt.audience,
         };
         let audience = match audience {
-            Audience::Endpoint => endpoint.url,
-            Audience::Issuer => endpoint
+            AssertionAudience::Endpoint => endpoint.url,
+            AssertionAudience::Issuer => endpoint
                 .issuer
                 .ok_or_else(|| unusable("cannot be used: the issuer is not known".into()))?,
-            Audience::Value(text) => text,
+            AssertionAudience::Value(text) => text,
         };
         let mut header = Object::from_iter([("typ".to_owned(), json!("JWT"))]);
         header.extend(key_id.map(|id| ("kid".to_owned(), json!(id))));
@@ -400,10 +403,10 @@ mod tests {
     const TOKEN: Endpoint<'_> = Endpoint {
         url: "https://login.example.com",
         issuer: Some("https://issuer.example"),
-        revokes: false,
+        gives_tokens: true,
     };
     const REVOCATION: Endpoint<'_> =
-        Endpoint { url: "https://login.example.com/revoke?x", revokes: true, ..TOKEN };
+        Endpoint { url: "https://login.example.com/revoke?x", gives_tokens: false, ..TOKEN };
     const P256: &str = include_str!("../../tests/keys/p256.pem");
     const P256_JWK: &str = include_str!("../../tests/keys/p256.jwk");
     const RSA: &str = include_str!("../../tests/keys/rsa.pem");
@@ -452,17 +455,17 @@ mod tests {
 
     #[test]
     fn the_audience_is_what_is_set_for_the_endpoint() {
-        let value = || Audience::value("https://other.example/");
+        let value = || AssertionAudience::value("https://other.example/");
         for (jwt, token, revocation) in [
             (JwtAuth::new(), TOKEN.url, REVOCATION.url),
             (
-                JwtAuth::new().audience(Audience::Issuer),
+                JwtAuth::new().audience(AssertionAudience::Issuer),
                 "https://issuer.example",
                 "https://issuer.example",
             ),
             (JwtAuth::new().audience(value()), "https://other.example/", "https://other.example/"),
             (
-                JwtAuth::new().audience(value()).revocation_audience(Audience::Endpoint),
+                JwtAuth::new().audience(value()).revocation_audience(AssertionAudience::Endpoint),
                 "https://other.example/",
                 REVOCATION.url,
             ),
@@ -495,9 +498,9 @@ mod tests {
             (private(rs256()), P256, "credential is a key on the curve P-256, which cannot sign"),
             (ClientAuth::SecretJwt(rs256()), "s3cr3t", "algorithm is RS256, but a secret signs"),
             (
-                private(JwtAuth::new().revocation_audience(Audience::Issuer)),
+                private(JwtAuth::new().revocation_audience(AssertionAudience::Issuer)),
                 P256,
-                "audience is Audience::Issuer, but this provider's issuer is not known",
+                "audience is AssertionAudience::Issuer, but this provider's issuer is not known",
             ),
         ] {
             let error = new("id", key.into(), auth.clone()).unwrap_err();

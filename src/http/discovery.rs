@@ -18,8 +18,8 @@ use url::Url;
 
 use super::client_auth::Endpoint;
 use super::provider::{check_url, is_loopback, without_secrets};
-use super::wire::{Object, is_visible};
-use super::{Response, transport};
+use super::wire::is_visible;
+use super::{Object, Response, transport};
 use crate::error::{ConfigError, TokenError};
 
 /// Where a provider's requests go, as configured or discovered: see
@@ -63,12 +63,12 @@ impl Endpoints {
 
     /// Where tokens come from, as an assertion names it.
     pub(super) fn of_tokens(&self) -> Endpoint<'_> {
-        Endpoint { url: &self.token.text, issuer: self.issuer.as_deref(), revokes: false }
+        Endpoint { gives_tokens: true, ..self.other(&self.token) }
     }
 
     /// Where it is asked for something else than tokens.
-    pub(super) fn of_revocations<'a>(&'a self, address: &'a Address) -> Endpoint<'a> {
-        Endpoint { url: &address.text, issuer: self.issuer.as_deref(), revokes: true }
+    pub(super) fn other<'a>(&'a self, address: &'a Address) -> Endpoint<'a> {
+        Endpoint { url: &address.text, issuer: self.issuer.as_deref(), gives_tokens: false }
     }
 
     fn urls(&self) -> impl Iterator<Item = &Url> {

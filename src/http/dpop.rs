@@ -8,7 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use url::Url;
 
-use super::keys::{self, Object, SigningKey};
+use super::Object;
+use super::keys::{self, SigningKey};
 use super::provider::without_secrets;
 use crate::error::ConfigError;
 

@@ -12,8 +12,9 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::Object;
 use super::crypto::ec_key_pair;
 use super::crypto::library::digest::{SHA256, digest};
 use super::crypto::library::error::KeyRejected;
@@ -23,9 +24,6 @@ use super::crypto::library::rsa::{KeyPairComponents, PublicKeyComponents};
 use super::crypto::library::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
 };
-
-/// A JWT's header, or its claims.
-pub(super) type Object = Map<String, Value>;
 
 /// How a key signs (RFC 7518 §3.1, RFC 8037 §3.1). It must fit the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

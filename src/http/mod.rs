@@ -25,7 +25,7 @@ use reqwest::{Client, redirect, retry};
 use secrecy::SecretString;
 use url::form_urlencoded;
 
-pub use client_auth::{Audience, ClientAuth, JwtAuth};
+pub use client_auth::{AssertionAudience, ClientAuth, JwtAuth};
 pub use credential::Credential;
 pub use discovery::Endpoints;
 pub use dpop::DpopKey;
@@ -318,7 +318,7 @@ impl TokenManager for HttpTokenManager {
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (token, form) = (token.expose(), vec![("token", token.expose())]);
         let read = |answer: &Answer<'_>| answer.revocation();
-        let endpoint = endpoints.of_revocations(address);
+        let endpoint = endpoints.other(address);
         self.ask(address, endpoint, form, &options, Some(token), read).await
     }
 
@@ -375,8 +375,7 @@ impl HttpTokenManager {
         let form = vec![("token", token)];
         let options = TokenRequestOptions::default();
         let read = |answer: &Answer<'_>| answer.introspection();
-        // An assertion for it names what one for revocations would: neither is the token endpoint.
-        let endpoint = endpoints.of_revocations(address);
+        let endpoint = endpoints.other(address);
         self.ask(address, endpoint, form, &options, Some(token), read).await
     }
 
@@ -392,8 +391,8 @@ impl HttpTokenManager {
     ) -> Result<T, TokenError> {
         let credential = self.identity.credential();
         let secret = credential.read().await?;
-        // Revocations need no proof: whoever holds a token may end it.
-        let dpop = self.dpop.as_ref().filter(|_| !endpoint.revokes);
+        // Only a token is bound: whoever holds one may end it, or ask about it.
+        let dpop = self.dpop.as_ref().filter(|_| endpoint.gives_tokens);
         let mut nonce_is_new = false;
         loop {
             // A new assertion and a new proof each time: a server may know the last ones again.
@@ -516,6 +515,9 @@ impl Response {
         }
     }
 }
+
+/// Of JSON: an answer, or a part of a JWT.
+type Object = serde_json::Map<String, serde_json::Value>;
 
 /// The pairs of a form, in the order in which they are sent.
 type Form<'a> = Vec<(&'a str, &'a str)>;

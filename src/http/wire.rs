@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use ::http::header::{DATE, LOCATION, RETRY_AFTER};
 use ::http::{HeaderMap, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::Object;
 use super::dpop::DpopKey;
 use super::provider::without_secrets;
 use crate::error::TokenError;
@@ -42,8 +43,6 @@ pub(super) enum Asked {
     Grant,
     Exchange,
 }
-
-pub(super) type Object = Map<String, Value>;
 
 impl Answer<'_> {
     /// The answer to a request for a token.

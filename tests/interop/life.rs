@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ccg_session::{
-    Audience, ClientAuth, Credential, DpopKey, ExchangeRequest, HttpTokenManagerBuilder,
+    AssertionAudience, ClientAuth, Credential, DpopKey, ExchangeRequest, HttpTokenManagerBuilder,
     JwtAlgorithm, JwtAuth, Session,
 };
 use http::{HeaderValue, Method};
@@ -148,13 +148,15 @@ async fn private_key_jwt_rs256() {
 
 #[tokio::test]
 async fn private_key_jwt_rs384() {
-    let jwt = JwtAuth::new().algorithm(JwtAlgorithm::Rs384).audience(Audience::Issuer);
+    let jwt = JwtAuth::new().algorithm(JwtAlgorithm::Rs384).audience(AssertionAudience::Issuer);
     private_key_jwt("rs384-client", "rsa.jwk", jwt).await;
 }
 
 #[tokio::test]
 async fn private_key_jwt_rs512() {
-    let jwt = JwtAuth::new().algorithm(JwtAlgorithm::Rs512).revocation_audience(Audience::Issuer);
+    let jwt = JwtAuth::new()
+        .algorithm(JwtAlgorithm::Rs512)
+        .revocation_audience(AssertionAudience::Issuer);
     private_key_jwt("rs512-client", "rsa.pem", jwt).await;
 }
 

@@ -1,8 +1,8 @@
 //! One thing wrong at a time, and the whole of what its user is told.
 
 use ccg_session::{
-    Audience, ClientAuth, DpopKey, ExchangeRequest, JwtAlgorithm, JwtAuth, Session, SessionError,
-    SessionHandle, TokenManager,
+    AssertionAudience, ClientAuth, DpopKey, ExchangeRequest, JwtAlgorithm, JwtAuth, Session,
+    SessionError, SessionHandle, TokenManager,
 };
 
 use super::*;
@@ -78,7 +78,9 @@ async fn a_grant_says_what_was_wrong_with_it() {
             "audience",
             server.client(
                 "es256-client",
-                private(JwtAuth::new().audience(Audience::value("https://elsewhere.example"))),
+                private(
+                    JwtAuth::new().audience(AssertionAudience::value("https://elsewhere.example")),
+                ),
                 key("p256.pem"),
             ),
             not_this_client,
