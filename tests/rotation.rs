@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ccg_session::testing::{Authority, Kind};
 use ccg_session::{
-    Credential, HttpTokenManager, RefreshMode, Session, SessionConfig, SessionHandle,
+    Credential, HttpTokenManager, RefreshMode, Session, SessionConfig, SessionHandle, TokenError,
 };
 
 /// A file of its own for each test, gone with it.
@@ -130,4 +130,29 @@ async fn a_closure_is_asked_for_each_attempt() {
     "new".clone_into(&mut secret.lock().unwrap());
     callers_until(&session, 2).await;
     assert_eq!(session.status().counters().grants_failed, 0);
+}
+
+/// What the server said counts more than a vault that hangs.
+#[tokio::test]
+async fn a_refusal_is_told_though_the_credential_cannot_be_read_again() {
+    let authority = authority().await;
+    let reads = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = reads.clone();
+    let read = move || {
+        let first = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        async move {
+            if !first {
+                tokio::time::pause(); // From here on time passes only where all wait for it.
+                std::future::pending::<()>().await;
+            }
+            std::io::Result::Ok("wrong")
+        }
+    };
+    let manager =
+        HttpTokenManager::builder(authority.provider(), "app", Credential::from_fn(read)).build();
+    let session = Session::builder(manager.unwrap()).spawn().unwrap();
+    let error = session.get_token().await.unwrap_err();
+    let error = error.token_error().unwrap();
+    assert!(matches!(error, TokenError::Denied { status: 401, .. }), "{error}");
+    assert_eq!(reads.load(std::sync::atomic::Ordering::Relaxed), 2);
 }

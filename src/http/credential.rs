@@ -8,16 +8,18 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::thread;
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::TokenError;
 
 /// Where the client's secret comes from: a password, a key, or an assertion, as
 /// [`ClientAuth`](crate::ClientAuth) says.
 ///
-/// It is read at each attempt, and once more after each refusal: if it has changed by then, the next
-/// attempt follows at once. So a secret can be rotated while the program runs. Newlines at its end are
+/// It is read at each attempt, and once more, for at most a second, after each refusal: if it has changed
+/// by then, the next attempt follows at once. So a secret can be rotated while the program runs. Newlines at its end are
 /// left out.
 ///
 /// A value becomes one by itself:
@@ -40,7 +42,11 @@ enum Source {
     None,
     Value(SecretString),
     Env(String),
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        /// One permit for each read that may be under way.
+        reads: Arc<Semaphore>,
+    },
     Fn(Arc<dyn Fn() -> Reading + Send + Sync>),
 }
 
@@ -51,6 +57,10 @@ type AnyError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("could not be read: {0}")]
 struct Unread(#[source] AnyError);
+
+/// How many threads may read a file at once: more than one, since it may be far away; and not many, since
+/// each of them hangs if the file's mount is dead.
+const MAX_READS: usize = 4;
 
 /// The longest file that is read: no credential is longer, and a wrong path may name anything.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -63,8 +73,11 @@ impl Credential {
 
     /// A file, such as a mounted secret or a token that a platform rotates. It need not be there yet
     /// when the manager is built.
+    ///
+    /// Each read has a thread to itself, at most four at once. If the file's mount is dead, then attempts
+    /// time out, and those four threads hang until it is back; a runtime that ends does not wait for them.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(Source::File(path.into()))
+        Self(Source::File { path: path.into(), reads: Arc::new(Semaphore::new(MAX_READS)) })
     }
 
     /// Whatever this gives when it is called, say what a vault holds. Its time is the attempt's.
@@ -107,7 +120,7 @@ impl Credential {
         match &self.0 {
             Source::Value(secret) => checked(secret.clone()).map(Some).map_err(Into::into),
             Source::Env(name) => variable(name).map(Some),
-            Source::None | Source::File(_) | Source::Fn(_) => Ok(None),
+            Source::None | Source::File { .. } | Source::Fn(_) => Ok(None),
         }
     }
 
@@ -117,14 +130,7 @@ impl Credential {
             Source::None => return Ok(None),
             Source::Value(secret) => checked(secret.clone()).map_err(AnyError::from),
             Source::Env(name) => variable(name).map_err(AnyError::from),
-            Source::File(path) => {
-                let path = path.clone();
-                // A file may be far away, and then reading it takes time.
-                match tokio::task::spawn_blocking(move || file(&path)).await {
-                    Ok(secret) => secret.map_err(AnyError::from),
-                    Err(error) => Err(error.into()),
-                }
-            }
+            Source::File { path, reads } => read_apart(path, reads).await,
             Source::Fn(read) => match read().await {
                 Ok(secret) => checked(secret).map_err(AnyError::from),
                 Err(error) => Err(Unread(error).into()),
@@ -137,7 +143,7 @@ impl Credential {
     pub(super) async fn has_changed_since(&self, used: Option<&SecretString>) -> bool {
         match self.0 {
             Source::None | Source::Value(_) => false,
-            Source::Env(_) | Source::File(_) | Source::Fn(_) => {
+            Source::Env(_) | Source::File { .. } | Source::Fn(_) => {
                 let now = self.read().await.ok().flatten();
                 now.is_some_and(|now| {
                     used.is_none_or(|used| used.expose_secret() != now.expose_secret())
@@ -172,7 +178,7 @@ impl fmt::Debug for Credential {
             Source::None => f.write_str("none"),
             Source::Value(_) => f.write_str("[redacted]"),
             Source::Env(name) => write!(f, "env({name:?})"),
-            Source::File(path) => write!(f, "file({path:?})"),
+            Source::File { path, .. } => write!(f, "file({path:?})"),
             Source::Fn(_) => f.write_str("from_fn"),
         }
     }
@@ -192,8 +198,23 @@ fn variable(name: &str) -> Result<SecretString, String> {
     }
 }
 
+/// On a thread of its own: a file may be far away, and the runtime's threads for what blocks are shared
+/// with everybody else, and waited for when it ends.
+async fn read_apart(path: &Path, reads: &Arc<Semaphore>) -> Result<SecretString, AnyError> {
+    let permit = Arc::clone(reads).acquire_owned().await?;
+    let (done, result) = oneshot::channel();
+    let own = path.to_owned();
+    let read = move || {
+        // Nobody waits for it any more if the attempt has timed out.
+        let _ = done.send(file(&own));
+        drop(permit);
+    };
+    let thread = thread::Builder::new().name("ccg-credential".into()).spawn(read);
+    thread.map_err(|error| unread(path, &error))?;
+    Ok(result.await??)
+}
+
 fn file(path: &Path) -> Result<SecretString, String> {
-    let shown = path.display();
     let read = || -> io::Result<String> {
         let mut text = String::new();
         let length = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? as u64;
@@ -202,12 +223,13 @@ fn file(path: &Path) -> Result<SecretString, String> {
         }
         Ok(text)
     };
-    let text = read().map_err(|error| {
-        format!(
-            "cannot be read from the file {shown} ({error}): check the path and who may read it"
-        )
-    })?;
-    checked(text.into()).map_err(|problem| format!("{problem} (the file {shown})"))
+    let text = read().map_err(|error| unread(path, &error))?;
+    checked(text.into()).map_err(|problem| format!("{problem} (the file {})", path.display()))
+}
+
+fn unread(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    format!("cannot be read from the file {path} ({error}): check the path and who may read it")
 }
 
 /// Without newlines at its end. Empty it proves nothing: somebody is just writing it, perhaps.
@@ -223,6 +245,8 @@ fn checked(secret: SecretString) -> Result<SecretString, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     async fn read(credential: &Credential) -> Result<String, String> {
@@ -284,6 +308,34 @@ mod tests {
         let sealed = Credential::from_fn(|| async { Err::<String, _>("the vault is sealed") });
         let error = read(&sealed).await.unwrap_err();
         assert_eq!(error, "the client's credential could not be read: the vault is sealed");
+    }
+
+    /// A pipe that nobody writes to hangs as a file of a dead mount does.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_hangs_keeps_a_few_threads_and_no_runtime() {
+        let path = std::env::temp_dir().join(format!("credential-pipe-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let credential = Credential::file(&path);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            for _ in 0..3 * MAX_READS {
+                let read = tokio::time::timeout(Duration::from_millis(10), credential.read());
+                assert!(read.await.is_err());
+            }
+        });
+        let Source::File { reads, .. } = &credential.0 else { panic!("{credential:?}") };
+        assert_eq!(reads.available_permits(), 0);
+        drop(runtime); // It ends, though they still hang.
+
+        // Once it is there again, those end, and whoever asks is served.
+        std::fs::write(&path, "s3cr3t").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "s3cr3t").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let secret = runtime.block_on(credential.read()).unwrap().unwrap();
+        assert_eq!(secret.expose_secret(), "s3cr3t");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[tokio::test]

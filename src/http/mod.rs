@@ -23,6 +23,7 @@ use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
 use ::http::{HeaderName, HeaderValue};
 use reqwest::{Client, redirect, retry};
 use secrecy::SecretString;
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 pub use client_auth::{AssertionAudience, ClientAuth, JwtAuth};
@@ -423,7 +424,10 @@ impl HttpTokenManager {
                         None => clocks,
                     });
                 }
-                *credentials_changed = credential.has_changed_since(secret.as_ref()).await;
+                // In a time of its own: or a source that hangs would turn this refusal, which the
+                // server has given, into one that took too long.
+                let reread = credential.has_changed_since(secret.as_ref());
+                *credentials_changed = timeout(REREAD, reread).await.unwrap_or(false);
             }
             return result;
         }
@@ -460,6 +464,9 @@ impl HttpTokenManager {
         Response::read(head).await
     }
 }
+
+/// How long a credential may take to be read again after a refusal.
+const REREAD: Duration = Duration::from_secs(1);
 
 /// A response that has arrived.
 struct Response {
