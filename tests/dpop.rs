@@ -282,3 +282,38 @@ async fn without_a_key_nothing_is_bound() {
     assert!(token.proof(&Method::GET, &server.base).unwrap().is_none());
     assert!(server.state().seen.len() == 1, "no proof, only an assertion");
 }
+
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_binds_tokens_too() {
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
+    let run = |server: &Server, args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ccg-session"));
+        command.args(args).args(["--client-id", "the-client", "--auth", "private-key-jwt"]);
+        command.args(["--token-url", &format!("{}/token?tenant=1", server.base)]);
+        command.args(["--revocation-url", &format!("{}/revoke", server.base)]);
+        command.args(["--client-secret-file", &format!("{keys}/ed25519.pem")]);
+        let output = command.args(["--dpop-key", &format!("{keys}/p256.pem")]).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), output.status.code())
+    };
+    let server = Server::start(State { wants_nonce: true, ..State::default() }).await;
+    let token = run(&server, &["token", "--format", "header"]);
+    assert_eq!(token, ("Authorization: DPoP token-1\n".into(), Some(0)));
+    let key = DpopKey::parse(include_str!("keys/p256.pem")).unwrap();
+    assert_eq!(server.state().thumbprint, Some(key.thumbprint()));
+    let (token, code) = run(&server, &["exchange", "--format", "json"]);
+    let token: Value = serde_json::from_str(&token).unwrap();
+    assert_eq!((&token["token_type"], code), (&json!("DPoP"), Some(0)));
+    let (said, code) = run(&server, &["check"]);
+    assert!(said.contains("a token, bound to the key, with another 5"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+
+    server.state().answers = Some(r#"{"access_token":"T","token_type":"Bearer"}"#);
+    let (said, code) = run(&server, &["check", "--attempts", "1"]);
+    assert!(said.contains("binds no tokens to keys, leave out --dpop-key"), "{said}");
+    assert_eq!(code, Some(1), "{said}");
+    server.state().never_content = true;
+    server.state().answers = None;
+    let (said, _) = run(&server, &["check"]);
+    assert!(said.contains("use_dpop_nonce") && said.contains("keys of this kind"), "{said}");
+}

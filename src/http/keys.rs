@@ -6,6 +6,7 @@
 //! it reads no private JWK.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
@@ -24,6 +25,7 @@ use super::crypto::library::rsa::{KeyPairComponents, PublicKeyComponents};
 use super::crypto::library::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
 };
+use crate::error::ConfigError;
 
 /// How a key signs (RFC 7518 §3.1, RFC 8037 §3.1). It must fit the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,18 @@ impl JwtAlgorithm {
 impl fmt::Display for JwtAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// By its name in a JWT's header.
+impl FromStr for JwtAlgorithm {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            ConfigError::new("algorithm", format!("is {name:?}, but must be one of {known}"))
+        })
     }
 }
 
@@ -431,8 +445,7 @@ fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), 
     let named = match text("alg") {
         None => None,
         Some(name) => {
-            let known = JwtAlgorithm::ALL.into_iter().find(|known| known.name() == name);
-            Some(known.ok_or_else(|| format!("is a JWK for {name:?}, which is not known"))?)
+            Some(name.parse().map_err(|_| format!("is a JWK for {name:?}, which is not known"))?)
         }
     };
     Ok((pair, named, text("kid").map(str::to_owned)))

@@ -1,5 +1,7 @@
 //! Where the command's settings come from: flags, and a file.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
 use super::*;
 
 /// With the client's secret in a file, as a service has it.
@@ -178,10 +180,68 @@ async fn each_method_of_authentication_has_a_name() {
     assert!(text.contains("key") && !text.contains(SECRET), "{text}");
     let text = problem(&token("tls-client"), 2);
     assert!(text.contains("--client-certificate PATH"), "{text}");
+    let file = TempFile::new("no-key", "s3cr3t");
+    let mut bound = as_client();
+    bound.args(["token", "--issuer", authority.base_url(), "--dpop-key"]).arg(&file.0);
+    let text = problem(&run(&mut bound), 2);
+    assert!(text.contains("dpop is no private key") && text.contains("no-key"), "{text}");
+    assert!(!text.contains("s3cr3t"), "{text}");
     let mut half = as_client();
     half.args(["token", "--issuer", authority.base_url(), "--client-certificate", "/nonexistent"]);
     assert!(problem(&run(&mut half), 2).contains("give both"));
     assert_eq!(authority.counts().of(Kind::Any), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assertion_says_what_flags_or_the_file_say() {
+    let authority = Authority::start().await.unwrap();
+    // The authority knows no assertions, so it refuses each.
+    let sent = |command: &mut Command| {
+        let text = problem(&run(command), 3);
+        assert!(text.contains("invalid_client"), "{text}");
+        let request = authority.requests().pop().unwrap();
+        let assertion = request.param("client_assertion").unwrap().to_owned();
+        let mut parts = assertion.split('.');
+        [(); 2].map(|()| {
+            let part = BASE64_URL_SAFE_NO_PAD.decode(parts.next().unwrap()).unwrap();
+            serde_json::from_slice::<Value>(&part).unwrap()
+        })
+    };
+    let mut flags = as_client();
+    flags.env("CCG_SESSION_CLIENT_SECRET", include_str!("../keys/rsa.pem"));
+    flags.args(["token", "--issuer", authority.base_url(), "--auth", "private-key-jwt"]);
+    let [header, claims] = sent(&mut flags);
+    assert_eq!(header, json!({ "alg": "RS256", "typ": "JWT" }));
+    assert_eq!(claims["aud"], authority.token_url());
+    flags.args(["--algorithm", "PS256", "--key-id", "mine", "--assertion-audience", "issuer"]);
+    let [header, claims] = sent(&mut flags);
+    assert_eq!(header, json!({ "alg": "PS256", "typ": "JWT", "kid": "mine" }));
+    assert_eq!(claims["aud"], authority.base_url());
+
+    let more = "auth = \"secret-jwt\"\nkey-id = \"mine\"\nassertion-audience = \"urn:server\"\n";
+    let (file, _secret) = configured(&authority, "assertion", more);
+    let [header, claims] = sent(command().args(["token", "--config"]).arg(&file.0));
+    assert_eq!(header, json!({ "alg": "HS256", "typ": "JWT", "kid": "mine" }));
+    assert_eq!(claims["aud"], "urn:server");
+
+    let grants = authority.counts().grants;
+    for (args, sentence) in [
+        (["--auth", "basic", "--key-id", "mine"], "give --auth private-key-jwt or secret-jwt"),
+        (
+            ["--auth", "secret-jwt", "--algorithm", "RS256"],
+            "algorithm is RS256, but a secret signs",
+        ),
+        (
+            ["--auth", "secret-jwt", "--algorithm", "none"],
+            "algorithm is \"none\", but must be one of",
+        ),
+    ] {
+        let mut token = as_client();
+        token.args(["token", "--issuer", authority.base_url()]).args(args);
+        let text = problem(&run(&mut token), 2);
+        assert!(text.contains(sentence), "{text}");
+    }
+    assert_eq!(authority.counts().grants, grants);
 }
 
 /// A secret may be sent without TLS only where it stays on this machine, and a proxy may be elsewhere.

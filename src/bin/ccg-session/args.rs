@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ccg_session::{ClientAuth, JwtAuth};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
@@ -219,6 +218,8 @@ pub(crate) struct ProviderArgs {
     #[arg(long, value_name = "URL", conflicts_with_all = ["token_url", "issuer"])]
     pub(crate) box_base_url: Option<String>,
     /// One more parameter of each grant; may be repeated
+    ///
+    /// Other users of this machine can read it here: one that is secret belongs into the file.
     #[arg(long, value_name = "K=V", value_parser = param)]
     pub(crate) param: Vec<(String, String)>,
     /// The client's id [default: the file's, else what the variable `CCG_SESSION_CLIENT_ID` holds]
@@ -231,6 +232,20 @@ pub(crate) struct ProviderArgs {
     /// machine can read a command's arguments.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// How an assertion is signed, such as PS256 [default: as the JWK says, else as is usual for the key]
+    #[arg(long, value_name = "ALG")]
+    pub(crate) algorithm: Option<String>,
+    /// Which of the client's keys signs an assertion: its header's kid [default: the JWK's]
+    #[arg(long, value_name = "ID")]
+    pub(crate) key_id: Option<String>,
+    /// Whom an assertion is for: endpoint, issuer, or another text [default: endpoint]
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) assertion_audience: Option<String>,
+    /// A file with a private key (PEM or JWK) that tokens are to be bound to (DPoP, RFC 9449)
+    ///
+    /// A request that uses such a token has a proof beside it, which only who holds the key can make.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dpop_key: Option<PathBuf>,
     /// A PEM file with certificates to trust besides those of this machine
     #[arg(long, value_name = "PATH")]
     pub(crate) root_certificate: Option<PathBuf>,
@@ -329,7 +344,7 @@ pub(crate) struct DemoArgs {
 pub(crate) enum Format {
     /// The token itself
     Raw,
-    /// The line of an HTTP request: `Authorization: Bearer …`
+    /// The line of an HTTP request: `Authorization: Bearer …`, or `DPoP …` of a token that is bound to a key
     Header,
     /// An object: `access_token`, `token_type`, `expires_in`, scope, attempts; an error is one too
     Json,
@@ -355,21 +370,6 @@ pub(crate) enum Auth {
     TlsClient,
     /// No secret at all
     None,
-}
-
-impl From<Auth> for ClientAuth {
-    fn from(auth: Auth) -> Self {
-        match auth {
-            Auth::Post => Self::Post,
-            Auth::Basic => Self::Basic,
-            Auth::BasicRaw => Self::BasicRaw,
-            Auth::SecretJwt => Self::SecretJwt(JwtAuth::new()),
-            Auth::PrivateKeyJwt => Self::PrivateKeyJwt(JwtAuth::new()),
-            Auth::Assertion => Self::Assertion,
-            Auth::TlsClient => Self::TlsClient,
-            Auth::None => Self::None,
-        }
-    }
 }
 
 fn param(text: &str) -> Result<(String, String), String> {

@@ -102,7 +102,11 @@ impl Check<'_> {
             None if asked.is_empty() => "no scopes were asked for, and none are named".into(),
             None => "the server names no scopes, which means those asked for".into(),
         };
-        self.ok("grant", &format!("a token with another {} to live; {scope}", life(&token)))?;
+        let bound = if self.settings.dpop_key.is_some() { ", bound to the key," } else { "" };
+        self.ok(
+            "grant",
+            &format!("a token{bound} with another {} to live; {scope}", life(&token)),
+        )?;
         Ok(Some(token))
     }
 
@@ -227,6 +231,16 @@ impl Check<'_> {
         match error {
             TokenError::Denied { error, .. } if error == "invalid_client" => {
                 refused_client(self.settings.auth)
+            }
+            TokenError::Denied { error, .. }
+                if matches!(&**error, "invalid_dpop_proof" | "use_dpop_nonce") =>
+            {
+                "check this machine's clock, and that the server takes keys of this kind: many want one \
+                 on the curve P-256 (--dpop-key)"
+            }
+            TokenError::Malformed { .. } if self.settings.dpop_key.is_some() => {
+                "if the server binds no tokens to keys, leave out --dpop-key; else check the address: \
+                 does what answers there speak OAuth 2.0?"
             }
             _ => advice(error),
         }

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use ccg_session::{
-    Credential, HttpTokenManager, HttpTokenManagerBuilder, Provider, RefreshMode, SessionConfig,
-    Subject,
+    AssertionAudience, ClientAuth, ConfigError, Credential, DpopKey, HttpTokenManager,
+    HttpTokenManagerBuilder, JwtAuth, Provider, RefreshMode, SessionConfig, Subject,
 };
 use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
@@ -38,9 +38,7 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
     if let Some(url) = &settings.introspection_url {
         provider = provider.introspection_url(url);
     }
-    if let Some(auth) = settings.auth {
-        provider = provider.client_auth(auth.into());
-    }
+    provider = provider.client_auth(client_auth(settings)?);
     let client_id = match &settings.client_id {
         Some(id) => id.clone(),
         None => variable(ID_VARIABLE)?.ok_or_else(|| {
@@ -64,6 +62,12 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
     };
     let mut builder = HttpTokenManager::builder(provider, client_id, credential)
         .allow_insecure_http(settings.allow_insecure_http);
+    if let Some(path) = &settings.dpop_key {
+        let key = text("the key for DPoP", path)?;
+        let key = DpopKey::parse(key)
+            .map_err(|error| Failure::Usage(format!("{error} (the file {})", path.display())))?;
+        builder = builder.dpop(key);
+    }
     if let Some(path) = &settings.root_certificate {
         builder = builder.root_certificate(text("the certificates to trust", path)?);
     }
@@ -116,6 +120,43 @@ fn provider(settings: &Settings) -> Result<Provider, Failure> {
         }
         None => Ok(provider),
     }
+}
+
+fn client_auth(settings: &Settings) -> Result<ClientAuth, Failure> {
+    let Settings { algorithm, key_id, assertion_audience, .. } = settings;
+    let jwt = || {
+        let mut jwt = JwtAuth::new();
+        if let Some(name) = algorithm {
+            jwt = jwt.algorithm(name.parse()?);
+        }
+        if let Some(id) = key_id {
+            jwt = jwt.key_id(id);
+        }
+        if let Some(whom) = assertion_audience {
+            jwt = jwt.audience(match &**whom {
+                "endpoint" => AssertionAudience::Endpoint,
+                "issuer" => AssertionAudience::Issuer,
+                text => AssertionAudience::value(text),
+            });
+        }
+        Ok::<_, ConfigError>(jwt)
+    };
+    let auth = match settings.auth.unwrap_or(Auth::Post) {
+        Auth::SecretJwt => return Ok(ClientAuth::SecretJwt(jwt()?)),
+        Auth::PrivateKeyJwt => return Ok(ClientAuth::PrivateKeyJwt(jwt()?)),
+        Auth::Post => ClientAuth::Post,
+        Auth::Basic => ClientAuth::Basic,
+        Auth::BasicRaw => ClientAuth::BasicRaw,
+        Auth::Assertion => ClientAuth::Assertion,
+        Auth::TlsClient => ClientAuth::TlsClient,
+        Auth::None => ClientAuth::None,
+    };
+    if [algorithm, key_id, assertion_audience].into_iter().any(Option::is_some) {
+        let wanted = "algorithm, key-id and assertion-audience say how an assertion is made: give \
+                      --auth private-key-jwt or secret-jwt, or leave them out";
+        return Err(Failure::Usage(wanted.into()));
+    }
+    Ok(auth)
 }
 
 /// From the file if there is one, else from the environment; never from an argument.

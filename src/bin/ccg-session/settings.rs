@@ -32,6 +32,10 @@ pub(crate) struct Settings {
     pub(crate) param: Vec<(String, String)>,
     pub(crate) client_id: Option<String>,
     pub(crate) client_secret_file: Option<PathBuf>,
+    pub(crate) algorithm: Option<String>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) assertion_audience: Option<String>,
+    pub(crate) dpop_key: Option<PathBuf>,
     pub(crate) root_certificate: Option<PathBuf>,
     pub(crate) client_certificate: Option<PathBuf>,
     pub(crate) client_key: Option<PathBuf>,
@@ -59,6 +63,10 @@ impl Settings {
         over(&mut settings.auth, flags.auth.as_ref());
         over(&mut settings.client_id, flags.client_id.as_ref());
         over(&mut settings.client_secret_file, flags.client_secret_file.as_ref());
+        over(&mut settings.algorithm, flags.algorithm.as_ref());
+        over(&mut settings.key_id, flags.key_id.as_ref());
+        over(&mut settings.assertion_audience, flags.assertion_audience.as_ref());
+        over(&mut settings.dpop_key, flags.dpop_key.as_ref());
         over(&mut settings.root_certificate, flags.root_certificate.as_ref());
         over(&mut settings.client_certificate, flags.client_certificate.as_ref());
         over(&mut settings.client_key, flags.client_key.as_ref());
@@ -111,6 +119,7 @@ impl Settings {
         let folder = path.parent().unwrap_or(Path::new(""));
         for file in [
             &mut settings.client_secret_file,
+            &mut settings.dpop_key,
             &mut settings.root_certificate,
             &mut settings.client_certificate,
             &mut settings.client_key,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ccg_session::{
     Actor, ExchangeRequest, HttpTokenManager, Session, SessionConfig, SessionError, SessionHandle,
 };
+use http::HeaderValue;
 use serde::Serialize;
 
 use crate::args::{ExchangeArgs, Format, GrantArgs, TokenArgs};
@@ -19,7 +20,7 @@ pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
         let token = session.get_token().await?;
         Ok(Received {
             text: token.secret().to_owned(),
-            is_bearer: true,
+            scheme: Some(scheme(token.header_value())),
             remaining: token.remaining(),
             scope: token.scope().map(str::to_owned),
         })
@@ -41,7 +42,7 @@ pub(crate) fn exchange(args: &ExchangeArgs) -> Result<(), Failure> {
         let token = session.exchange(request).await?;
         Ok(Received {
             text: token.secret().to_owned(),
-            is_bearer: token.header_value().is_some(),
+            scheme: token.header_value().map(scheme),
             remaining: token.remaining(),
             scope: token.scope().map(str::to_owned),
         })
@@ -87,10 +88,16 @@ async fn ask<T>(
     }
 }
 
+/// How a request says that it uses this token.
+fn scheme(header: &HeaderValue) -> &'static str {
+    if header.as_bytes().starts_with(b"DPoP ") { "DPoP" } else { "Bearer" }
+}
+
 /// A token of either kind.
 struct Received {
     text: String,
-    is_bearer: bool,
+    /// `None` if it goes into no header.
+    scheme: Option<&'static str>,
     remaining: Duration,
     scope: Option<String>,
 }
@@ -109,18 +116,23 @@ impl Received {
     fn print(&self, format: Format, attempts: u64) -> Result<(), Failure> {
         match format {
             Format::Raw => output::line(&self.text),
-            Format::Header if self.is_bearer => {
-                output::line(&format!("Authorization: Bearer {}", self.text))
-            }
-            Format::Header => Err(Failure::Unfit {
-                problem: "the server says that this is not an access token, so it goes into no \
-                          header: use --format raw"
-                    .into(),
-                attempts,
-            }),
+            Format::Header => match self.scheme {
+                Some(scheme) => output::line(&format!("Authorization: {scheme} {}", self.text)),
+                None => Err(Failure::Unfit {
+                    problem:
+                        "the server says that this is not an access token, so it goes into no \
+                              header: use --format raw"
+                            .into(),
+                    attempts,
+                }),
+            },
             Format::Json => output::json(&Printed {
                 access_token: &self.text,
-                token_type: if self.is_bearer { "bearer" } else { "N_A" },
+                token_type: match self.scheme {
+                    Some("Bearer") => "bearer",
+                    Some(scheme) => scheme,
+                    None => "N_A",
+                },
                 // Whole seconds, rounded down, so that nobody takes it for longer than it is.
                 expires_in: (self.remaining != Duration::MAX).then_some(self.remaining.as_secs()),
                 scope: self.scope.as_deref(),

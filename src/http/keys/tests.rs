@@ -33,6 +33,18 @@ fn jwt(key: &SigningKey) -> String {
 }
 
 #[test]
+fn an_algorithm_is_known_by_its_name() {
+    for algorithm in JwtAlgorithm::ALL {
+        assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+    }
+    let error = "HS256".parse::<JwtAlgorithm>().unwrap_err().to_string();
+    assert!(
+        error.starts_with("algorithm is \"HS256\", but must be one of RS256, RS384"),
+        "{error}"
+    );
+}
+
+#[test]
 fn one_key_is_the_same_in_each_of_its_forms() {
     for (forms, algorithm, thumbprint) in [
         (
