@@ -61,22 +61,6 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
             builder(boxed().revocation_url("/revoke")),
             "revocation_url is \"/revoke\", which is not a URL",
         ),
-        (
-            builder(boxed().base_url("http://box.example")),
-            "base_url is \"http://box.example/oauth2/token\": without TLS",
-        ),
-        (
-            builder(Provider::generic("https://x.example/t").base_url("https://y.example")),
-            "base_url is \"https://y.example\", but this provider is no preset",
-        ),
-        (
-            builder(Provider::discover("https://x.example").base_url("https://y.example?k=s3cr3t")),
-            "base_url is \"https://y.example\", but this provider is no preset",
-        ),
-        (
-            builder(boxed().base_url("https://y.example/?k=s3cr3t")),
-            "base_url has a query or a fragment after \"https://y.example/\", where",
-        ),
         (builder(boxed().assumed_lifetime(Duration::ZERO)), "assumed_lifetime is 0s"),
         (builder(boxed()).connect_timeout(Duration::ZERO), "connect_timeout is 0s"),
         (
@@ -135,6 +119,23 @@ fn what_can_be_used_is_taken() {
     );
     assert!(!manager.can_revoke());
     assert_eq!(manager.assumed_lifetime(), Duration::from_secs(60));
+}
+
+#[test]
+fn a_base_is_a_presets_and_only_paths_follow_it() {
+    let generic = Provider::generic("https://x.example/t");
+    let discovered = Provider::discover("https://x.example");
+    for (provider, expected) in [
+        (generic.base_url("https://y.example"), "\"https://y.example\", but this provider is no"),
+        (discovered.base_url("https://y.example?k=s3cr3t"), "\"https://y.example\", but this"),
+        (boxed().base_url("http://box.example"), "\"http://box.example/oauth2/token\": without"),
+        (boxed().base_url("box.example"), "\"box.example/oauth2/token\", which is not a URL"),
+    ] {
+        let error = error(builder(provider));
+        assert!(error.starts_with(&format!("base_url is {expected}")), "{error}");
+    }
+    let error = error(builder(boxed().base_url("https://y.example/?k=s3cr3t")));
+    assert!(error.starts_with("base_url has a query or a fragment after"), "{error}");
 }
 
 #[test]

@@ -241,7 +241,7 @@ pub(crate) struct ProviderArgs {
     /// Whom an assertion is for: endpoint, issuer, or another text [default: endpoint]
     #[arg(long, value_name = "WHOM")]
     pub(crate) assertion_audience: Option<String>,
-    /// A file with a private key (PEM or JWK) that tokens are to be bound to (DPoP, RFC 9449)
+    /// A file with a private key (PEM or JWK) that tokens are to be bound to (RFC 9449)
     ///
     /// A request that uses such a token has a proof beside it, which only who holds the key can make.
     #[arg(long, value_name = "PATH")]
