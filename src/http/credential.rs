@@ -223,7 +223,11 @@ fn file(path: &Path) -> Result<SecretString, String> {
         }
         Ok(text)
     };
-    let text = read().map_err(|error| unread(path, &error))?;
+    let mut text = read().map_err(|error| unread(path, &error))?;
+    // Some editors mark a file as UTF-8 so.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     checked(text.into()).map_err(|problem| format!("{problem} (the file {})", path.display()))
 }
 
@@ -277,6 +281,8 @@ mod tests {
                 assert_eq!(read(&credential).await.as_deref(), Ok(expected), "{credential:?}");
             }
         }
+        std::fs::write(&path, "\u{feff}s3cr3t\r\n").unwrap();
+        assert_eq!(read(&Credential::file(&path)).await.as_deref(), Ok("s3cr3t"));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(read(&Credential::none()).await.as_deref(), Ok("none"));
         // What every process on Unix has, and cargo sets everywhere.

@@ -281,10 +281,10 @@ fn a_secret_on_the_command_line_is_refused_with_advice_and_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secret_comes_from_a_file_or_from_stdin_without_its_newline() {
+async fn the_secret_comes_from_a_file_or_from_stdin_without_its_newline_or_mark() {
     let authority = Authority::start().await.unwrap();
-    for newline in ["", "\n", "\r\n"] {
-        let secret = format!("{SECRET}{newline}");
+    for (mark, newline) in [("", ""), ("", "\n"), ("\u{feff}", "\r\n")] {
+        let secret = format!("{mark}{SECRET}{newline}");
         let file = TempFile::new("secret", &secret);
         let mut from_file = at(&authority, "token");
         // The flag counts more than the environment.
@@ -594,9 +594,12 @@ fn the_demo_fails_when_a_figure_does_not_hold() {
 }
 
 #[test]
-fn the_demo_refuses_a_day_that_is_too_short() {
+fn the_demo_refuses_what_cannot_be_before_the_day_begins() {
     problem(&run(command().args(["demo", "--seconds", "1"])), 2);
     problem(&run(command().args(["demo", "--tasks", "0"])), 2);
+    // Before the day, not after it.
+    let text = problem(&run(command().args(["demo", "--plot", "/nonexistent/day.svg"])), 2);
+    assert!(text.contains("cannot be written to /nonexistent/day.svg"), "{text}");
 }
 
 /// Each tag that opens closes, in order, and there is one outermost.

@@ -206,7 +206,13 @@ const MAX_SECRET: u64 = 1024 * 1024;
 fn read(what: &str, place: &str, source: io::Result<impl Read>) -> Result<String, Failure> {
     let mut text = String::new();
     let problem = match source.and_then(|it| it.take(MAX_SECRET + 1).read_to_string(&mut text)) {
-        Ok(length) if length as u64 <= MAX_SECRET => return Ok(text),
+        Ok(length) if length as u64 <= MAX_SECRET => {
+            // Some editors mark a file as UTF-8 so.
+            if text.starts_with('\u{feff}') {
+                text.remove(0);
+            }
+            return Ok(text);
+        }
         Ok(_) => "it is longer than 1 MiB".into(),
         Err(error) => error.to_string(),
     };

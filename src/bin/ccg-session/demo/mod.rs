@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use ccg_session::testing::Authority;
-use ccg_session::{HttpTokenManager, Session, SessionConfig};
+use ccg_session::{Session, SessionConfig};
 use reqwest::Client;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
@@ -34,9 +34,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Usage(format!("the system gives no threads: {error}")))?;
+    // Before the day: nobody wants to hear after it that the path is wrong.
+    let plot = args.plot.as_deref().map(plot::open).transpose()?;
     let (report, record) = runtime.block_on(run_day(args))?;
-    if let Some(path) = &args.plot {
-        plot::write(path, &record.happened(), &report)?;
+    if let Some(file) = plot {
+        plot::write(file, &record.happened(), &report)?;
     }
     if args.json {
         output::json(&report.figures)?;
@@ -104,21 +106,14 @@ async fn world(args: &DemoArgs, plan: &Plan) -> Result<World, Failure> {
         .await
         .map_err(unavailable)?;
     let record = Arc::new(Record::new());
-    let manager = HttpTokenManager::builder(
-        authority.provider(),
-        authority.client_id(),
-        authority.client_secret(),
-    )
-    .http_client(client(0)?)
-    .build()?;
-    let manager = Watched { manager, record: Arc::clone(&record) };
+    let manager = Watched { manager: authority.manager()?, record: Arc::clone(&record) };
     let session = Session::builder(manager).config(config(plan)).spawn()?;
     Ok(World {
         authority_started: Clocks::read(&authority),
         resource_url: authority.resource_url(),
         authority,
         session,
-        client: client(usize::MAX)?,
+        client: client()?,
         record,
         answers: (0..args.tasks).map(|_| AtomicU64::new(0)).collect(),
         stop: AtomicBool::new(false),
@@ -135,14 +130,17 @@ fn config(plan: &Plan) -> SessionConfig {
     config
 }
 
-/// A client for plain HTTP to this machine: whatever proxy the environment names is not asked, and no
-/// certificates are needed.
-fn client(idle_connections: usize) -> Result<Client, Failure> {
+/// What the tasks use their tokens with, in plain HTTP on this machine: whatever proxy the environment
+/// names is not asked, and no certificates are needed.
+fn client() -> Result<Client, Failure> {
     let unusable = |error: &dyn std::error::Error| {
         Failure::Usage(format!("no HTTP client can be made: {error}"))
     };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    #[cfg(feature = "aws-lc")]
+    let crypto = rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "aws-lc"))]
+    let crypto = rustls::crypto::ring::default_provider();
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(crypto))
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(&error))?
         .with_root_certificates(rustls::RootCertStore::empty())
@@ -150,9 +148,6 @@ fn client(idle_connections: usize) -> Result<Client, Failure> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .pool_max_idle_per_host(idle_connections)
         .build()
         .map_err(|error| unusable(&error))
 }

@@ -2,6 +2,8 @@
 //! one above the other on one time axis.
 
 use std::error::Error;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,13 +29,17 @@ type Panel<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64
 type Drawn = Result<(), Box<dyn Error>>;
 type Point = (i32, i32);
 
-pub(super) fn write(path: &Path, happened: &Happened, report: &Report) -> Result<(), Failure> {
+pub(super) fn open(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| {
+        Failure::Usage(format!("the timeline cannot be written to {}: {error}", path.display()))
+    })
+}
+
+pub(super) fn write(mut file: File, happened: &Happened, report: &Report) -> Result<(), Failure> {
     let mut svg = String::new();
     draw(&mut svg, happened, report)
         .map_err(|error| Failure::Usage(format!("the timeline cannot be drawn: {error}")))?;
-    std::fs::write(path, svg).map_err(|error| {
-        Failure::Usage(format!("the timeline cannot be written to {}: {error}", path.display()))
-    })
+    file.write_all(svg.as_bytes()).map_err(Failure::Output)
 }
 
 fn draw(svg: &mut String, happened: &Happened, report: &Report) -> Drawn {
