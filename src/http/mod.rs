@@ -568,7 +568,8 @@ fn push_extras<'a>(
 
 /// A request that is not sent, since there is nowhere to send it to.
 fn no_endpoint(what: &str) -> TokenError {
-    TokenError::denied("unsupported", format!("this provider has no {what} endpoint"))
+    let problem = format!("this provider has no {what} endpoint: if there is one, set {what}_url");
+    TokenError::denied("unsupported", problem)
 }
 
 /// A request that is not sent, since it would not mean what the caller wants.

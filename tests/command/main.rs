@@ -414,13 +414,13 @@ async fn an_exchange_that_fails_says_so() {
     assert_eq!((&refused["kind"], &refused["attempts"]), (&json!("denied"), &json!(2)));
     assert!(refused["message"].as_str().unwrap().contains("invalid_scope"), "{refused}");
 
-    // Refused by the library, before it is sent: the actor is Box's own.
-    let before = authority.counts().exchanges;
+    // The actor is Box's own, which is known before anything is sent.
+    let before = authority.counts().of(Kind::Any);
     let mut generic = as_client();
     generic.args(["exchange", "--token-url", &authority.token_url(), "--format", "json"]);
     generic.args(["--actor-id", "a", "--actor-name", "b"]);
-    assert_eq!(json_problem(&run(&mut generic), 2)["kind"], "denied");
-    assert_eq!(authority.counts().exchanges, before);
+    assert_eq!(json_problem(&run(&mut generic), 2)["kind"], "config");
+    assert_eq!(authority.counts().of(Kind::Any), before);
 
     let half = problem(&run(at(&authority, "exchange").args(["--actor-id", "a"])), 2);
     assert!(half.contains("--actor-name"), "{half}");

@@ -113,7 +113,7 @@ fn provider(settings: &Settings) -> Result<Provider, Failure> {
         }
     };
     match &settings.box_base_url {
-        Some(base) if box_enterprise.is_some() || box_user.is_some() => Ok(provider.base_url(base)),
+        Some(base) if settings.is_box() => Ok(provider.base_url(base)),
         Some(_) => {
             let wanted = "box-base-url goes with --box-enterprise or --box-user only: leave it out";
             Err(Failure::Usage(wanted.into()))

@@ -90,11 +90,15 @@ impl Settings {
         self
     }
 
+    pub(crate) fn is_box(&self) -> bool {
+        self.box_enterprise.is_some() || self.box_user.is_some()
+    }
+
     /// If flags name another server than the file, then the file's addresses are not meant. Another
     /// subject of Box is on the same one.
     fn forget_server(&mut self, flags: &ProviderArgs) {
         let of_box = flags.box_enterprise.is_some() || flags.box_user.is_some();
-        let was_of_box = self.box_enterprise.is_some() || self.box_user.is_some();
+        let was_of_box = self.is_box();
         if of_box || flags.issuer.is_some() || flags.token_url.is_some() {
             self.box_enterprise = None;
             self.box_user = None;

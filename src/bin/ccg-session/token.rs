@@ -36,6 +36,12 @@ pub(crate) fn exchange(args: &ExchangeArgs) -> Result<(), Failure> {
         audience: args.grant_audience.clone(),
     };
     let settings = Settings::new(&args.provider, &args.session)?.asking_for(&grant);
+    // The library would say so too, but only once there is a token to exchange.
+    if !settings.is_box() && (args.actor_id.is_some() || args.shared_link.is_some()) {
+        let problem = "--actor-id and --shared-link are Box's own, and this is another server: leave \
+                       them out";
+        return Err(Failure::Usage(problem.into()));
+    }
     let manager = provider::builder(&settings)?.build()?;
     let request = request(args);
     let asked = ask(manager, provider::config(&settings), async |session| {
