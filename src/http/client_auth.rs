@@ -101,7 +101,8 @@ impl JwtAuth {
         self
     }
 
-    /// The same, for revocations and [introspections](crate::HttpTokenManager::is_active). Default: as [`audience`](Self::audience).
+    /// The same, for revocations and [introspections](crate::HttpTokenManager::is_active). Default: as
+    /// [`audience`](Self::audience).
     #[must_use]
     pub fn revocation_audience(mut self, audience: AssertionAudience) -> Self {
         self.revocation_audience = Some(audience);

@@ -18,9 +18,9 @@ use crate::error::TokenError;
 /// Where the client's secret comes from: a password, a key, or an assertion, as
 /// [`ClientAuth`](crate::ClientAuth) says.
 ///
-/// It is read at each attempt, and once more, for at most a second, after each refusal: if it has changed
-/// by then, the next attempt follows at once. So a secret can be rotated while the program runs. Newlines at its end are
-/// left out.
+/// It is read at each attempt, and once more, for at most a second, after each refusal: if it has
+/// changed by then, the next attempt follows at once. So a secret can be rotated while the program runs.
+/// Newlines at its end are left out, and so is the mark at a file's beginning that says it is UTF-8.
 ///
 /// A value becomes one by itself:
 ///

@@ -59,20 +59,12 @@ pub(crate) fn exchange(args: &ExchangeArgs) -> Result<(), Failure> {
 
 fn request(args: &ExchangeArgs) -> ExchangeRequest {
     let mut request = ExchangeRequest::scopes(&args.scopes);
-    for resource in &args.resources {
-        request = request.resource(resource);
-    }
-    for audience in &args.audiences {
-        request = request.audience(audience);
-    }
+    request.resources.clone_from(&args.resources);
+    request.audiences.clone_from(&args.audiences);
+    request.shared_link.clone_from(&args.shared_link);
+    request.requested_token_type.clone_from(&args.requested_token_type);
     if let (Some(id), Some(name)) = (&args.actor_id, &args.actor_name) {
-        request = request.actor(Actor::new(id, name));
-    }
-    if let Some(link) = &args.shared_link {
-        request = request.shared_link(link);
-    }
-    if let Some(kind) = &args.requested_token_type {
-        request = request.requested_token_type(kind);
+        request.actor = Some(Actor::new(id, name));
     }
     request
 }
