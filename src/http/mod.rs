@@ -47,11 +47,11 @@ use wire::{Answer, Asked};
 ///
 /// Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
 /// not seen; before the first of a [discovered](Provider::discover) provider its metadata is looked for in
-/// up to three places. None is repeated otherwise, and none follows a redirect; its connection is not kept for the
-/// next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB of an
-/// answer is read. TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is,
-/// and trusts what the platform trusts. Proxies are taken from the environment (`HTTPS_PROXY` and the
-/// like), as reqwest does, unless one of the server's addresses is on this machine.
+/// up to three places. None is repeated otherwise, and none follows a redirect; its connection is not kept
+/// for the next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB
+/// of an answer is read. TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the
+/// process's default is, and trusts what the platform trusts. Proxies are taken from the environment
+/// (`HTTPS_PROXY` and the like), as reqwest does, unless one of the server's addresses is on this machine.
 ///
 /// ```no_run
 /// use ccg_session::{HttpTokenManager, Provider, Subject};

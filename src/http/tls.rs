@@ -37,9 +37,9 @@ impl Tls {
         self.roots.is_empty() && self.client.is_none()
     }
 
-    /// rustls on this crate's crypto library. Given explicitly, since reqwest would otherwise use the process's default
-    /// provider, and panics where there is none. A machine without CA certificates is fine as long as
-    /// no TLS is `needed`.
+    /// rustls on this crate's crypto library. Given explicitly, since reqwest would otherwise use the
+    /// process's default provider, and panics where there is none. A machine without CA certificates is
+    /// fine as long as no TLS is `needed`.
     pub(super) fn config(&self, needed: bool) -> Result<ClientConfig, ConfigError> {
         let failed = |error| {
             let problem = format!(

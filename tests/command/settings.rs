@@ -241,6 +241,10 @@ async fn an_assertion_says_what_flags_or_the_file_say() {
         let text = problem(&run(&mut token), 2);
         assert!(text.contains(sentence), "{text}");
     }
+    let mut token = as_client();
+    token.args(["token", "--token-url", &authority.token_url(), "--auth", "secret-jwt"]);
+    let text = problem(&run(token.args(["--assertion-audience", "issuer"])), 2);
+    assert!(text.contains("which is known with --issuer only"), "{text}");
     assert_eq!(authority.counts().grants, grants);
 }
 

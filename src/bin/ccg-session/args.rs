@@ -228,8 +228,8 @@ pub(crate) struct ProviderArgs {
     /// A file with the client's secret; - reads it from stdin
     ///
     /// Without it, here and in the configuration file, the secret is taken from the environment variable
-    /// `CCG_SESSION_CLIENT_SECRET`. A newline at the end is left out. There is no flag for the secret itself, since other users of the
-    /// machine can read a command's arguments.
+    /// `CCG_SESSION_CLIENT_SECRET`. A newline at the end is left out. There is no flag for the secret
+    /// itself, since other users of the machine can read a command's arguments.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
     /// How an assertion is signed, such as PS256 [default: as the JWK says, else as is usual for the key]

@@ -308,10 +308,13 @@ fn without_query(url: &str) -> &str {
 fn refused_client(auth: Option<Auth>) -> &'static str {
     match auth {
         Some(Auth::PrivateKeyJwt) => {
-            "check the client's id, this machine's clock, and that the server knows this key's public \
-             half, with its \"kid\" and \"alg\" if the JWK has them"
+            "check the client's id, this machine's clock, that the server knows this key's public half, \
+             and what it wants an assertion to say (--key-id, --algorithm, --assertion-audience)"
         }
-        Some(Auth::SecretJwt) => "check the client's id and secret, and this machine's clock",
+        Some(Auth::SecretJwt) => {
+            "check the client's id and secret, this machine's clock, and whom the server wants an \
+             assertion to be for (--assertion-audience)"
+        }
         Some(Auth::Assertion) => {
             "check the client's id, and that the assertion is for this server and has not expired"
         }

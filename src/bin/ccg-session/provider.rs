@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use ccg_session::{
-    AssertionAudience, ClientAuth, ConfigError, Credential, DpopKey, HttpTokenManager,
-    HttpTokenManagerBuilder, JwtAuth, Provider, RefreshMode, SessionConfig, Subject,
+    AssertionAudience, ClientAuth, Credential, DpopKey, HttpTokenManager, HttpTokenManagerBuilder,
+    JwtAuth, Provider, RefreshMode, SessionConfig, Subject,
 };
 use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
@@ -135,11 +135,16 @@ fn client_auth(settings: &Settings) -> Result<ClientAuth, Failure> {
         if let Some(whom) = assertion_audience {
             jwt = jwt.audience(match &**whom {
                 "endpoint" => AssertionAudience::Endpoint,
+                "issuer" if settings.issuer.is_none() => {
+                    let wanted = "assertion-audience is issuer, which is known with --issuer only: \
+                                  write it out";
+                    return Err(Failure::Usage(wanted.into()));
+                }
                 "issuer" => AssertionAudience::Issuer,
                 text => AssertionAudience::value(text),
             });
         }
-        Ok::<_, ConfigError>(jwt)
+        Ok(jwt)
     };
     let auth = match settings.auth.unwrap_or(Auth::Post) {
         Auth::SecretJwt => return Ok(ClientAuth::SecretJwt(jwt()?)),
