@@ -32,6 +32,9 @@ pub(crate) fn revoke(server: &Server, id: &str, auth: &str, secret: &str, token:
     assert_eq!(result(&process.wait_with_output().unwrap()), "");
 }
 
+/// The private key in this file binds the tokens.
+const DPOP: [&str; 2] = ["--dpop-key", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/p256.pem")];
+
 /// What `check` says, its spaces made one, and its exit code. No secret is in it.
 fn check(server: &Server, client: (&str, &str, &str), more: &[&str]) -> (String, Option<i32>) {
     let (id, auth, secret) = client;
@@ -72,6 +75,11 @@ fn check_finds_that_everything_works() {
         assert_eq!(said.replace(&format!("{seconds}s"), "59s"), expected, "{}", client.0);
         assert_eq!(code, Some(0));
     }
+    let client = ("rs256-client", "private-key-jwt", &*key("rsa.pem"));
+    let (said, code) =
+        check(&server, client, &[&DPOP[..], &["--assertion-audience", "issuer"]].concat());
+    assert!(said.contains("grant ok a token, bound to the key, with another"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]
@@ -106,6 +114,12 @@ fn check_says_what_is_wrong_and_what_to_do() {
             ("es256-client", "private-key-jwt", &key("p256.pem")),
             &[],
             ["this machine's clock is 5m ", "-> check the client's id, this machine's clock"],
+        ),
+        (
+            &server,
+            ("es256-client", "private-key-jwt", &key("p256.pem")),
+            &["--assertion-audience", "https://elsewhere.example"],
+            ["grant FAILED the server refused (401): invalid_client", "--assertion-audience"],
         ),
         (
             &server,
