@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 
@@ -83,11 +84,12 @@ impl<M: TokenManager> SessionBuilder<M> {
         self
     }
 
-    /// Starts the session in the current tokio runtime, whose timer must be enabled. It ends with its
-    /// last handle, with [`shutdown`](SessionHandle::shutdown), or with the runtime.
+    /// Starts the session in the current tokio runtime, whose timer must be enabled, and its I/O for
+    /// [`HttpTokenManager`](crate::HttpTokenManager): `enable_all`, as `#[tokio::main]` does. It ends with
+    /// its last handle, with [`shutdown`](SessionHandle::shutdown), or with the runtime.
     ///
     /// # Errors
-    /// If there is no current runtime, or the configuration makes no sense.
+    /// If there is no current runtime, it has no timer, or the [configuration](Self::config) makes no sense.
     pub fn spawn(self) -> Result<SessionHandle, ConfigError> {
         let runtime = Handle::try_current().map_err(|_| {
             ConfigError::new(
@@ -99,11 +101,18 @@ impl<M: TokenManager> SessionBuilder<M> {
         self.spawn_on(&runtime)
     }
 
-    /// Starts the session in this tokio runtime, from wherever this is called.
+    /// [`spawn`](Self::spawn) in this tokio runtime, from wherever this is called.
     ///
     /// # Errors
-    /// If the configuration makes no sense.
+    /// If the runtime has no timer, or the configuration makes no sense.
     pub fn spawn_on(self, runtime: &Handle) -> Result<SessionHandle, ConfigError> {
+        if !has_timer(runtime) {
+            return Err(ConfigError::new(
+                "runtime",
+                "has no timer, so the session could not wait: build it with enable_all, or use \
+                 spawn_thread",
+            ));
+        }
         let (actor, handle) = self.build()?;
         runtime.spawn(actor.run());
         Ok(handle)
@@ -165,5 +174,39 @@ impl<M: TokenManager> SessionBuilder<M> {
             attempts: Attempts::default(),
         };
         Ok((Box::new(actor), handle))
+    }
+}
+
+/// tokio tells by a panic only; in the session's task that would be the end of it, at its first token.
+fn has_timer(runtime: &Handle) -> bool {
+    let _inside = runtime.enter();
+    std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::TokenError;
+    use crate::manager::{Grant, GrantRequest};
+
+    struct Manager;
+
+    impl TokenManager for Manager {
+        async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+            Grant::bearer("a-token")
+        }
+    }
+
+    #[test]
+    fn a_runtime_without_a_timer_is_refused() {
+        for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+            let spawn = |runtime: tokio::runtime::Runtime| {
+                Session::builder(Manager).spawn_on(runtime.handle()).map(drop)
+            };
+            let error = spawn(builder.build().unwrap()).unwrap_err();
+            assert_eq!(error.setting(), "runtime");
+            assert!(error.to_string().contains("enable_all"), "{error}");
+            spawn(builder.enable_time().build().unwrap()).unwrap();
+        }
     }
 }
