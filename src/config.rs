@@ -8,16 +8,22 @@ use crate::error::ConfigError;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How a session behaves. Durations are written `"500ms"`, `"10s"`, `"10m"`; unknown keys are refused.
+/// How a session behaves. Set fields of the default, or read it from any format that serde knows: durations
+/// are written `"500ms"`, `"10s"`, `"10m"`, and unknown keys are refused.
 ///
 /// ```
+/// use std::time::Duration;
 /// use ccg_session::{RefreshMode, SessionConfig};
+///
+/// let mut config = SessionConfig::default();
+/// config.stale_buffer = Duration::from_secs(5 * 60);
+/// config.check()?;
 ///
 /// let config: SessionConfig = serde_json::from_str(
 ///     r#"{ "stale_buffer": "5m", "refresh_mode": "always", "retry": { "attempts": 5 } }"#,
 /// )?;
 /// assert_eq!(config.refresh_mode, RefreshMode::Always);
-/// # Ok::<(), serde_json::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,22 +33,24 @@ pub struct SessionConfig {
     pub refresh_mode: RefreshMode,
     /// How long before its expiry a token counts as stale: still given out, refreshed behind. At most
     /// half of the token's lifetime counts; up to a tenth is added by chance, so that a fleet does not
-    /// refresh in step. Default: 10 minutes.
+    /// refresh in step. A server's own word (`refresh_in`) goes before it. Default: 10 minutes; at most
+    /// 24 hours.
     #[doc(alias = "staleBufferMS")]
     #[serde(with = "duration")]
     pub stale_buffer: Duration,
-    /// How long before its expiry callers wait for a new token rather than get this one. At most a
-    /// tenth of the token's lifetime counts. Default: 30 seconds. (Box's `expiredBufferMS` is 3
-    /// minutes, since it is all that makes the original refresh; set it to `3m` to get that.)
+    /// How long before its expiry callers wait for a new token rather than get this one; if the next
+    /// attempt fails, they get it after all. At most a tenth of the token's lifetime counts. Default: 30
+    /// seconds; shorter than `stale_buffer`. (Box's `expiredBufferMS` is 3 minutes, since it is all that
+    /// makes the original refresh; set it to `3m` to get that.)
     #[doc(alias = "expiredBufferMS")]
     #[serde(with = "duration")]
     pub expired_buffer: Duration,
     /// How often, how long, and when again after a failure.
     pub retry: RetryPolicy,
-    /// How many callers may wait at once. Above it an unexpired token is given where there is one,
-    /// else [`Overloaded`](crate::SessionError::Overloaded). Default: 131,072.
+    /// How many callers may wait at once, whatever for. Above it an unexpired token is given where there
+    /// is one, else [`Overloaded`](crate::SessionError::Overloaded). Default: 131,072.
     pub max_held: usize,
-    /// How many exchanged tokens are kept. Default: 1,024.
+    /// How many exchanged tokens are kept; the first to expire leaves. Default: 1,024.
     pub exchange_capacity: usize,
 }
 
@@ -78,21 +86,23 @@ pub enum RefreshMode {
 
 /// How often an attempt is repeated, how long it may take, and how long a failed server is left alone.
 ///
-/// Between attempts lie 250 ms, doubling up to 5 s, of which chance takes a part; never less than the
-/// server's `Retry-After`, and one longer than 5 s ends the series. After a failed series the next may
-/// begin after 750 ms, doubling up to `cooling`; after an error that asking again cannot mend, after
-/// `cooling`.
+/// Between attempts lie 250 ms, doubling up to 5 s, of which chance takes any part; never less than the
+/// server's `Retry-After` (RFC 9110 §10.2.3), and one longer than 5 s ends the series. After a failed series
+/// the next may begin after 750 ms, doubling up to `cooling`, less up to half by chance; after an error
+/// that asking again cannot mend ([`is_retryable`](crate::TokenError::is_retryable)), after `cooling`. So
+/// with the defaults a server that never answers is given up after about 31 s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// How many attempts a series has; the one after a failed series has only one. Default: 3.
+    /// How many attempts a series has, the first included; the one after a failed series has only one.
+    /// Default: 3.
     pub attempts: u32,
-    /// How long an attempt may take. Default: 10 seconds.
+    /// How long an attempt may take. Default: 10 seconds; at most 24 hours.
     #[serde(with = "duration")]
     pub attempt_timeout: Duration,
-    /// The longest time for which a failed server is left alone, unless it said longer. Default: 30
-    /// seconds.
+    /// The longest time for which a failed server is left alone, unless its `Retry-After` says longer, of
+    /// which at most 10 minutes count. Default: 30 seconds; 1 second to 24 hours.
     #[serde(with = "duration")]
     pub cooling: Duration,
 }
@@ -108,7 +118,7 @@ impl Default for RetryPolicy {
 }
 
 impl SessionConfig {
-    /// Whether these settings make sense together.
+    /// Whether these settings make sense together. A session that is spawned checks it by itself.
     ///
     /// # Errors
     /// Names the first setting that does not, its value, and what would do.
@@ -155,16 +165,18 @@ impl SessionConfig {
             );
         }
         if self.max_held == 0 {
-            return refuse("max_held", "is 0, but then nobody could wait for a token".into());
+            return refuse("max_held", "is 0, but then nobody could wait: use 1 or more".into());
         }
         Ok(())
     }
 }
 
 pub(crate) mod duration {
+    use std::fmt;
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(
         duration: &Duration,
@@ -176,9 +188,22 @@ pub(crate) mod duration {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|error| {
-            D::Error::custom(format!("{text:?} is not a duration such as \"10m\": {error}"))
-        })
+        deserializer.deserialize_str(Written)
+    }
+
+    struct Written;
+
+    impl Visitor<'_> for Written {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as \"10m\"")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text).map_err(|error| {
+                E::custom(format!("{text:?} is not a duration such as \"10m\": {error}"))
+            })
+        }
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 /// What one attempt at the server met.
 ///
 /// Never holds a secret, nor a server's answer beyond `error`, `error_description` and `error_uri`
-/// (RFC 6749 §5.2), which are cut to length.
+/// (RFC 6749 §5.2), each cut to 256 characters.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The server refused. Asking again with the same credentials will not help.
+    /// The server refused (RFC 6749 §5.2), or the manager did before it asked. The same request would be
+    /// refused again.
     #[error("{}: {error}{}", refusal(*status), colon(description.as_deref()))]
     Denied {
         /// The `error` code, or the HTTP status in words if the server gave none.
@@ -33,13 +34,13 @@ pub enum TokenError {
         /// What was wrong with it, and where.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The server wants fewer requests.
+    /// The server wants fewer requests: 429, or words to that effect.
     #[error("the server wants fewer requests{}", wait(*retry_after))]
     RateLimited {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The server failed.
+    /// The server failed: 5xx, or words to that effect.
     #[error("the server failed (status {status}){}", wait(*retry_after))]
     Server {
         /// The HTTP status.
@@ -71,8 +72,9 @@ pub enum TokenError {
         /// The time allowed.
         after: Duration,
     },
-    /// The token manager panicked. The session goes on.
-    #[error("the token manager panicked; this is a bug in it")]
+    /// The token manager panicked: a bug in it, or, of an [`HttpTokenManager`](crate::HttpTokenManager), a
+    /// runtime without I/O (`enable_all`). The session goes on.
+    #[error("the token manager panicked: standard error should say why")]
     Panicked,
 }
 
@@ -124,7 +126,7 @@ fn wait(retry_after: Option<Duration>) -> String {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The attempts that this caller waited for have failed, and there is no usable token.
+    /// The attempts that this caller waited for have failed, and there is no unexpired token.
     #[error("the attempts failed: {error}")]
     Failed {
         /// What the last of them met.
@@ -133,7 +135,8 @@ pub enum SessionError {
         /// No attempt will start before this much time has passed.
         retry_after: Duration,
     },
-    /// There is no usable token, and after a failure the server is left alone for a while.
+    /// There is no unexpired token, and after a failure the server is left alone for a while: see
+    /// [`RetryPolicy`](crate::RetryPolicy).
     #[error("the server is left alone for another {} after an error: {last}", humantime::format_duration(whole_millis(*retry_after)))]
     Cooling {
         /// What the last attempt met.
@@ -142,17 +145,24 @@ pub enum SessionError {
         /// No attempt will start before this much time has passed.
         retry_after: Duration,
     },
-    /// More callers wait than `max_held` allows.
-    #[error("too many callers wait for this session already (max_held)")]
+    /// As many callers wait as [`max_held`](crate::SessionConfig::max_held) allows, and there is no token
+    /// that could be given instead.
+    #[error(
+        "as many callers wait for this session as max_held allows: ask again later, or raise it"
+    )]
     Overloaded,
-    /// This session's token manager cannot do that.
-    #[error("this session's provider does not support {0}")]
+    /// This session's token manager cannot do that. (An [`HttpTokenManager`](crate::HttpTokenManager) can
+    /// revoke if its provider has a [`revocation_url`](crate::Provider::revocation_url).)
+    #[error("this session's token manager, or its provider, does not support {0}")]
     Unsupported(&'static str),
-    /// A blocking call inside an async runtime would have had to wait. Use the async one.
-    #[error("a blocking call would have to wait inside an async runtime; use the async one")]
+    /// [`blocking_get_token`](crate::SessionHandle::blocking_get_token) would have had to wait inside a
+    /// tokio runtime.
+    #[error(
+        "blocking_get_token would have to wait inside a tokio runtime: use get_token, or another thread"
+    )]
     WouldBlock,
-    /// The session has ended: shut down, or its runtime is gone.
-    #[error("the session is closed")]
+    /// The session has ended: shut down, or its runtime is gone. This handle stays closed.
+    #[error("the session has ended (shutdown was called, or its runtime is gone): spawn another")]
     Closed,
 }
 

@@ -70,7 +70,7 @@ impl SessionHandle {
 
     /// A handle that always gives this token, for developer tokens and tests: no server, no task, no
     /// runtime, no expiry. After [`invalidate`](Self::invalidate) it gives
-    /// [`TokenError::Denied`]; exchange and revoke are
+    /// [`Failed`](SessionError::Failed) with [`TokenError::Denied`]; exchange and revoke are
     /// [`Unsupported`](SessionError::Unsupported).
     ///
     /// ```
@@ -96,11 +96,14 @@ impl SessionHandle {
     /// A usable access token: at once while the session has one, else as soon as the one grant that
     /// all callers share has ended.
     ///
+    /// With the default [`RetryPolicy`](crate::RetryPolicy) a server that never answers is given up after
+    /// about 31 s; for less, put a timeout around this.
+    ///
     /// # Errors
     /// [`Failed`](SessionError::Failed) if the attempts that this call waited for failed,
     /// [`Cooling`](SessionError::Cooling) while a failed server is left alone,
-    /// [`Overloaded`](SessionError::Overloaded), [`Closed`](SessionError::Closed). Never while there
-    /// is a usable token.
+    /// [`Overloaded`](SessionError::Overloaded), [`Closed`](SessionError::Closed). Only `Closed` while
+    /// there is an unexpired token.
     ///
     /// # Cancel safety
     /// Cancel safe: dropping the call loses nothing and does not stop the grant for others.
@@ -120,7 +123,7 @@ impl SessionHandle {
     /// As [`get_token`](Self::get_token).
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// As [`get_token`](Self::get_token).
     pub async fn get_token_with(
         &self,
         options: TokenRequestOptions,
@@ -140,8 +143,9 @@ impl SessionHandle {
         }
     }
 
-    /// [`get_token`](Self::get_token) for threads outside any async runtime. The session must run
-    /// elsewhere: see [`spawn_thread`](crate::SessionBuilder::spawn_thread).
+    /// [`get_token`](Self::get_token) for threads outside any async runtime. Somebody else must drive the
+    /// session's runtime, or this waits for ever: see
+    /// [`spawn_thread`](crate::SessionBuilder::spawn_thread).
     ///
     /// # Errors
     /// As [`get_token`](Self::get_token), and [`WouldBlock`](SessionError::WouldBlock) inside a tokio
@@ -160,12 +164,24 @@ impl SessionHandle {
         answer.blocking_recv().ok().and_then(token).unwrap_or(Err(SessionError::Closed))
     }
 
-    /// A token narrower than the session's own, from [RFC 8693] token exchange. Cached until shortly
-    /// before it expires; callers that ask for the same one share one request.
+    /// A token narrower than the session's own, from [RFC 8693] token exchange; Box calls it
+    /// [downscoping]. Cached until [`expired_buffer`](crate::SessionConfig::expired_buffer) before it
+    /// expires; callers that ask for the same one share one request.
     ///
     /// The session's own token, which it is exchanged from, is fetched if need be.
     ///
+    /// ```
+    /// use ccg_session::{ExchangeRequest, SessionError, SessionHandle};
+    ///
+    /// async fn for_the_browser(session: &SessionHandle) -> Result<String, SessionError> {
+    ///     let preview = ExchangeRequest::scopes(["item_preview"])
+    ///         .resource("https://api.box.com/2.0/files/123");
+    ///     Ok(session.exchange(preview).await?.secret().to_owned())
+    /// }
+    /// ```
+    ///
     /// [RFC 8693]: https://www.rfc-editor.org/rfc/rfc8693
+    /// [downscoping]: https://developer.box.com/guides/authentication/tokens/downscope
     ///
     /// # Errors
     /// As [`get_token`](Self::get_token), for the subject as for the exchange itself, and
@@ -182,11 +198,12 @@ impl SessionHandle {
         live.ask(exchanged, |caller, reply| Message::Exchange(caller, reply, request)).await
     }
 
-    /// Tells the session that a resource server refused this token (401), so that the next
-    /// [`get_token`](Self::get_token) of this task does not give it again.
+    /// Tells the session that a resource server refused this [`AccessToken`] or [`ExchangedToken`] (401,
+    /// RFC 6750 §3.1), so that the next call of this task does not get it again. Revokes nothing.
     ///
     /// A token that has been replaced already, or that belongs to another session, is ignored. So is a
-    /// second refusal within 10 seconds: then it is not the token that is wrong.
+    /// second refusal within 10 seconds, or that of an exchanged token younger than that: then it is not
+    /// the token that is wrong.
     pub fn invalidate(&self, token: &impl AsRef<Issued>) {
         let issued = token.as_ref();
         match &self.0 {
@@ -199,7 +216,8 @@ impl SessionHandle {
         }
     }
 
-    /// Revokes every live token that this session has received ([RFC 7009]), exchanged ones included.
+    /// Revokes every live token that this session has received ([RFC 7009]), exchanged ones included (up to
+    /// 4,096). Later calls get new ones.
     ///
     /// From the moment that the session takes this up nobody gets an earlier token; who asks for one
     /// meanwhile waits, and gets a later one. `Ok` means that the server has confirmed each of them,
@@ -234,13 +252,25 @@ impl SessionHandle {
         live.ask(revoked, |caller, reply| Message::Revoke(caller, reply, options)).await
     }
 
-    /// What the session is doing.
+    /// What the session is doing. Asks nobody, and waits for nothing.
     pub fn status(&self) -> Status {
         Status::new(self.board().facts(), clock::now())
     }
 
     /// Told whenever the session does something: for dashboards, and for long-lived connections that
     /// need each new token. A subscription does not keep the session alive.
+    ///
+    /// ```
+    /// # async fn example(session: ccg_session::SessionHandle) {
+    /// let mut changes = session.subscribe();
+    /// let mut known = session.status().generation();
+    /// while let Some(status) = changes.changed().await {
+    ///     if status.generation() > known {
+    ///         known = status.generation(); // a new token: session.try_token() gives it
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn subscribe(&self) -> StatusSubscription {
         self.board().subscribe()
     }
@@ -397,7 +427,10 @@ impl Fixed {
         if !self.refused.load(Relaxed) {
             return Ok(self.copies.of(&self.token).clone());
         }
-        let error = TokenError::denied("invalid_token", "the fixed token was refused");
+        let error = TokenError::denied(
+            "invalid_token",
+            "this fixed token was invalidated: make a handle with a new one",
+        );
         Err(SessionError::Failed { error: Arc::new(error), retry_after: std::time::Duration::MAX })
     }
 }

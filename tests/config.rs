@@ -56,7 +56,7 @@ mod serde {
             let error =
                 parse(&format!(r#"{{ "stale_buffer": {value} }}"#)).unwrap_err().to_string();
             let shown = value.trim_matches('"');
-            assert!(error.contains(shown), "{value}: {error}");
+            assert!(error.contains(shown) && error.contains("\"10m\""), "{value}: {error}");
         }
     }
 
