@@ -30,18 +30,21 @@
 //! It is *fresh* until [`stale_buffer`](SessionConfig::stale_buffer) before its expiry. *Stale*, it is
 //! still given out while one request for a new one runs behind. In its last seconds
 //! ([`expired_buffer`](SessionConfig::expired_buffer)) callers are *held* until the new one is there; if
-//! that request fails, they get the token that there is. Nobody ever waits while there is a usable
-//! token, and nobody ever sees an error while there is one.
+//! that request fails, they get the token that there is, and so do all after them until it expires. Nobody
+//! waits before that stretch (unless [`min_remaining`](TokenRequestOptions::min_remaining) asks for more),
+//! and nobody sees an error while there is an unexpired token.
 //!
 //! # What you can rely on
 //! - At most one grant request is on the wire, however many callers wait. A caller that is cancelled
 //!   takes nobody's request with it.
 //! - A failing server is asked as often as one caller would ask: retries are spaced, and after a failed
-//!   series callers without a token get the last error at once until it is time to try again.
-//! - No error is for ever: a session recovers from every failure.
+//!   series callers without a token get the last error at once until it is [time](RetryPolicy) to try
+//!   again. After a token came the next is asked for a second later at the earliest, whatever callers do.
+//! - No error of the server is for ever: a session recovers from every failure.
 //! - After [`revoke`](SessionHandle::revoke) nobody gets an earlier token, not even one whose request was
 //!   under way.
-//! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again.
+//! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again,
+//!   but for a second refusal within 10 seconds.
 //! - The clock counts the time that the machine was suspended (on Linux), and never follows the wall
 //!   clock.
 //! - Secrets and tokens are in no `Debug`, error or log.
@@ -58,12 +61,15 @@
 //! - `ring` (default) or `aws-lc`: the crypto library under `http`, for TLS and for keys. For the second,
 //!   leave the default features out: `default-features = false, features = ["http", "aws-lc"]`.
 //! - `testing`: an embedded authority for your own tests (module `testing`), and a session clock that
-//!   follows tokio's paused time.
+//!   follows tokio's paused time. For `[dev-dependencies]`.
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Tracing
 //! Names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`)
 //! and the events `token.published` and `session.phase`.
+
+// docs.rs marks what a feature is needed for.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod actor;
 mod clock;

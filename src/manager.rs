@@ -17,9 +17,10 @@ use crate::token::{AccessToken, TokenText};
 /// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the
 /// session's: a manager that retries makes the session's promises about request rates untrue.
 ///
-/// The session drops the future of an attempt that takes too long. A panic in it becomes
-/// [`TokenError::Panicked`] for that attempt. A manager must not own a handle to its own session:
-/// such a session would never end.
+/// The session drops the future of an attempt that takes longer than
+/// [`attempt_timeout`](crate::RetryPolicy::attempt_timeout), or when it ends: each must be cancel safe. A
+/// panic in it becomes [`TokenError::Panicked`] for that attempt. A manager must not own a handle to its
+/// own session: such a session would never end.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,13 +42,14 @@ use crate::token::{AccessToken, TokenText};
 /// ```
 #[doc(alias = "getTokensClientCredentialsGrant")]
 pub trait TokenManager: Send + Sync + 'static {
-    /// Asks for a token of the session's own.
+    /// Asks for a token of the session's own. One at a time.
     fn grant(
         &self,
         request: GrantRequest,
     ) -> impl Future<Output = Result<Grant, TokenError>> + Send;
 
-    /// Exchanges `subject`, the session's own token, for a narrower one (RFC 8693).
+    /// Exchanges `subject`, the session's own token, for a narrower one (RFC 8693). Only called where
+    /// [`can_exchange`](Self::can_exchange) says yes.
     fn exchange(
         &self,
         subject: AccessToken,
@@ -57,7 +59,8 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Err(TokenError::denied("unsupported", "this manager has no token exchange")))
     }
 
-    /// Revokes `token` (RFC 7009): on `Ok` it is of no more use to anybody.
+    /// Revokes `token` (RFC 7009): on `Ok` it is of no more use to anybody. Only called where
+    /// [`can_revoke`](Self::can_revoke) says yes; up to 8 at once.
     fn revoke(
         &self,
         token: TokenText,
@@ -152,8 +155,8 @@ impl Grant {
         })
     }
 
-    /// How much life is left, counted from the start of the call that answers with this. Left out,
-    /// the manager's [`assumed_lifetime`](TokenManager::assumed_lifetime) counts.
+    /// How much life is left, counted from the start of the call that answers with this; at most 30 days
+    /// count. Left out, the manager's [`assumed_lifetime`](TokenManager::assumed_lifetime) counts.
     #[must_use]
     pub fn expires_in(mut self, life: Duration) -> Self {
         self.expires_in = Some(life);
@@ -268,7 +271,7 @@ impl TokenRequestOptions {
     }
 
     /// On whose behalf this is asked: an IP address, or a chain of them separated by commas, sent as
-    /// `X-Forwarded-For` with every request that this call causes.
+    /// `X-Forwarded-For` with every request that this call causes. Default: no such header.
     ///
     /// It belongs to the request, never to the token: a token that is already there is given as it is.
     ///
@@ -312,9 +315,11 @@ impl TokenRequestOptions {
     }
 }
 
-/// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693).
+/// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693 §2.1). Goes to
+/// [`SessionHandle::exchange`](crate::SessionHandle::exchange). Left empty, the server decides.
 ///
-/// Two requests that would give the same token share it: it is cached, and asked for once.
+/// Two requests that would give the same token share it: it is cached, and asked for once. Their
+/// [`options`](Self::options) may differ, and the order of their scopes.
 ///
 /// ```
 /// use ccg_session::{Actor, ExchangeRequest};
@@ -338,7 +343,7 @@ pub struct ExchangeRequest {
     pub shared_link: Option<String>,
     /// `requested_token_type`.
     pub requested_token_type: Option<String>,
-    /// Other parameters of the form.
+    /// Other parameters of the form, none of which the protocol itself uses.
     pub params: Vec<(String, String)>,
     /// What belongs to the request, not to the token.
     pub options: TokenRequestOptions,
@@ -364,14 +369,17 @@ impl ExchangeRequest {
         self
     }
 
-    /// On whose behalf the token will be used: Box's annotator token.
+    /// On whose behalf the token will be used (`actor_token`, RFC 8693 §2.1), as Box wants it for its
+    /// annotators. Only Box's providers know of it; for another server's, see [`param`](Self::param).
     #[must_use]
     pub fn actor(mut self, actor: Actor) -> Self {
         self.actor = Some(actor);
         self
     }
 
-    /// Restricts the token to what this shared link reaches (Box's `box_shared_link`).
+    /// Restricts the token to what this shared link reaches (`box_shared_link` in Box's
+    /// [guide](https://developer.box.com/guides/authentication/tokens/downscope)). Box takes none with a
+    /// password, and none together with a [`resource`](Self::resource).
     #[must_use]
     pub fn shared_link(mut self, link: impl Into<String>) -> Self {
         self.shared_link = Some(link.into());
@@ -385,7 +393,8 @@ impl ExchangeRequest {
         self
     }
 
-    /// One more parameter of the exchange's form.
+    /// One more parameter of the exchange's form. One that the protocol itself uses, such as
+    /// `subject_token`, is refused by [`exchange`](crate::SessionHandle::exchange).
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((name.into(), value.into()));

@@ -25,13 +25,14 @@ impl Status {
         self.facts.phase(self.now)
     }
 
-    /// The generation of the token held: it rises with each new token.
+    /// The generation of the token held: it rises with each new token. `None` if none is held; an expired
+    /// one may be.
     pub fn generation(&self) -> Option<u64> {
         self.facts.token.map(|token| token.generation)
     }
 
     /// How much of the life of the token held is left; zero if it has expired, [`Duration::MAX`] if it
-    /// never does.
+    /// never does. `None` if none is held.
     pub fn remaining(&self) -> Option<Duration> {
         self.facts.token.map(|token| match token.expires_at {
             Instant::NEVER => Duration::MAX,
@@ -39,18 +40,18 @@ impl Status {
         })
     }
 
-    /// How long until the token held is due for a refresh; zero if it is.
+    /// How long until the token held is due for a refresh; zero if it is, `None` if none is held.
     pub fn stale_in(&self) -> Option<Duration> {
         self.facts.token.map(|token| token.stale_at.since(self.now))
     }
 
-    /// After a failure: how long the server is still left alone.
+    /// After a failure: how long the server is still left alone. `None` if it is not.
     pub fn retry_after(&self) -> Option<Duration> {
         let not_before = self.facts.not_before.filter(|at| self.now < *at)?;
         Some(not_before.since(self.now))
     }
 
-    /// How many callers wait.
+    /// How many callers wait, for a token, an exchange or a revoke.
     pub fn held(&self) -> usize {
         self.facts.held
     }

@@ -85,8 +85,8 @@ macro_rules! common_to_tokens {
                 self.0.text().expose()
             }
 
-            /// How much of its life is left, by a clock that counts the time that the machine was
-            /// suspended; [`Duration::MAX`] if it does not expire.
+            /// How much of its life is left, counted from when its request was sent; zero if it has
+            /// expired, [`Duration::MAX`] if it never does.
             pub fn remaining(&self) -> Duration {
                 self.0.remaining(clock::now())
             }
@@ -103,11 +103,11 @@ macro_rules! common_to_tokens {
             }
 
             /// What goes into the `DPoP` header of one request that uses this token (RFC 9449 §7): a
-            /// new one for each request. `url` is the request's; what follows a `?` or `#` does not
-            /// count. `None` for a token that is bound to no key, which needs none.
+            /// new one for each request, dated by the wall clock. `url` is the request's; what follows a
+            /// `?` or `#` does not count. `None` for a token that is bound to no key, which needs none.
             ///
             /// # Errors
-            /// If `url` is not one.
+            /// If `url` is not one of `https:` or `http:`.
             #[cfg(feature = "http")]
             pub fn proof(
                 &self,
@@ -117,11 +117,11 @@ macro_rules! common_to_tokens {
                 self.0.proof(method, url, None)
             }
 
-            /// The same, with what the server said in the `DPoP-Nonce` header of its last answer
+            /// The same, with what the resource server said in the `DPoP-Nonce` header of its last answer
             /// (RFC 9449 §9): for one that refuses proofs without it (`use_dpop_nonce`).
             ///
             /// # Errors
-            /// If `url` is not one.
+            /// As [`proof`](Self::proof).
             #[cfg(feature = "http")]
             pub fn proof_with_nonce(
                 &self,
@@ -156,7 +156,8 @@ macro_rules! common_to_tokens {
 }
 common_to_tokens!(AccessToken, ExchangedToken);
 
-/// Names a token without giving it away: the session that received it, and its generation there.
+/// Names a token without giving it away: the session of this process that received it, and its
+/// generation there. Not the server's own name for it (`jti`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId {
     pub(crate) session: u64,
@@ -177,10 +178,9 @@ pub(crate) fn next_session() -> u64 {
     SESSIONS.fetch_add(1, Relaxed)
 }
 
-/// A token's text: what the ledger knows it by, since a server may send the same one again.
-///
-/// Kept as the header that it is sent in, so that sending it copies nothing; but it is the text alone
-/// that counts.
+/// A token's text, for a [`TokenManager`](crate::TokenManager) that revokes it. Two are equal if their
+/// texts are. `Debug` prints `[redacted]`.
+// Kept as the header that it is sent in, so that sending it copies nothing.
 #[derive(Clone)]
 pub struct TokenText(HeaderValue);
 
@@ -206,7 +206,7 @@ impl TokenText {
         Some(Self(header))
     }
 
-    /// The token itself.
+    /// The token itself. It is a secret: do not log it.
     pub fn expose(&self) -> &str {
         let header = self.0.to_str().unwrap_or_default();
         header.split_once(' ').map_or("", |(_scheme, token)| token)

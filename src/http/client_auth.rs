@@ -50,7 +50,8 @@ pub enum ClientAuth {
     None,
 }
 
-/// What the assertions of [`ClientAuth::SecretJwt`] and [`ClientAuth::PrivateKeyJwt`] say.
+/// What the assertions of [`ClientAuth::SecretJwt`] and [`ClientAuth::PrivateKeyJwt`] say, besides what
+/// RFC 7523 §3 fixes: `iss` and `sub` are the client id, `exp` is two minutes ahead.
 ///
 /// ```
 /// use ccg_session::{AssertionAudience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};
@@ -119,7 +120,8 @@ pub enum AssertionAudience {
     /// The URL of the endpoint that it is sent to, exactly as it was given.
     #[default]
     Endpoint,
-    /// The provider's issuer, which must be known: it is for one that was discovered.
+    /// The provider's issuer, for one that is [discovered](crate::Provider::discover). Any other is refused
+    /// at [`build`](crate::HttpTokenManagerBuilder::build).
     Issuer,
     /// This.
     Value(String),

@@ -66,13 +66,14 @@ const MAX_READS: usize = 4;
 const MAX_FILE: u64 = 1024 * 1024;
 
 impl Credential {
-    /// An environment variable. One that is not set is refused when the manager is built.
+    /// An environment variable. One that is not set, or is empty, is refused when the manager is built.
     pub fn env(name: impl Into<String>) -> Self {
         Self(Source::Env(name.into()))
     }
 
-    /// A file, such as a mounted secret or a token that a platform rotates. It need not be there yet
-    /// when the manager is built.
+    /// A file, such as a mounted secret or a token that a platform rotates; of at most 1 MiB. It need not
+    /// be there yet when the manager is built: while it cannot be read, attempts fail with
+    /// [`TokenError::Credential`].
     ///
     /// Each read has a thread to itself, at most four at once. If the file's mount is dead, then attempts
     /// time out, and those four threads hang until it is back; a runtime that ends does not wait for them.

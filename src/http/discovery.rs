@@ -46,17 +46,17 @@ impl fmt::Debug for Address {
 }
 
 impl Endpoints {
-    /// Of grants and exchanges.
+    /// Of grants and exchanges (RFC 6749 §3.2).
     pub fn token_url(&self) -> &str {
         &self.token.text
     }
 
-    /// Of revocations, if the provider revokes.
+    /// Of revocations (RFC 7009), if the provider revokes.
     pub fn revocation_url(&self) -> Option<&str> {
         self.revocation.as_ref().map(|address| &*address.text)
     }
 
-    /// Of introspections, if the provider has them.
+    /// Of introspections (RFC 7662), if the provider has them.
     pub fn introspection_url(&self) -> Option<&str> {
         self.introspection.as_ref().map(|address| &*address.text)
     }

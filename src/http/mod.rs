@@ -45,13 +45,17 @@ use wire::{Answer, Asked};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
 ///
-/// Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
-/// not seen; before the first of a [discovered](Provider::discover) provider its metadata is looked for in
-/// up to three places. None is repeated otherwise, and none follows a redirect; its connection is not kept
-/// for the next one, since one that sat idle for most of a token's life is likely to be dead. At most 1 MiB
-/// of an answer is read. TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the
-/// process's default is, and trusts what the platform trusts. Proxies are taken from the environment
-/// (`HTTPS_PROXY` and the like), as reqwest does, unless one of the server's addresses is on this machine.
+/// - Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
+///   not seen; before the first of a [discovered](Provider::discover) provider its metadata is looked for in
+///   up to three places. None is repeated otherwise, and none follows a redirect.
+/// - A connection is not kept for the next request, since one that sat idle for most of a token's life is
+///   likely to be dead. At most 1 MiB of an answer is read.
+/// - TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is, and
+///   trusts what the platform trusts.
+/// - Proxies are taken from the environment (`HTTPS_PROXY` and the like), as reqwest does, unless one of
+///   the server's addresses is on this machine.
+///
+/// A [`Session`](crate::Session) calls it. By itself it neither repeats an attempt nor bounds its time.
 ///
 /// ```no_run
 /// use ccg_session::{HttpTokenManager, Provider, Subject};
@@ -76,7 +80,7 @@ pub struct HttpTokenManager {
     connect_timeout: Option<Duration>,
 }
 
-/// Builds an [`HttpTokenManager`].
+/// Builds an [`HttpTokenManager`]: from [`HttpTokenManager::builder`] to [`build`](Self::build).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct HttpTokenManagerBuilder {
@@ -113,7 +117,8 @@ impl HttpTokenManager {
 
 impl HttpTokenManagerBuilder {
     /// How long connecting may take, TLS included. Default: 5 seconds. One that is longer than the
-    /// session's `attempt_timeout` is refused when the session is spawned.
+    /// session's [`attempt_timeout`](crate::RetryPolicy::attempt_timeout) is refused when the session is
+    /// spawned.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
@@ -127,14 +132,14 @@ impl HttpTokenManagerBuilder {
     }
 
     /// Binds every token to this key (RFC 9449). A server that does not know of it, and answers with a
-    /// bearer token, is an error (§5).
+    /// bearer token, is an error (§5). Default: bearer tokens.
     pub fn dpop(mut self, key: DpopKey) -> Self {
         self.dpop = Some(key);
         self
     }
 
     /// Trusts the certificates in this PEM text besides those that the platform trusts: for a server
-    /// with a CA of its own. May be called again for more.
+    /// with a CA of its own. May be called again for more. Default: none besides.
     pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
         self.tls.roots.push(pem.into());
         self

@@ -323,7 +323,8 @@ impl Provider {
     }
 }
 
-/// Whom the tokens of Box's Client Credentials Grant act as.
+/// Whom the tokens of Box's Client Credentials Grant act as: `box_subject_type` and `box_subject_id` in
+/// its [guide](https://developer.box.com/guides/authentication/client-credentials/).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     kind: &'static str,
@@ -336,7 +337,8 @@ impl Subject {
         Self { kind: "enterprise", id: id.into() }
     }
 
-    /// A user, managed or of the application.
+    /// A user, managed or of the application, by the user's id. Box must allow the application to act as
+    /// users.
     pub fn user(id: impl Into<String>) -> Self {
         Self { kind: "user", id: id.into() }
     }

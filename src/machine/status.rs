@@ -6,7 +6,7 @@ use super::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// No token, and nobody has asked for one.
+    /// No usable token, and none is being fetched: the next caller starts that.
     Empty,
     /// A token that is not yet stale.
     Fresh,
@@ -14,13 +14,13 @@ pub enum Phase {
     Stale,
     /// A token that is given out while a new one is being fetched.
     Refreshing,
-    /// Callers wait for a token that is being fetched.
+    /// No usable token, and one is being fetched: callers wait for it.
     Holding,
-    /// No usable token, and after a failure the server is left alone for a while.
+    /// No usable token, and after a failure the server is left alone for a while: callers get its error.
     Cooling,
     /// A revoke is under way, and callers wait for its end.
     Revoking,
-    /// Nothing will come any more.
+    /// The session has ended.
     Closed,
 }
 
@@ -86,11 +86,11 @@ pub struct Counters {
     pub revocations_failed: u64,
     /// Revokes that callers asked for.
     pub revokes: u64,
-    /// Invalidations that were honoured.
+    /// Invalidations of the session's own token that were honoured.
     pub invalidations: u64,
-    /// Callers that were turned away because too many waited.
+    /// Callers that were turned away with [`Overloaded`](crate::SessionError::Overloaded).
     pub overloaded: u64,
-    /// Live tokens that a revoke can no longer reach, because there were too many.
+    /// Live tokens that a revoke can no longer reach, because there were more than 4,096.
     pub ledger_evicted: u64,
     /// The most callers that ever waited at once.
     pub held_max: usize,

@@ -261,7 +261,7 @@ impl Default for AuthorityBuilder {
 }
 
 impl AuthorityBuilder {
-    /// The port on 127.0.0.1. Default: 0, which is any free one.
+    /// The port on 127.0.0.1. Default: 0, which is any free one; [`Authority::base_url`] tells it.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;

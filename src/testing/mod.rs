@@ -1,5 +1,5 @@
 //! An OAuth 2.0 authority for tests: a real HTTP server on loopback, in the test's own process, that
-//! can be made to fail in every way that real ones do. Cargo feature `testing`.
+//! can be made to fail in every way that real ones do. Cargo feature `testing`, under `[dev-dependencies]`.
 //!
 //! ```
 //! use std::time::Duration;
