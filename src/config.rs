@@ -77,10 +77,10 @@ pub enum RefreshMode {
     /// expire.
     #[default]
     WhileUsed,
-    /// Only by a request for it: what the original's documentation says.
+    /// Only by a request for the token while it is stale: what the original's documentation says.
     OnRequest,
     /// By a timer, used or not; the first token is fetched at the start. Revoking ends it, until
-    /// somebody asks for a token again.
+    /// somebody asks for a token again. For a first call that does not wait.
     Always,
 }
 

@@ -123,6 +123,21 @@ fn wait(retry_after: Option<Duration>) -> String {
 }
 
 /// What a caller gets instead of a token.
+///
+/// ```
+/// use std::time::Duration;
+/// use ccg_session::SessionError;
+///
+/// /// How long a service tells its own clients to wait, if waiting helps.
+/// fn come_again(error: &SessionError) -> Option<Duration> {
+///     match error {
+///         SessionError::Failed { .. } | SessionError::Cooling { .. } => error.retry_after(),
+///         SessionError::Overloaded => Some(Duration::from_secs(1)),
+///         _ => None,
+///     }
+/// }
+/// # assert!(come_again(&SessionError::Closed).is_none());
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {

@@ -359,21 +359,28 @@ impl TokenManager for HttpTokenManager {
 
 impl HttpTokenManager {
     /// Where requests go. Asks the server if they are to be [discovered](Provider::discover) and are not
-    /// known yet. No session bounds the time that this takes: put a timeout around it.
+    /// known yet. No session bounds the time that this takes: put a timeout around it. (A session owns its
+    /// manager: this is for one that was built besides.)
     ///
     /// # Errors
     /// Those of a discovery.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
         Ok(Endpoints::clone(&*self.addresses.get(&self.client).await?))
     }
 
     /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
-    /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks, and none
-    /// bounds the time that this takes: put a timeout around it.
+    /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks; as with
+    /// [`endpoints`](Self::endpoints), use a manager that was built besides, and a timeout.
     ///
     /// # Errors
     /// As those of an attempt; [`Denied`](TokenError::Denied) with status zero if the provider has no
     /// introspection endpoint. The server may refuse to answer this client, or about this token.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn is_active(&self, token: &str) -> Result<bool, TokenError> {
         let endpoints = self.addresses.get(&self.client).await?;
         let address =

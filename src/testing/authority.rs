@@ -35,7 +35,10 @@ impl Authority {
     /// If no port can be had.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Outside of a tokio runtime, or in one without I/O.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what has been started ends.
     pub async fn start() -> io::Result<Self> {
         Self::builder().start().await
     }
@@ -327,7 +330,10 @@ impl AuthorityBuilder {
     /// If the port cannot be had.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Outside of a tokio runtime, or in one without I/O.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what has been started ends.
     pub async fn start(mut self) -> io::Result<Authority> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
         let base_url = format!("http://{}", listener.local_addr()?);
