@@ -49,6 +49,8 @@ enum Kind {
 }
 
 struct Live {
+    /// The number in its tokens' ids.
+    session: u64,
     reader: Reader,
     mailbox: Arc<Mailbox>,
     board: Arc<Board>,
@@ -63,9 +65,14 @@ struct Fixed {
 }
 
 impl SessionHandle {
-    pub(crate) fn new(reader: Reader, mailbox: Arc<Mailbox>, board: Arc<Board>) -> Self {
+    pub(crate) fn new(
+        session: u64,
+        reader: Reader,
+        mailbox: Arc<Mailbox>,
+        board: Arc<Board>,
+    ) -> Self {
         let next_caller = AtomicU64::new(0);
-        Self(Kind::Live(Arc::new(Live { reader, mailbox, board, next_caller })))
+        Self(Kind::Live(Arc::new(Live { session, reader, mailbox, board, next_caller })))
     }
 
     /// A handle that always gives this token, for developer tokens and tests: no server, no task, no
@@ -342,6 +349,10 @@ impl Live {
     }
 
     fn invalidate(&self, token: &Issued) {
+        if token.id().session != self.session {
+            // Nor may its own session take a word to this one for a word to itself.
+            return;
+        }
         let tell = |message| self.mailbox.send(message);
         let snapshot = self.reader.load();
         if !snapshot.doubt(token.id(), || tell(Message::Invalidate(token.id()))) {

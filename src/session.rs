@@ -157,12 +157,17 @@ impl<M: TokenManager> SessionBuilder<M> {
         self.config.check()?;
         self.manager.check(&self.config)?;
         let abilities = Abilities::of(&self.manager);
-        let machine = Machine::new(self.config, abilities, next_session());
+        let session = next_session();
+        let machine = Machine::new(self.config, abilities, session);
         let publisher = Publisher::new(machine.published().clone());
         let mailbox = Arc::new(Mailbox::default());
         let board = Arc::new(Board::new(machine.facts()));
-        let handle =
-            SessionHandle::new(publisher.reader(), Arc::clone(&mailbox), Arc::clone(&board));
+        let handle = SessionHandle::new(
+            session,
+            publisher.reader(),
+            Arc::clone(&mailbox),
+            Arc::clone(&board),
+        );
         let actor = Actor {
             machine,
             manager: Arc::new(self.manager),

@@ -64,6 +64,26 @@ async fn older_tokens_and_those_of_other_sessions_are_ignored() {
     assert_eq!(session.status().counters().invalidations, 1);
 }
 
+/// Some tell all their sessions of a refusal. One that has ended used to keep the word for itself.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_other_sessions_are_told_of_first_is_heard_all_the_same() {
+    let (session, mut endpoint) = session_holding("parent", HOUR).await;
+    let asking = exchange(&session, scope("a"));
+    endpoint.exchange().await.token("child", HOUR);
+    let child = asking.await.unwrap().unwrap();
+    sleep(secs(10)).await;
+
+    let (other, _endpoint) = session_holding("other", HOUR).await;
+    let (ended, _endpoint) = super::session();
+    ended.shutdown().await;
+    for session in [&other, &ended, &session] {
+        session.invalidate(&child);
+    }
+    let asking = exchange(&session, scope("a"));
+    endpoint.exchange().await.token("child-2", HOUR);
+    assert_eq!(asking.await.unwrap().unwrap().secret(), "child-2");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_doubt_outlives_a_refresh_that_fails() {
     let (session, mut endpoint) = session_with(|config| {
