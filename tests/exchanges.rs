@@ -215,37 +215,37 @@ fn beyond_the_capacity_the_first_to_expire_goes() {
     assert_eq!(session.exchange(scope("b")), "exchange #1 of t1");
 }
 
+/// It used to be the first to go, and then each call was a request.
 #[test]
-fn failed_keys_that_cool_count_too() {
-    let mut session = fresh_with(1);
-    session.exchange(scope("a"));
-    session.exchange_fails(denied());
-    session.exchange(scope("b"));
-    session.exchanged(secs(600));
-    assert_eq!(session.exchange(scope("b")), "4: x1");
-    assert_eq!(
-        session.exchange(scope("a")),
-        "exchange #1 of t1",
-        "its failure was the first to end"
-    );
+fn a_key_that_was_refused_cools_beside_a_full_cache_and_without_one() {
+    for capacity in [0, 1] {
+        let mut session = fresh_with(capacity);
+        session.exchange(scope("a"));
+        session.exchanged(secs(600));
+        session.exchange(scope("b"));
+        assert_eq!(session.exchange_fails(denied()), "3: failed");
+        session.exchange(scope("c"));
+        assert_eq!(session.exchange_fails(denied()), "4: failed");
+        assert_eq!(session.exchange(scope("b")), "5: cooling");
+        assert_eq!(session.exchange(scope("c")), "6: cooling");
+        let said = if capacity == 0 { "exchange #1 of t1" } else { "7: x1" };
+        assert_eq!(session.exchange(scope("a")), said, "no failure takes a token's room");
+    }
 }
 
 #[test]
-fn a_key_that_failed_is_not_forgotten_for_a_token_that_has_just_expired() {
-    let mut session = fresh_with(2);
-    session.exchange(scope("a"));
-    assert_eq!(session.exchange_fails(denied()), "2: failed");
-    session.exchange(scope("b"));
-    session.exchanged(secs(60));
-    session.pass(secs(60));
-    session.exchange(scope("c"));
-    assert_eq!(session.exchanged(secs(60)), "4: x2");
-    session.exchange(scope("a"));
-    assert_eq!(
-        session.exchange_fails(transient()),
-        "5: failed",
-        "a probe, as after any failed flight"
-    );
+fn of_more_than_1024_keys_that_failed_the_first_to_end_goes() {
+    let mut session = fresh_with(0);
+    session.check_idle = false;
+    session.exchange(scope("first"));
+    session.exchange_fails(denied());
+    session.suspend(millis(1));
+    for key in 0..1_024 {
+        session.exchange(scope(&key.to_string()));
+        session.exchange_fails(denied());
+    }
+    assert!(session.exchange(scope("0")).ends_with(": cooling"));
+    assert_eq!(session.exchange(scope("first")), "exchange #1 of t1");
 }
 
 #[test]

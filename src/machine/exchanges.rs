@@ -13,6 +13,9 @@ use crate::token::{AccessToken, ExchangedToken, TokenId};
 /// A cached token that is younger is not what is wrong, whatever a resource server says of it.
 const TOO_YOUNG_TO_DOUBT: Duration = Duration::from_secs(10);
 
+/// The most keys that are remembered for their failure alone.
+const MOST_FAILURES: usize = 1_024;
+
 /// Keys in flight, and those that are done: with a token, or with an error that keeps them cool.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchanges<R> {
@@ -215,14 +218,20 @@ impl<R> Exchanges<R> {
         self.cool(key, now)
     }
 
-    /// Failures are kept, or their followers would not be spaced out further; the bound is on both.
+    /// Failures are kept, or their followers would not be spaced out further. They make room among
+    /// themselves alone: beside a full cache a key that was refused would be the first to go, and each
+    /// call another request.
     fn keep(&mut self, key: Arc<ExchangeKey>, done: Done, now: Instant) {
+        let is_failure = done.flight.remembers();
+        let most = if is_failure { MOST_FAILURES } else { self.capacity };
         self.done.insert(key, done);
         self.done.retain(|_, done| done.flight.remembers() || now < done.ends_at());
-        while self.done.len() > self.capacity {
-            let first = self.done.iter().min_by_key(|(_, done)| done.ends_at());
-            let Some(key) = first.map(|(key, _)| key.clone()) else { return };
-            self.done.remove(&key);
+        let alike = self.done.iter().filter(|(_, done)| done.flight.remembers() == is_failure);
+        if alike.clone().count() > most
+            && let Some((first, _)) = alike.min_by_key(|(_, done)| done.ends_at())
+        {
+            let first = Arc::clone(first);
+            self.done.remove(&first);
         }
     }
 

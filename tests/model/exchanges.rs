@@ -5,6 +5,9 @@ use super::operations::Failure;
 use super::words::{Asks, Found, Start, Told, Wrong};
 use super::{Held, INVALIDATE_GAP, Model, Nanos, Received};
 
+/// So many keys are remembered because they failed.
+const MOST_FAILURES: usize = 1_024;
+
 /// A finished exchange's token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchanged {
@@ -256,9 +259,14 @@ impl Model {
         for key in &mut self.keys {
             key.token.take_if(|token| token.expires_at <= self.now);
         }
+        self.forget_beyond(self.setup.exchange_capacity, |key| !key.flight.remembers());
+        self.forget_beyond(MOST_FAILURES, |key| key.flight.remembers());
+    }
+
+    fn forget_beyond(&mut self, most: usize, is_one: impl Fn(&Key) -> bool) {
         loop {
-            let finished = self.keys.iter().filter(|key| key.is_finished());
-            if finished.clone().count() <= self.setup.exchange_capacity {
+            let finished = self.keys.iter().filter(|key| key.is_finished() && is_one(key));
+            if finished.clone().count() <= most {
                 return;
             }
             let first = finished.min_by_key(|key| key.over_at()).unwrap().name;
