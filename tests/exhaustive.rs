@@ -223,7 +223,7 @@ impl Fingerprints {
         write!(self.0, "{:?}", world.session).expect("a string takes whatever is written");
         let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
         1_u8.hash(&mut hashers[1]);
-        let session = self.0.split_once("held: ").map_or("", |(_, rest)| rest);
+        let session = self.0.split_once("held: ").expect("a session shows what it holds").1;
         let (before, after) =
             session.split_once("published: Published { number: ").unwrap_or((session, ""));
         let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());

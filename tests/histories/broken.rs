@@ -149,8 +149,8 @@ fn a_token_that_nobody_sent_for_is_found() {
     assert!(history.judge().unwrap_err().contains("never came"));
 }
 
-/// Two attempts, then a second at least, then a single one, then two seconds (less up to half by
-/// chance); and whatever comes of it, no grant within a second of the last that brought a token.
+/// Two attempts, then 375 ms at least, then a single one, then 750 ms at least; and what is not retryable
+/// is left alone for all of `cooling`.
 #[test]
 fn each_pause_of_the_policy_is_asked_for() {
     let pace = |sent: &[u64]| {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ccg_session::testing::internals::{
-    Answer, CallerId, Effects, Event, Instant, Moment, Published,
+    Answer, CallerId, Effects, Event, Instant, Moment, Published, Snapshot,
 };
 use ccg_session::{SessionError, TokenError, TokenRequestOptions};
 
@@ -94,10 +94,6 @@ pub struct Caller {
     pub want: Want,
     /// How many revokes had been published when the call began; a revoke counts itself.
     pub revokes: u64,
-    /// The highest generation whose invalidation had been honoured.
-    pub invalidated: u64,
-    /// The highest generation that anybody could have been given.
-    pub seen: u64,
 }
 
 /// A token that the session received.
@@ -320,9 +316,7 @@ impl History {
         match *seen {
             Seen::Began(caller, want) => {
                 self.doubt_reruns();
-                let revokes = self.revokes;
-                let (invalidated, seen) = (self.invalidated, self.highest);
-                self.callers.insert(caller, Caller { want, revokes, invalidated, seen });
+                self.callers.insert(caller, Caller { want, revokes: self.revokes });
             }
             Seen::Left(caller) => drop(self.callers.remove(&caller)),
             Seen::RevokeTaken(caller) => self.revoke_taken(caller),
@@ -633,19 +627,17 @@ pub fn no_earlier_token_after_a_revoke(history: &History, seen: &Seen<'_>) -> Ve
     }
 }
 
-/// A `get_token` that began after an honoured invalidate gives no earlier token.
+/// Once an invalidate has been honoured nobody gets that token, nor an earlier one, whenever they asked.
 pub fn no_earlier_token_after_an_honoured_invalidate(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
-    let Seen::Answered(caller, Answer::Token(Ok(token))) = seen else { return Ok(()) };
+    let Seen::Answered(_, Answer::Token(Ok(token))) = seen else { return Ok(()) };
     let generation = token.id().generation();
-    match history.callers.get(caller) {
-        Some(caller) if generation <= caller.invalidated => {
-            Err(format!("generation {generation} was invalidated, and is given"))
-        }
-        _ => Ok(()),
+    if generation <= history.invalidated {
+        return Err(format!("generation {generation} was invalidated, and is given"));
     }
+    Ok(())
 }
 
 /// No token is handed out at or after its expiry, and none is published as usable beyond it.
@@ -663,20 +655,16 @@ pub fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Ve
     }
 }
 
-/// Generations never go back: neither what readers see, nor what those get who ask.
+/// Generations never go back: neither what readers see, nor, beside that, what those get who ask.
 pub fn generations_never_go_back(history: &History, seen: &Seen<'_>) -> Verdict {
-    let (generation, floor) = match seen {
-        Seen::Published(Published { token: Some(published), .. }) => {
-            (published.token.id().generation(), history.highest)
-        }
-        Seen::Answered(caller, Answer::Token(Ok(token))) => {
-            let floor = history.callers.get(caller).map_or(0, |caller| caller.seen);
-            (token.id().generation(), floor)
-        }
+    let token = match seen {
+        Seen::Published(Published { token: Some(published), .. }) => &published.token,
+        Seen::Answered(_, Answer::Token(Ok(token))) => token,
         _ => return Ok(()),
     };
-    if generation < floor {
-        return Err(format!("generation {generation} after {floor}"));
+    let (generation, highest) = (token.id().generation(), history.highest);
+    if generation < highest {
+        return Err(format!("generation {generation} after {highest}"));
     }
     Ok(())
 }
@@ -757,7 +745,7 @@ pub fn a_usable_token_is_an_answer_at_once(
     if answered { Ok(()) } else { Err(format!("a usable token, and caller {caller} has it not")) }
 }
 
-/// Once an attempt has ended nobody waits beside a usable token; nor after one that succeeded.
+/// Once an attempt has ended nobody waits beside a usable token.
 pub fn nobody_waits_after_an_attempt_beside_a_usable_token(
     history: &History,
     published: &Published,
@@ -845,41 +833,30 @@ pub fn a_timer_that_is_not_due_does_nothing<S: Session>(
     Ok(())
 }
 
-/// What a pure read of the published snapshot gives: a token, an error, or nothing, and then the
-/// session is asked. The bits that a reader sets are the harness's.
-pub fn read(published: &Published, now: Instant, doubted: bool) -> Option<Answer> {
-    if published.closed {
-        return Some(Answer::Token(Err(SessionError::Closed)));
-    }
-    if let Some(token) = published.token.as_ref().filter(|token| now < token.usable_until) {
-        return (!doubted).then(|| Answer::Token(Ok(token.token.clone())));
-    }
-    let cooling = published.cooling.as_ref().filter(|cooling| now < cooling.until)?;
-    let retry_after = cooling.until.since(now);
-    Some(Answer::Token(Err(SessionError::Cooling { last: cooling.last.clone(), retry_after })))
-}
-
-/// A pure read of what was published gives only what the session would have given at that instant:
-/// now, and at each later instant at which the answer changes.
+/// A read of what was published gives only what the session would have given at that instant: now, and at
+/// each later instant at which the answer changes.
 pub fn a_read_gives_what_the_session_would_give<S: Session>(
     session: &S,
     published: &Published,
     moment: Moment,
 ) -> Verdict {
     const NOBODY: CallerId = CallerId::MAX;
+    let snapshot = Snapshot::new(published.clone());
     let token = published.token.as_ref().map(|token| token.usable_until);
     let cooling = published.cooling.as_ref().map(|cooling| cooling.until);
     let later = [token, cooling].into_iter().flatten().filter(|at| moment.now < *at);
-    let instants = later.flat_map(|at| [at - Duration::from_nanos(1), at]);
-    for now in instants.chain([moment.now]) {
-        let Some(read) = read(published, now, false) else { continue };
+    let instants = later.flat_map(|at| [at - Duration::from_nanos(1), at]).chain([moment.now]);
+    let plain = TokenRequestOptions::new();
+    let with_more = plain.clone().min_remaining(Duration::from_secs(45));
+    for (now, options) in instants.flat_map(|now| [(now, &plain), (now, &with_more)]) {
+        let Some(read) = snapshot.read(now, options) else { continue };
         let mut fx = Effects::default();
-        let event = Event::GetToken(NOBODY, NOBODY, TokenRequestOptions::new());
+        let event = Event::GetToken(NOBODY, NOBODY, options.clone());
         session.clone().handle(Moment { now, ..moment }, event, &mut fx);
         let asked = fx.replies.iter().find(|(caller, _)| *caller == NOBODY);
-        let (read, asked) = (format!("{read:?}"), format!("{:?}", asked.map(|(_, it)| it)));
-        if asked != format!("Some({read})") {
-            return Err(format!("at {now:?} a read gives {read}, and the session {asked}"));
+        let (read, asked) = (Answer::Token(read.cloned()), asked.map(|(_, answer)| answer));
+        if format!("{asked:?}") != format!("Some({read:?})") {
+            return Err(format!("at {now:?} a read gives {read:?}, and the session {asked:?}"));
         }
     }
     Ok(())

@@ -70,8 +70,7 @@ async fn shutdown_answers_everybody_closed_whatever_is_on_the_wire() {
     endpoint.calls_are_over().await;
 }
 
-/// Each step of a session's life is cut short once, by a shutdown and by the runtime's end of the
-/// actor: somebody always answers.
+/// Each step of a session's life is cut short once.
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_after_any_number_of_steps_leaves_nobody_waiting() {
     for steps in 0..40 {
