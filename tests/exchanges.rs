@@ -372,6 +372,19 @@ fn an_exchange_flight_opens_no_grant_if_nobody_waits_for_it_any_more() {
     assert_eq!(session.pass(secs(60)), "nothing");
 }
 
+/// Calls that are given up while no subject comes do not pile up, to be sent when it does.
+#[test]
+fn an_exchange_that_has_sent_nothing_ends_with_its_last_caller() {
+    let mut session = Session::with(|_| ());
+    session.exchange(scope("a"));
+    session.exchange(scope("a"));
+    session.exchange(scope("b"));
+    session.leave(1);
+    session.leave(3);
+    assert_eq!(session.granted(secs(3_600)), "publish t1; exchange #1 of t1");
+    assert_eq!(session.exchanged(secs(60)), "2: x1");
+}
+
 #[test]
 fn an_exchange_that_asks_for_more_life_waits_for_at_most_one_attempt() {
     let mut session = fresh();

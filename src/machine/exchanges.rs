@@ -235,9 +235,17 @@ impl<R> Exchanges<R> {
         }
     }
 
-    /// A caller no longer waits; the flight goes on.
-    pub(crate) fn leave(&mut self, caller: CallerId) -> bool {
-        self.open.values_mut().any(|exchange| exchange.callers.remove(&caller).is_some())
+    /// A caller no longer waits. The flight goes on, unless it has sent nothing yet and this was the last
+    /// one: or calls that are dropped while there is no subject would all be sent when it comes.
+    pub(crate) fn leave(&mut self, caller: CallerId, now: Instant) {
+        let left = self.open.iter_mut().find_map(|(key, exchange)| {
+            exchange.callers.remove(&caller)?;
+            Some((Arc::clone(key), exchange))
+        });
+        let Some((key, exchange)) = left else { return };
+        if exchange.callers.is_empty() && !exchange.flight.has_begun() {
+            self.abandon(&key, now).for_each(drop);
+        }
     }
 
     pub(crate) fn callers(&self) -> usize {

@@ -56,6 +56,11 @@ impl Flight {
         self.is_open && self.course.on_wire.is_some()
     }
 
+    /// Whether an attempt was made, since the last that started the count again.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.course.attempts > 0
+    }
+
     /// The instant before which the next flight may not open.
     pub(crate) fn not_before(&self) -> Instant {
         self.failure.as_ref().map_or(Instant::ZERO, |failure| failure.until)

@@ -192,7 +192,7 @@ impl<R> Machine<R> {
             Event::Revoke(caller, reply, options) => self.revoke(caller, reply, options, fx),
             Event::Asked(snapshot) => self.asked(moment, snapshot),
             Event::Invalidate(id) => self.invalidate(moment, id),
-            Event::Left(caller) => self.left(caller),
+            Event::Left(caller) => self.left(moment.now, caller),
             Event::Ended(Ended::Grant(result)) => self.grant_ended(moment, result, fx),
             Event::Ended(Ended::Exchange(key, result)) => {
                 self.exchange_ended(moment, &key, result, fx);
@@ -330,9 +330,9 @@ impl<R> Machine<R> {
         self.counters.invalidations += 1;
     }
 
-    fn left(&mut self, caller: CallerId) {
+    fn left(&mut self, now: Instant, caller: CallerId) {
         if self.callers.remove(&caller).is_none() && !self.barrier.leave(caller) {
-            self.exchanges.leave(caller);
+            self.exchanges.leave(caller, now);
         }
     }
 

@@ -98,6 +98,15 @@ impl Model {
         }
     }
 
+    /// The last caller of one that has sent nothing is its end.
+    pub(super) fn leave_exchange(&mut self, id: u64) {
+        let Some(key) = self.keys.iter_mut().find(|key| key.callers.contains(&id)) else { return };
+        key.callers.retain(|caller| *caller != id);
+        if key.callers.is_empty() && key.flight.counted == 0 {
+            key.flight.abandon();
+        }
+    }
+
     /// Where the key is; keys lie in their order.
     fn entry(&mut self, name: u8) -> usize {
         if let Some(at) = self.keys.iter().position(|key| key.name == name) {

@@ -283,9 +283,7 @@ impl Model {
 
     fn left(&mut self, id: u64) {
         self.gets.retain(|caller| *caller != id);
-        for key in &mut self.keys {
-            key.callers.retain(|caller| *caller != id);
-        }
+        self.leave_exchange(id);
         if let Some(barrier) = &mut self.barrier {
             barrier.callers.retain(|caller| *caller != id);
         }
