@@ -18,9 +18,9 @@ use machine::{START, Session, credentials_changed, denied, millis, scope, secs, 
 const STORM: Duration = secs(180);
 const STEP: Duration = millis(50);
 
-/// A dead server sees three attempts, then one after 1, 2, 4, 8, 16 s and one each 30 s; chance takes
-/// up to half of those pauses.
-const DEAD: usize = 3 + 5 + 11;
+/// A dead server sees three attempts, then one after 0.75, 1.5, 3, 6, 12, 24 s and one each 30 s; chance
+/// takes up to half of those pauses.
+const DEAD: usize = 3 + 6 + 10;
 /// A server that denies sees one attempt each 30 s.
 const DENYING: usize = 6;
 /// A healthy one sees an attempt each second, as long as tokens are thrown away.

@@ -107,8 +107,6 @@ pub struct Token {
     pub purpose: Purpose,
     /// How many revokes had been taken when it was asked for.
     pub revokes: u64,
-    /// When it arrived.
-    pub received_at: Instant,
     /// Counted from when it was asked for.
     pub expires_at: Instant,
     /// How long it lives.
@@ -405,7 +403,6 @@ impl History {
             text: text.into(),
             purpose,
             revokes: attempt.revokes,
-            received_at: self.now,
             expires_at: attempt.sent_at + life,
             life,
         });
