@@ -195,7 +195,7 @@ impl SessionHandle {
     /// [`Unsupported`](SessionError::Unsupported) if the session's manager has no exchange.
     ///
     /// # Cancel safety
-    /// Cancel safe: the exchange goes on for others, and its result is kept.
+    /// Cancel safe: the exchange goes on for others, and once it has been sent its result is kept.
     #[doc(alias = "exchangeToken")]
     pub async fn exchange(&self, request: ExchangeRequest) -> Result<ExchangedToken, SessionError> {
         let Kind::Live(live) = &self.0 else {
