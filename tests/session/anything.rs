@@ -98,9 +98,10 @@ fn anything_may_happen_in_any_order() {
         Err(TestError::Fail(_, (setup, steps))) => {
             let problem = play(&setup, &steps).err();
             let file = fs::read_to_string(REGRESSIONS).unwrap_or_default();
+            let setup = format!("{setup:?}").replace("mode: ", "mode: RefreshMode::");
             panic!(
                 "after {} cases; shrunk to {} steps\n{}\n\nPaste this:\n\n#[test]\nfn found() {{\n    \
-                 play(&{setup:?}, &{steps:?}).unwrap();\n}}\n\nOr run it again: cargo test \
+                 play(&{setup}, &{steps:?}).unwrap();\n}}\n\nOr run it again: cargo test \
                  --features testing --test session anything\n{REGRESSIONS} has its seed:\n{}",
                 cases.get(),
                 steps.len(),
