@@ -284,6 +284,7 @@ fn nothing_that_can_happen_breaks_an_invariant() {
         if let Some((steps, why)) = explored.violation {
             panic!("{}", pasteable(&scope, &steps, &why));
         }
+        assert!(explored.states > 100, "it shows nothing");
     }
 }
 
@@ -315,6 +316,7 @@ fn nothing_in_a_long_story_breaks_an_invariant() {
         stories += 1;
     }
     println!("seed {seed}: {stories} stories, {taken} steps, {:?}", began.elapsed());
+    assert!(taken > 1_000, "it shows nothing");
 }
 
 /// The smallest world in which the fault shows.
