@@ -317,8 +317,9 @@ fn threads_count_on_copies_of_their_own() {
     let here = place(&snapshot);
     assert_eq!(place(&snapshot), here);
     assert_eq!(place(&refreshed), here, "they belong to the token");
-    let there = std::thread::scope(|scope| scope.spawn(|| place(&snapshot)).join().unwrap());
-    assert_ne!(there, here);
+    // One of them may by chance share this thread's.
+    let there = || std::thread::scope(|scope| scope.spawn(|| place(&snapshot)).join().unwrap());
+    assert!((0..3).any(|_| there() != here));
 }
 
 #[test]
