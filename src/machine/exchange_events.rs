@@ -52,7 +52,7 @@ impl<R> Machine<R> {
         result: Result<Grant, TokenError>,
         fx: &mut Effects<R>,
     ) {
-        let Some((sent, subject)) = self.exchanges.open(key).and_then(Exchange::land) else {
+        let Some((sent, subject)) = self.exchanges.change(key, Exchange::land).flatten() else {
             return;
         };
         match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
@@ -63,10 +63,10 @@ impl<R> Machine<R> {
                     .extend(callers.map(|reply| (reply, Answer::Exchanged(Ok(token.clone())))));
             }
             Ok(Received::Revoked(_)) => {
-                if let Some(exchange) = self.exchanges.open(key) {
+                self.exchanges.change(key, |exchange| {
                     exchange.flight.succeed();
                     exchange.flight.open(exchange.request.options.clone());
-                }
+                });
             }
             Err(error) => self.exchange_failed(moment, key, subject, error, fx),
         }
@@ -86,16 +86,19 @@ impl<R> Machine<R> {
             self.invalidate(moment, subject);
         }
         let replaced = self.held.as_ref().is_none_or(|held| held.token.issued().id() != subject);
-        let Some(exchange) = self.exchanges.open(key) else { return };
-        if subject_refused && replaced && !exchange.has_rerun {
-            exchange.has_rerun = true;
-            exchange.flight.renew(moment.now);
-            return;
-        }
-        exchange.flight.fail(error, &self.config.retry, moment);
-        if !exchange.flight.is_open()
-            && let Some(error) = exchange.flight.last_failure().map(|last| last.failed(moment.now))
-        {
+        let retry = &self.config.retry;
+        let failed = self.exchanges.change(key, |exchange| {
+            if subject_refused && replaced && !exchange.has_rerun {
+                exchange.has_rerun = true;
+                exchange.flight.renew(moment.now);
+                return None;
+            }
+            exchange.flight.fail(error, retry, moment);
+            let is_over = !exchange.flight.is_open();
+            let last = exchange.flight.last_failure().filter(|_| is_over)?;
+            Some(last.failed(moment.now))
+        });
+        if let Some(error) = failed.flatten() {
             let callers = self.exchanges.cool(key, moment.now);
             fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
         }
@@ -112,24 +115,30 @@ impl<R> Machine<R> {
     }
 
     fn drive_exchange(&mut self, now: Instant, key: &Arc<ExchangeKey>, fx: &mut Effects<R>) {
-        let Some(exchange) = self.exchanges.open(key) else { return };
-        let (options, has_waited) = (exchange.options().clone(), exchange.has_waited);
-        let need = match exchange.subject.take() {
+        let wants = self.exchanges.change(key, |exchange| {
+            let is_wanted = !exchange.callers.is_empty();
+            (exchange.options().clone(), exchange.has_waited, exchange.subject.take(), is_wanted)
+        });
+        let Some((options, has_waited, subject, is_wanted)) = wants else { return };
+        let need = match subject {
             Some(subject) => Need::Reply(subject),
             None => self.need(now, &options, has_waited),
         };
-        let Some(exchange) = self.exchanges.open(key) else { return };
         match need {
             Need::Reply(subject) => {
                 let sent = Sent { at: now, revokes: self.revokes };
-                let Some(number) = exchange.depart(&subject, sent) else { return };
+                let departed = self.exchanges.change(key, |exchange| {
+                    let number = exchange.depart(&subject, sent)?;
+                    Some((number, exchange.request.clone()))
+                });
+                let Some((number, request)) = departed.flatten() else { return };
                 self.counters.exchanges_started += 1;
-                let request = Request::Exchange(key.clone(), subject, exchange.request.clone());
+                let request = Request::Exchange(key.clone(), subject, request);
                 let timeout = self.config.retry.attempt_timeout;
                 fx.start.push(Start { number, timeout, request });
             }
             Need::Queue => {}
-            Need::QueueAndOpen if exchange.callers.is_empty() => {
+            Need::QueueAndOpen if !is_wanted => {
                 self.exchanges.abandon(key, now).for_each(drop);
             }
             Need::QueueAndOpen => self.open(options),

@@ -1,6 +1,7 @@
 //! The table of exchanged tokens: one flight per key, the cache, and its bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ const MOST_FAILURES: usize = 1_024;
 pub(crate) struct Exchanges<R> {
     capacity: usize,
     open: BTreeMap<Arc<ExchangeKey>, Exchange<R>>,
+    /// Those of the open keys that have nothing on the wire, by when their next attempt may start. Many
+    /// may be open: no event looks at all of them.
+    waiting: Waiting,
+    /// What each caller waits for.
+    callers: BTreeMap<CallerId, Arc<ExchangeKey>>,
     done: BTreeMap<Arc<ExchangeKey>, Done>,
 }
 
@@ -87,7 +93,13 @@ impl<R> Exchange<R> {
 
 impl<R> Exchanges<R> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, open: BTreeMap::new(), done: BTreeMap::new() }
+        Self {
+            capacity,
+            open: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            done: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn find(&self, key: &ExchangeKey, now: Instant) -> Found<'_> {
@@ -118,11 +130,13 @@ impl<R> Exchanges<R> {
         reply: R,
         request: Box<ExchangeRequest>,
     ) {
-        let done = &mut self.done;
+        self.callers.insert(caller, Arc::clone(&key));
+        let (done, waiting) = (&mut self.done, &mut self.waiting);
         let exchange = self.open.entry(key).or_insert_with_key(|key| {
             let (mut flight, previous) =
                 done.remove(key).map(|done| (done.flight, done.cached)).unwrap_or_default();
             flight.open(request.options.clone());
+            wait(waiting, key, flight.next_attempt_at());
             Exchange {
                 flight,
                 callers: BTreeMap::new(),
@@ -142,32 +156,53 @@ impl<R> Exchanges<R> {
         self.open.contains_key(key)
     }
 
-    pub(crate) fn open(&mut self, key: &ExchangeKey) -> Option<&mut Exchange<R>> {
-        self.open.get_mut(key)
+    /// The only way to a key's flight: whatever `change` does to it, it is known what waits.
+    pub(crate) fn change<T>(
+        &mut self,
+        key: &Arc<ExchangeKey>,
+        change: impl FnOnce(&mut Exchange<R>) -> T,
+    ) -> Option<T> {
+        let exchange = self.open.get_mut(key)?;
+        let before = exchange.flight.next_attempt_at();
+        let changed = change(exchange);
+        let after = exchange.flight.next_attempt_at();
+        if before != after {
+            wait_no_more(&mut self.waiting, key, before);
+            wait(&mut self.waiting, key, after);
+        }
+        Some(changed)
     }
 
     /// The keys whose next attempt is due: they want a subject.
     pub(crate) fn due(&self, now: Instant) -> Vec<Arc<ExchangeKey>> {
-        let due = self.open.iter().filter(|(_, exchange)| exchange.flight.is_due(now));
-        due.map(|(key, _)| key.clone()).collect()
-    }
-
-    fn each_due(&mut self, now: Instant) -> impl Iterator<Item = &mut Exchange<R>> {
-        self.open.values_mut().filter(move |exchange| exchange.flight.is_due(now))
+        let mut due: Vec<_> =
+            self.waiting.range(..=now).flat_map(|(_, keys)| keys).cloned().collect();
+        due.sort_unstable();
+        due
     }
 
     /// A grant succeeded: whoever waits for a subject takes this one, even past its own `hold_at`.
     pub(crate) fn subject_came(&mut self, subject: &AccessToken, now: Instant) {
-        for exchange in self.each_due(now) {
-            exchange.subject = Some(subject.clone());
+        for key in self.due(now) {
+            self.change(&key, |exchange| exchange.subject = Some(subject.clone()));
         }
     }
 
     /// A grant attempt failed: whoever waits for a subject no longer waits for a better one.
     pub(crate) fn subject_did_not_come(&mut self, now: Instant) {
-        for exchange in self.each_due(now) {
-            exchange.has_waited = true;
+        for key in self.due(now) {
+            self.change(&key, |exchange| exchange.has_waited = true);
         }
+    }
+
+    /// The key is in flight no longer.
+    fn remove(&mut self, key: &Arc<ExchangeKey>) -> Option<Exchange<R>> {
+        let exchange = self.open.remove(key)?;
+        wait_no_more(&mut self.waiting, key, exchange.flight.next_attempt_at());
+        for caller in exchange.callers.keys() {
+            self.callers.remove(caller);
+        }
+        Some(exchange)
     }
 
     /// The key is done with this token.
@@ -179,7 +214,7 @@ impl<R> Exchanges<R> {
         now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
         let mut callers = BTreeMap::new();
-        if let Some(mut exchange) = self.open.remove(key) {
+        if let Some(mut exchange) = self.remove(key) {
             callers = exchange.callers;
             if !exchange.orphaned {
                 exchange.flight.succeed();
@@ -198,7 +233,7 @@ impl<R> Exchanges<R> {
         now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
         let mut callers = BTreeMap::new();
-        if let Some(exchange) = self.open.remove(key) {
+        if let Some(exchange) = self.remove(key) {
             callers = exchange.callers;
             let done = Done { flight: exchange.flight, cached: exchange.previous };
             self.keep(key.clone(), done, now);
@@ -212,9 +247,7 @@ impl<R> Exchanges<R> {
         key: &Arc<ExchangeKey>,
         now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
-        if let Some(exchange) = self.open.get_mut(key) {
-            exchange.flight.abandon();
-        }
+        self.change(key, |exchange| exchange.flight.abandon());
         self.cool(key, now)
     }
 
@@ -238,18 +271,18 @@ impl<R> Exchanges<R> {
     /// A caller no longer waits. The flight goes on, unless it has sent nothing yet and this was the last
     /// one: or calls that are dropped while there is no subject would all be sent when it comes.
     pub(crate) fn leave(&mut self, caller: CallerId, now: Instant) {
-        let left = self.open.iter_mut().find_map(|(key, exchange)| {
-            exchange.callers.remove(&caller)?;
-            Some((Arc::clone(key), exchange))
+        let Some(key) = self.callers.remove(&caller) else { return };
+        let is_unwanted = self.change(&key, |exchange| {
+            exchange.callers.remove(&caller);
+            exchange.callers.is_empty() && !exchange.flight.has_begun()
         });
-        let Some((key, exchange)) = left else { return };
-        if exchange.callers.is_empty() && !exchange.flight.has_begun() {
+        if is_unwanted == Some(true) {
             self.abandon(&key, now).for_each(drop);
         }
     }
 
     pub(crate) fn callers(&self) -> usize {
-        self.open.values().map(|exchange| exchange.callers.len()).sum()
+        self.callers.len()
     }
 
     pub(crate) fn is_any_on_wire(&self) -> bool {
@@ -258,15 +291,16 @@ impl<R> Exchanges<R> {
 
     /// Whether anybody waits for a flight that has nothing on the wire.
     pub(crate) fn is_any_held(&self) -> bool {
-        self.open
-            .values()
-            .any(|exchange| !exchange.flight.is_on_wire() && !exchange.callers.is_empty())
+        self.waiting.values().flatten().any(|key| !self.is_unwanted(key))
+    }
+
+    fn is_unwanted(&self, key: &ExchangeKey) -> bool {
+        self.open.get(key).is_none_or(|exchange| exchange.callers.is_empty())
     }
 
     /// When the first of the flights that wait between attempts goes on.
     pub(crate) fn next_attempt_at(&self, now: Instant) -> Option<Instant> {
-        let pauses = self.open.values().filter_map(|exchange| exchange.flight.next_attempt_at());
-        pauses.filter(|at| now < *at).min()
+        self.waiting.range((Excluded(now), Unbounded)).next().map(|(at, _)| *at)
     }
 
     /// The resource server refused an exchanged token.
@@ -300,24 +334,39 @@ impl<R> Exchanges<R> {
 
     /// While the barrier is up: a flight that waits between attempts ends when nobody waits for it.
     pub(crate) fn abandon_unwanted(&mut self, now: Instant) {
-        let unwanted =
-            |exchange: &Exchange<R>| exchange.callers.is_empty() && !exchange.flight.is_on_wire();
-        let keys: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(_, exchange)| unwanted(exchange))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
+        let waiting = self.waiting.values().flatten();
+        let unwanted: Vec<_> = waiting.filter(|key| self.is_unwanted(key)).cloned().collect();
+        for key in unwanted {
             self.abandon(&key, now).for_each(drop);
         }
     }
 
     pub(crate) fn close(&mut self) -> impl Iterator<Item = R> + use<R> {
         self.done.clear();
+        self.waiting.clear();
+        self.callers.clear();
         std::mem::take(&mut self.open)
             .into_values()
             .flat_map(|exchange| exchange.callers.into_values())
+    }
+}
+
+type Waiting = BTreeMap<Instant, BTreeSet<Arc<ExchangeKey>>>;
+
+fn wait(waiting: &mut Waiting, key: &Arc<ExchangeKey>, until: Option<Instant>) {
+    if let Some(until) = until {
+        waiting.entry(until).or_default().insert(Arc::clone(key));
+    }
+}
+
+fn wait_no_more(waiting: &mut Waiting, key: &Arc<ExchangeKey>, until: Option<Instant>) {
+    if let Some(until) = until
+        && let Some(keys) = waiting.get_mut(&until)
+    {
+        keys.remove(key);
+        if keys.is_empty() {
+            waiting.remove(&until);
+        }
     }
 }
 
