@@ -2,11 +2,15 @@
 //! it says. It holds no rule of its own.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
 use crate::clock;
@@ -16,10 +20,10 @@ use crate::machine::{
     Request, Start,
 };
 use crate::mailbox::Mailbox;
-use crate::manager::{ExchangeKey, ExchangeRequest, TokenManager, TokenRequestOptions};
+use crate::manager::{ExchangeRequest, TokenManager, TokenRequestOptions};
 use crate::snapshot::Publisher;
 use crate::status::Board;
-use crate::token::{Issued, TokenId, TokenText};
+use crate::token::{Issued, TokenId};
 
 /// Where a caller waits for its answer.
 pub(crate) type Reply = oneshot::Sender<Answer>;
@@ -175,113 +179,99 @@ impl<M> Drop for Actor<M> {
     }
 }
 
-/// The attempts on the wire, each in a task of its own that ends exactly once.
+/// The attempts on the wire, each in a task of its own that ends exactly once. `None` while there are none:
+/// an idle session keeps no room for them.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts {
-    tasks: JoinSet<Ended>,
-    /// A task that panicked no longer knows what it was. They are few.
-    names: Vec<(Id, Name)>,
-}
-
-#[derive(Debug)]
-enum Name {
-    Grant,
-    Exchange(Arc<ExchangeKey>),
-    Revocation(TokenText),
-}
+pub(crate) struct Attempts(Option<JoinSet<Ended>>);
 
 impl Attempts {
     fn start<M: TokenManager>(&mut self, manager: &Arc<M>, start: Start) {
-        let manager = Arc::clone(manager);
         let Start { number, timeout, request } = start;
-        let name = match &request {
-            Request::Grant(_) => Name::Grant,
-            Request::Exchange(key, ..) => Name::Exchange(Arc::clone(key)),
-            Request::Revocation(text, _) => Name::Revocation(text.clone()),
-        };
         let span = tracing::debug_span!(
             "ccg_session.attempt",
-            kind = name.kind(),
+            kind = kind(&request),
             attempt = number,
             outcome = tracing::field::Empty,
         );
-        let task = self.tasks.spawn(attempt(manager, request, timeout).instrument(span));
-        self.names.push((task.id(), name));
+        let attempt = attempt(Arc::clone(manager), request, timeout).instrument(span);
+        self.0.get_or_insert_default().spawn(attempt);
     }
 
     /// `None` while nothing is on the wire.
     async fn next(&mut self) -> Option<Ended> {
-        loop {
-            let (id, ended) = match self.tasks.join_next_with_id().await? {
-                Ok((id, ended)) => (id, Ok(ended)),
-                Err(error) => (error.id(), Err(error)),
-            };
-            let at = self.names.iter().position(|(known, _)| *known == id);
-            let name = at.map(|at| self.names.swap_remove(at).1);
-            if self.names.is_empty() {
-                self.names = Vec::new();
-            }
-            match (ended, name) {
-                (Ok(ended), _) => return Some(ended),
-                (Err(error), Some(name)) => return Some(name.failed(&error)),
-                (Err(_), None) => {}
+        let tasks = self.0.as_mut()?;
+        while let Some(joined) = tasks.join_next().await {
+            if let Ok(ended) = joined {
+                return Some(ended);
             }
         }
+        self.0 = None;
+        None
     }
 
     async fn stop(&mut self) {
-        self.tasks.shutdown().await;
+        if let Some(tasks) = &mut self.0 {
+            tasks.shutdown().await;
+        }
     }
 }
 
-impl Name {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Grant => "grant",
-            Self::Exchange(_) => "exchange",
-            Self::Revocation(_) => "revocation",
-        }
-    }
-
-    /// The message of a panic may hold anything, so it is not kept.
-    fn failed(self, error: &JoinError) -> Ended {
-        tracing::error!(kind = self.kind(), panicked = error.is_panic(), "an attempt was lost");
-        match self {
-            Self::Grant => Ended::Grant(Err(TokenError::Panicked)),
-            Self::Exchange(key) => Ended::Exchange(key, Err(TokenError::Panicked)),
-            Self::Revocation(text) => Ended::Revocation(text, Err(TokenError::Panicked)),
-        }
+fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::Grant(_) => "grant",
+        Request::Exchange(..) => "exchange",
+        Request::Revocation(..) => "revocation",
     }
 }
 
 async fn attempt<M: TokenManager>(manager: Arc<M>, request: Request, timeout: Duration) -> Ended {
     match request {
-        Request::Grant(request) => Ended::Grant(within(timeout, manager.grant(request)).await),
+        Request::Grant(request) => {
+            let sent = async { manager.grant(request).await };
+            Ended::Grant(within(timeout, sent).await)
+        }
         Request::Exchange(key, subject, request) => {
-            let result = within(timeout, manager.exchange(subject, *request)).await;
-            Ended::Exchange(key, result)
+            let sent = async { manager.exchange(subject, *request).await };
+            Ended::Exchange(key, within(timeout, sent).await)
         }
         Request::Revocation(text, options) => {
-            let result = within(timeout, manager.revoke(text.clone(), options)).await;
+            let sent = async { manager.revoke(text.clone(), options).await };
+            let result = within(timeout, sent).await;
             Ended::Revocation(text, result)
         }
     }
 }
 
-/// The result, or `TimedOut` by the session's clock; then the request has been dropped.
+/// The result, or `TimedOut` by the session's clock, or `Panicked`; the request has been dropped by then.
 async fn within<T>(
     timeout: Duration,
     request: impl Future<Output = Result<T, TokenError>>,
 ) -> Result<T, TokenError> {
     let until = clock::now() + timeout;
-    let result = tokio::select! {
-        biased;
-        result = request => result,
-        () = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
-    };
+    let result = caught(async {
+        tokio::select! {
+            biased;
+            result = request => result,
+            () = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
+        }
+    });
+    let result = result.await;
     match &result {
         Ok(_) => Span::current().record("outcome", "ok"),
         Err(error) => Span::current().record("outcome", tracing::field::display(error)),
     };
     result
+}
+
+/// The message of a panic may hold anything, so it is not kept.
+async fn caught<T>(attempt: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {
+    let mut attempt = pin!(attempt);
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| {
+            tracing::error!("the token manager panicked");
+            Poll::Ready(Err(TokenError::Panicked))
+        })
+    })
+    .await
 }

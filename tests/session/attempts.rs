@@ -28,6 +28,42 @@ async fn a_panic_in_a_grant_is_an_error_of_that_attempt() {
     assert_eq!(text_of(asking).await, "one", "the session goes on");
 }
 
+/// Before its future is there, in the future, and when that is dropped since it took too long.
+#[tokio::test(start_paused = true)]
+async fn wherever_a_manager_panics_its_session_goes_on() {
+    struct Panics;
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("as asked for");
+        }
+    }
+
+    struct Manager(AtomicU64);
+
+    impl TokenManager for Manager {
+        fn grant(
+            &self,
+            _request: GrantRequest,
+        ) -> impl Future<Output = Result<Grant, TokenError>> + Send {
+            let attempt = self.0.fetch_add(1, Ordering::Relaxed);
+            assert!(attempt > 0, "as asked for");
+            async move {
+                let _panics = (attempt < 3).then(|| Panics);
+                if attempt == 2 {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Grant::bearer("one")?.expires_in(HOUR))
+            }
+        }
+    }
+
+    let config = config(|config| config.retry.attempts = 4);
+    let session = Session::builder(Manager(AtomicU64::new(0))).config(config).spawn().unwrap();
+    assert_eq!(session.get_token().await.unwrap().secret(), "one");
+    assert_eq!(session.status().counters().grants_failed, 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_an_exchange_is_an_error_of_that_attempt() {
     let (session, mut endpoint) = one_attempt();
