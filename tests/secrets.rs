@@ -424,7 +424,7 @@ async fn a_panic_shows_no_secret() {
     let error = session.get_token().await.unwrap_err();
     assert!(matches!(error.token_error(), Some(TokenError::Panicked)), "{error:?}");
     shown.error(&error);
-    assert!(shown.text().contains("an attempt was lost"));
+    assert!(shown.text().contains("the token manager panicked"));
     shown.assert_holds_none_of([SECRET]);
 }
 
