@@ -15,32 +15,33 @@ use tracing::{Instrument, Span};
 
 use crate::clock;
 use crate::error::TokenError;
+use crate::instant::Instant;
 use crate::machine::{
-    Abilities, Answer, CallerId, Effects, Ended, Event, Instant, Machine, Moment, Published,
-    Request, Start,
+    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, Published, Reply, Request, Start,
 };
 use crate::mailbox::Mailbox;
-use crate::manager::{ExchangeRequest, TokenManager, TokenRequestOptions};
+use crate::manager::TokenManager;
+use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::Publisher;
 use crate::status::Board;
 use crate::token::{Issued, TokenId};
 
 /// Where a caller waits for its answer.
-pub(crate) type Reply = oneshot::Sender<Answer>;
+pub(crate) type ReplySender = oneshot::Sender<Reply>;
 
 /// What handles send.
 #[derive(Debug)]
 pub(crate) enum Message {
-    GetToken(CallerId, Reply, TokenRequestOptions),
-    Exchange(CallerId, Reply, Box<ExchangeRequest>),
-    Revoke(CallerId, Reply, TokenRequestOptions),
+    GetToken(CallerId, ReplySender, TokenRequestOptions),
+    Exchange(CallerId, ReplySender, Box<ExchangeRequest>),
+    Revoke(CallerId, ReplySender, TokenRequestOptions),
     Asked(u64),
     Invalidate(TokenId),
     InvalidateOther(Issued),
     Left(CallerId),
 }
 
-impl From<Message> for Event<Reply> {
+impl From<Message> for Event<ReplySender> {
     fn from(message: Message) -> Self {
         match message {
             Message::GetToken(caller, reply, options) => Self::GetToken(caller, reply, options),
@@ -65,8 +66,8 @@ enum Woken {
 }
 
 #[derive(Debug)]
-pub(crate) struct Actor<M> {
-    pub(crate) machine: Machine<Reply>,
+pub(crate) struct SessionActor<M> {
+    pub(crate) machine: Machine<ReplySender>,
     pub(crate) manager: Arc<M>,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Taken from the mailbox, and not handled yet. Here, so that it outlives the loop: who waits must
@@ -78,7 +79,7 @@ pub(crate) struct Actor<M> {
     pub(crate) attempts: Attempts,
 }
 
-impl<M: TokenManager> Actor<M> {
+impl<M: TokenManager> SessionActor<M> {
     /// Ends when it is told to [stop](Mailbox::stop), as by the drop of the last handle.
     ///
     /// In a box, or its task would be twice as large: room for what was passed in, and for what it became.
@@ -125,14 +126,14 @@ impl<M: TokenManager> Actor<M> {
         }
     }
 
-    fn handle(&mut self, event: Event<Reply>, effects: &mut Effects<Reply>) {
+    fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
         let moment =
             Moment { now: clock::now(), random: self.random.f64(), used: self.publisher.is_used() };
         self.machine.handle(moment, event, effects);
         self.carry_out(effects);
     }
 
-    fn carry_out(&mut self, effects: &mut Effects<Reply>) {
+    fn carry_out(&mut self, effects: &mut Effects<ReplySender>) {
         if let Some(published) = effects.publish.take() {
             self.publish(published);
         }
@@ -171,7 +172,7 @@ impl<M: TokenManager> Actor<M> {
 /// However the actor ends (shutdown, panic, the end of its runtime): first everybody can see that it is
 /// over, then those who wait are told, by the loss of their replies in the mailbox, and in the machine and
 /// the inbox, which are dropped after this.
-impl<M> Drop for Actor<M> {
+impl<M> Drop for SessionActor<M> {
     fn drop(&mut self) {
         self.publisher.close();
         self.board.end();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::machine::Instant;
+use crate::instant::Instant;
 
 /// tokio's timers stand still while the machine is suspended, so nobody sleeps longer than this in
 /// one go: a deadline that passed in suspend is noticed within it after waking.

@@ -9,12 +9,14 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::actor::{Message, Reply};
+use crate::actor::{Message, ReplySender};
 use crate::clock;
 use crate::error::{SessionError, TokenError};
-use crate::machine::{Answer, CallerId, Facts, Instant};
+use crate::grant::Grant;
+use crate::instant::Instant;
+use crate::machine::{CallerId, Facts, Reply};
 use crate::mailbox::Mailbox;
-use crate::manager::{ExchangeRequest, Grant, TokenRequestOptions};
+use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::{Copies, Reader};
 use crate::status::{Board, Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
@@ -40,10 +42,10 @@ use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct SessionHandle(Kind);
+pub struct SessionHandle(Backing);
 
 #[derive(Clone)]
-enum Kind {
+enum Backing {
     Live(Arc<Live>),
     Fixed(Arc<Fixed>),
 }
@@ -72,7 +74,7 @@ impl SessionHandle {
         board: Arc<Board>,
     ) -> Self {
         let next_caller = AtomicU64::new(0);
-        Self(Kind::Live(Arc::new(Live { session, reader, mailbox, board, next_caller })))
+        Self(Backing::Live(Arc::new(Live { session, reader, mailbox, board, next_caller })))
     }
 
     /// A handle that always gives this token, for developer tokens and tests: no server, no task, no
@@ -97,7 +99,12 @@ impl SessionHandle {
         let token = AccessToken::new(issued);
         let board = Arc::new(Board::new(Facts::of_fixed_token()));
         let refused = AtomicBool::new(false);
-        Ok(Self(Kind::Fixed(Arc::new(Fixed { token, copies: Copies::default(), refused, board }))))
+        Ok(Self(Backing::Fixed(Arc::new(Fixed {
+            token,
+            copies: Copies::default(),
+            refused,
+            board,
+        }))))
     }
 
     /// A usable access token: at once while the session has one, else as soon as the one grant that
@@ -145,8 +152,8 @@ impl SessionHandle {
     /// this does not wait for it: for synchronous code that is called again and again.
     pub fn try_token(&self) -> Option<AccessToken> {
         match &self.0 {
-            Kind::Live(live) => live.try_token(),
-            Kind::Fixed(fixed) => fixed.get_token().ok(),
+            Backing::Live(live) => live.try_token(),
+            Backing::Fixed(fixed) => fixed.get_token().ok(),
         }
     }
 
@@ -198,7 +205,7 @@ impl SessionHandle {
     /// Cancel safe: the exchange goes on for others, and once it has been sent its result is kept.
     #[doc(alias = "exchangeToken")]
     pub async fn exchange(&self, request: ExchangeRequest) -> Result<ExchangedToken, SessionError> {
-        let Kind::Live(live) = &self.0 else {
+        let Backing::Live(live) = &self.0 else {
             return Err(SessionError::Unsupported("token exchange"));
         };
         let request = Box::new(request);
@@ -214,12 +221,12 @@ impl SessionHandle {
     pub fn invalidate(&self, token: &impl AsRef<Issued>) {
         let issued = token.as_ref();
         match &self.0 {
-            Kind::Live(live) => live.invalidate(issued),
-            Kind::Fixed(fixed) if issued == fixed.token.as_ref() => {
+            Backing::Live(live) => live.invalidate(issued),
+            Backing::Fixed(fixed) if issued == fixed.token.as_ref() => {
                 fixed.refused.store(true, Relaxed);
                 fixed.board.show(Facts::default());
             }
-            Kind::Fixed(_) => {}
+            Backing::Fixed(_) => {}
         }
     }
 
@@ -253,7 +260,7 @@ impl SessionHandle {
     /// # Cancel safety
     /// As [`revoke`](Self::revoke).
     pub async fn revoke_with(&self, options: TokenRequestOptions) -> Result<(), SessionError> {
-        let Kind::Live(live) = &self.0 else {
+        let Backing::Live(live) = &self.0 else {
             return Err(SessionError::Unsupported("revocation"));
         };
         live.ask(revoked, |caller, reply| Message::Revoke(caller, reply, options)).await
@@ -289,7 +296,7 @@ impl SessionHandle {
     /// # Cancel safety
     /// The session ends even if this is dropped.
     pub async fn shutdown(&self) {
-        if let Kind::Live(live) = &self.0 {
+        if let Backing::Live(live) = &self.0 {
             let mut status = live.board.subscribe();
             live.mailbox.stop();
             // Which ends after the actor's last request.
@@ -299,8 +306,8 @@ impl SessionHandle {
 
     fn board(&self) -> &Arc<Board> {
         match &self.0 {
-            Kind::Live(live) => &live.board,
-            Kind::Fixed(fixed) => &fixed.board,
+            Backing::Live(live) => &live.board,
+            Backing::Fixed(fixed) => &fixed.board,
         }
     }
 
@@ -311,8 +318,8 @@ impl SessionHandle {
         options: &TokenRequestOptions,
     ) -> Result<Result<AccessToken, SessionError>, &Live> {
         match &self.0 {
-            Kind::Live(live) => live.read(options).ok_or(live),
-            Kind::Fixed(fixed) => Ok(fixed.get_token()),
+            Backing::Live(live) => live.read(options).ok_or(live),
+            Backing::Fixed(fixed) => Ok(fixed.get_token()),
         }
     }
 }
@@ -367,8 +374,8 @@ impl Live {
     /// The slow path: `kind` takes its kind of answer.
     fn ask<T>(
         &self,
-        kind: Kinds<T>,
-        message: impl FnOnce(CallerId, Reply) -> Message,
+        kind: Select<T>,
+        message: impl FnOnce(CallerId, ReplySender) -> Message,
     ) -> Wait<'_, T> {
         let caller = self.next_caller();
         let (reply, answer) = oneshot::channel();
@@ -383,18 +390,18 @@ impl Drop for Live {
     }
 }
 
-type Kinds<T> = fn(Answer) -> Option<Result<T, SessionError>>;
+type Select<T> = fn(Reply) -> Option<Result<T, SessionError>>;
 
-fn token(answer: Answer) -> Option<Result<AccessToken, SessionError>> {
-    if let Answer::Token(answer) = answer { Some(answer) } else { None }
+fn token(answer: Reply) -> Option<Result<AccessToken, SessionError>> {
+    if let Reply::Token(answer) = answer { Some(answer) } else { None }
 }
 
-fn exchanged(answer: Answer) -> Option<Result<ExchangedToken, SessionError>> {
-    if let Answer::Exchanged(answer) = answer { Some(answer) } else { None }
+fn exchanged(answer: Reply) -> Option<Result<ExchangedToken, SessionError>> {
+    if let Reply::Exchanged(answer) = answer { Some(answer) } else { None }
 }
 
-fn revoked(answer: Answer) -> Option<Result<(), SessionError>> {
-    if let Answer::Revoked(answer) = answer { Some(answer) } else { None }
+fn revoked(answer: Reply) -> Option<Result<(), SessionError>> {
+    if let Reply::Revoked(answer) = answer { Some(answer) } else { None }
 }
 
 /// A caller that waits. Dropped before its time, it says that it left.
@@ -403,8 +410,8 @@ fn revoked(answer: Answer) -> Option<Result<(), SessionError>> {
 struct Wait<'a, T> {
     live: &'a Live,
     caller: CallerId,
-    answer: oneshot::Receiver<Answer>,
-    kind: Kinds<T>,
+    answer: oneshot::Receiver<Reply>,
+    kind: Select<T>,
     is_over: bool,
 }
 

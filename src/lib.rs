@@ -75,12 +75,15 @@ mod actor;
 mod clock;
 mod config;
 mod error;
+mod grant;
 mod handle;
 #[cfg(feature = "http")]
 mod http;
+mod instant;
 mod machine;
 mod mailbox;
 mod manager;
+mod request;
 mod session;
 mod snapshot;
 mod status;
@@ -96,12 +99,14 @@ pub use crate::http::{
 };
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
+pub use grant::{Grant, TokenText};
 pub use handle::SessionHandle;
 pub use machine::{Counters, Phase};
-pub use manager::{Actor, ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
+pub use manager::{GrantRequest, TokenManager};
+pub use request::{Actor, ExchangeRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};
-pub use token::{AccessToken, ExchangedToken, TokenId, TokenText};
+pub use token::{AccessToken, ExchangedToken, TokenId};
 
 /// The README's examples compile, and run where they can.
 #[cfg(doctest)]

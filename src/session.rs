@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 
-use crate::actor::{Actor, Attempts};
+use crate::actor::{Attempts, SessionActor};
 use crate::config::SessionConfig;
 use crate::error::ConfigError;
 use crate::handle::SessionHandle;
@@ -153,7 +153,7 @@ impl<M: TokenManager> SessionBuilder<M> {
         Ok(handle)
     }
 
-    fn build(self) -> Result<(Box<Actor<M>>, SessionHandle), ConfigError> {
+    fn build(self) -> Result<(Box<SessionActor<M>>, SessionHandle), ConfigError> {
         self.config.check()?;
         self.manager.check(&self.config)?;
         let abilities = Abilities::of(&self.manager);
@@ -168,7 +168,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             Arc::clone(&mailbox),
             Arc::clone(&board),
         );
-        let actor = Actor {
+        let actor = SessionActor {
             machine,
             manager: Arc::new(self.manager),
             mailbox,
@@ -192,7 +192,8 @@ fn has_timer(runtime: &Handle) -> bool {
 mod tests {
     use super::*;
     use crate::error::TokenError;
-    use crate::manager::{Grant, GrantRequest};
+    use crate::grant::Grant;
+    use crate::manager::GrantRequest;
 
     struct Manager;
 

@@ -13,8 +13,9 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use arc_swap::ArcSwap;
 
 use crate::error::SessionError;
-use crate::machine::{Instant, Published, PublishedToken};
-use crate::manager::TokenRequestOptions;
+use crate::instant::Instant;
+use crate::machine::{Published, PublishedToken};
+use crate::request::TokenRequestOptions;
 use crate::token::{AccessToken, TokenId};
 
 /// One publication. The bits are relaxed: each is a word of its own, and whoever needs to see one set

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::coop;
 
-use crate::machine::{Counters, Facts, Instant, Phase};
+use crate::instant::Instant;
+use crate::machine::{Counters, Facts, Phase};
 
 /// What a session was doing when it was asked.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,6 @@
 //! The tokens that callers get.
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicIsize, AtomicU64};
@@ -11,10 +9,9 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::clock;
-#[cfg(feature = "http")]
 use crate::error::ConfigError;
-use crate::machine::Instant;
-use crate::manager::Grant;
+use crate::grant::{Grant, TokenText};
+use crate::instant::Instant;
 
 /// An access token that was usable when it was handed out.
 ///
@@ -108,7 +105,6 @@ macro_rules! common_to_tokens {
             ///
             /// # Errors
             /// If `url` is not one of `https:` or `http:`.
-            #[cfg(feature = "http")]
             pub fn proof(
                 &self,
                 method: &http::Method,
@@ -122,7 +118,6 @@ macro_rules! common_to_tokens {
             ///
             /// # Errors
             /// As [`proof`](Self::proof).
-            #[cfg(feature = "http")]
             pub fn proof_with_nonce(
                 &self,
                 method: &http::Method,
@@ -176,85 +171,6 @@ impl TokenId {
 pub(crate) fn next_session() -> u64 {
     static SESSIONS: AtomicU64 = AtomicU64::new(1);
     SESSIONS.fetch_add(1, Relaxed)
-}
-
-/// A token's text, for a [`TokenManager`](crate::TokenManager) that revokes it. Two are equal if their
-/// texts are. `Debug` prints `[redacted]`.
-// Kept as the header that it is sent in, so that sending it copies nothing.
-#[derive(Clone)]
-pub struct TokenText(HeaderValue);
-
-impl TokenText {
-    /// A bearer token (RFC 6750 §2.1). `None` if it is empty or cannot go into a header.
-    pub(crate) fn new(token: &str) -> Option<Self> {
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return None;
-        }
-        Self::header("Bearer", token)
-    }
-
-    /// Sent with another word before it.
-    #[cfg(feature = "http")]
-    pub(crate) fn with_scheme(self, scheme: &str) -> Self {
-        // What fits a header once does so again.
-        Self::header(scheme, self.expose()).unwrap_or(self)
-    }
-
-    fn header(scheme: &str, token: &str) -> Option<Self> {
-        let mut header = HeaderValue::try_from(format!("{scheme} {token}")).ok()?;
-        header.set_sensitive(true);
-        Some(Self(header))
-    }
-
-    /// The token itself. It is a secret: do not log it.
-    pub fn expose(&self) -> &str {
-        let header = self.0.to_str().unwrap_or_default();
-        header.split_once(' ').map_or("", |(_scheme, token)| token)
-    }
-
-    pub(crate) fn header_value(&self) -> &HeaderValue {
-        &self.0
-    }
-
-    /// A header whose clones do not count on this one.
-    fn copied_header(&self) -> HeaderValue {
-        let copied = HeaderValue::from_bytes(self.0.as_bytes());
-        let mut header = copied.unwrap_or_else(|_| self.0.clone());
-        header.set_sensitive(true);
-        header
-    }
-}
-
-impl PartialEq for TokenText {
-    fn eq(&self, other: &Self) -> bool {
-        self.expose() == other.expose()
-    }
-}
-
-impl Eq for TokenText {}
-
-impl PartialOrd for TokenText {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for TokenText {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.expose().cmp(other.expose())
-    }
-}
-
-impl Hash for TokenText {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.expose().hash(state);
-    }
-}
-
-impl fmt::Debug for TokenText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
 }
 
 /// What a server issued, with the instants that the session counts for it. Both kinds of tokens are
@@ -343,14 +259,13 @@ impl Issued {
         &self.0.header
     }
 
-    #[cfg(feature = "http")]
     fn proof(
         &self,
         method: &http::Method,
         url: &str,
         nonce: Option<&str>,
     ) -> Result<Option<HeaderValue>, ConfigError> {
-        let key = self.grant().dpop_key();
+        let key = self.grant().proof_key();
         key.map(|key| key.proof(method, url, Some(self.text().expose()), nonce)).transpose()
     }
 }

@@ -5,7 +5,7 @@
 #[path = "common/machine.rs"]
 mod machine;
 
-use ccg_session::testing::internals::Answer;
+use ccg_session::testing::internals::Reply;
 use ccg_session::{SessionError, TokenError};
 use machine::{Session, denied, from_ip, millis, retry_after, scope, secs, transient};
 
@@ -271,7 +271,7 @@ fn a_batch_is_of_8_and_each_success_renews_the_attempts() {
     }
     assert_eq!(batches, 1_001_usize.div_ceil(8));
     assert_eq!(session.most_at_once, 8);
-    assert!(matches!(session.answers[&1_002], Answer::Revoked(Ok(()))));
+    assert!(matches!(session.answers[&1_002], Reply::Revoked(Ok(()))));
 }
 
 #[test]

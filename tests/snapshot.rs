@@ -6,7 +6,7 @@ mod published;
 
 use std::sync::Arc;
 
-use ccg_session::testing::internals::{Answer, Effects, Event, Moment, Snapshot};
+use ccg_session::testing::internals::{Effects, Event, Moment, Reply, Snapshot};
 use ccg_session::{Grant, SessionError, TokenError, TokenId, TokenRequestOptions};
 use published::{LIFE, Session, at, plain, wants};
 
@@ -117,7 +117,7 @@ fn point_1_gives_only_what_the_machine_would_have_given() {
             for options in [plain(), wants(30), wants(700), wants(100_000)] {
                 let Some(answer) = snapshot.read(at(seconds), &options) else { continue };
                 let machine = session.clone().ask(at(seconds), options).replies.pop();
-                let Some(((), Answer::Token(given))) = machine else {
+                let Some(((), Reply::Token(given))) = machine else {
                     panic!("case {index} at {seconds} s: {answer:?}, but the machine lets wait");
                 };
                 match (answer, given) {

@@ -12,6 +12,7 @@ use super::Object;
 use super::keys::{self, SigningKey};
 use super::provider::without_secrets;
 use crate::error::ConfigError;
+use crate::grant::ProofKey;
 
 /// The header that a proof goes into.
 pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -72,9 +73,11 @@ impl DpopKey {
     pub fn thumbprint(&self) -> String {
         self.0.thumbprint()
     }
+}
 
+impl ProofKey for DpopKey {
     /// A proof for one request (RFC 9449 §4.2), with the token that it uses, if any.
-    pub(crate) fn proof(
+    fn proof(
         &self,
         method: &Method,
         url: &str,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::provider::Provider;
 use super::{Form, push_extras};
-use crate::manager::{Actor, ExchangeRequest};
+use crate::request::{Actor, ExchangeRequest};
 
 /// How long an actor token is good for, in seconds: as long as the original client's.
 const ACTOR_LIFE: u64 = 60;

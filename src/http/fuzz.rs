@@ -6,7 +6,7 @@ use ::http::{HeaderMap, StatusCode};
 
 use super::wire::{Answer, Asked, MAX_BODY};
 use crate::error::TokenError;
-use crate::manager::Grant;
+use crate::grant::Grant;
 
 /// What was sent along, and must be seen nowhere.
 pub(crate) const SECRET: &str = "s3cr3t-s3cr3t";

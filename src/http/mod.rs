@@ -35,8 +35,10 @@ pub use provider::{Provider, Subject};
 
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
-use crate::manager::{ExchangeRequest, Grant, GrantRequest, TokenManager, TokenRequestOptions};
-use crate::token::{AccessToken, TokenText};
+use crate::grant::{Grant, TokenText};
+use crate::manager::{GrantRequest, TokenManager};
+use crate::request::{ExchangeRequest, TokenRequestOptions};
+use crate::token::AccessToken;
 use client_auth::{ClientIdentity, Endpoint, unusable};
 use discovery::{Address, Addresses, nobody_there};
 use dpop::{DPOP, Dpop};

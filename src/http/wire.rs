@@ -13,7 +13,7 @@ use super::Object;
 use super::dpop::DpopKey;
 use super::provider::without_secrets;
 use crate::error::TokenError;
-use crate::manager::Grant;
+use crate::grant::Grant;
 
 /// The longest answer that is read. A token's answer has a few KiB.
 pub(super) const MAX_BODY: usize = 1024 * 1024;

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use super::flight::{Flight, Sent};
 use super::ledger::Ledger;
-use super::{Answer, CallerId, Effects, Instant, Moment, Request, Start};
+use super::{CallerId, Effects, Moment, Reply, Request, Start};
 use crate::config::RetryPolicy;
 use crate::error::TokenError;
-use crate::manager::TokenRequestOptions;
-use crate::token::TokenText;
+use crate::grant::TokenText;
+use crate::instant::Instant;
+use crate::request::TokenRequestOptions;
 
 /// How many tokens one attempt of the revocation flight takes.
 const BATCH: usize = 8;
@@ -186,7 +187,7 @@ impl<R> Barrier<R> {
             GivenUp::Cooling => last.cooling(now),
         });
         for reply in up.callers.into_values() {
-            fx.replies.push((reply, Answer::Revoked(error.clone().map_or(Ok(()), Err))));
+            fx.replies.push((reply, Reply::Revoked(error.clone().map_or(Ok(()), Err))));
         }
     }
 }

@@ -1,53 +1,16 @@
 //! All that crosses the machine's border: what it is told, and what it wants done.
 
 use std::fmt;
-use std::ops::{Add, Sub};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Abilities;
 use crate::error::{SessionError, TokenError};
-use crate::manager::{ExchangeKey, ExchangeRequest, Grant, GrantRequest, TokenRequestOptions};
-use crate::token::{AccessToken, ExchangedToken, TokenId, TokenText};
-
-/// An instant of the session's clock, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
-
-impl Instant {
-    /// Before everything else.
-    pub const ZERO: Self = Self(0);
-    /// After everything else: an instant that does not come.
-    pub const NEVER: Self = Self(u64::MAX);
-
-    /// The instant that lies so many nanoseconds after the clock's origin.
-    pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
-    }
-
-    /// The time from `earlier` to here, zero if that lies in the future.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
-
-impl Add<Duration> for Instant {
-    type Output = Self;
-    fn add(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(nanos(by)))
-    }
-}
-
-impl Sub<Duration> for Instant {
-    type Output = Self;
-    fn sub(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(nanos(by)))
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
+use crate::grant::{Grant, TokenText};
+use crate::instant::Instant;
+use crate::manager::GrantRequest;
+use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
+use crate::token::{AccessToken, ExchangedToken, TokenId};
 
 /// What the machine cannot know by itself; it comes in with each event.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +71,7 @@ pub struct Effects<R> {
     /// Attempts to start.
     pub start: Vec<Start>,
     /// Callers to answer.
-    pub replies: Vec<(R, Answer)>,
+    pub replies: Vec<(R, Reply)>,
     /// What an operator should read.
     pub warnings: Vec<Warning>,
 }
@@ -143,7 +106,7 @@ pub enum Request {
 
 /// What a caller is told.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub enum Reply {
     /// To `GetToken`.
     Token(Result<AccessToken, SessionError>),
     /// To `Exchange`.

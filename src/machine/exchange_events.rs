@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::exchanges::{Exchange, Found};
 use super::flight::Sent;
-use super::{Answer, CallerId, Effects, Instant, Machine, Moment, Need, Received, Request, Start};
+use super::{CallerId, Effects, Machine, Moment, Need, Received, Reply, Request, Start};
 use crate::error::{SessionError, TokenError};
-use crate::manager::{ExchangeKey, ExchangeRequest, Grant};
+use crate::grant::Grant;
+use crate::instant::Instant;
+use crate::request::{ExchangeKey, ExchangeRequest};
 use crate::token::{ExchangedToken, TokenId};
 
 impl<R> Machine<R> {
@@ -20,7 +22,7 @@ impl<R> Machine<R> {
     ) {
         if !self.abilities.exchange {
             let error = SessionError::Unsupported("token exchange");
-            fx.replies.push((reply, Answer::Exchanged(Err(error))));
+            fx.replies.push((reply, Reply::Exchanged(Err(error))));
             return;
         }
         self.note_use(moment.now, &request.options);
@@ -42,7 +44,7 @@ impl<R> Machine<R> {
                 }
             },
         };
-        fx.replies.push((reply, Answer::Exchanged(answer)));
+        fx.replies.push((reply, Reply::Exchanged(answer)));
     }
 
     pub(super) fn exchange_ended(
@@ -60,7 +62,7 @@ impl<R> Machine<R> {
                 let token = ExchangedToken::new(issued);
                 let callers = self.exchanges.finish(key, &token, lifetime, moment.now);
                 fx.replies
-                    .extend(callers.map(|reply| (reply, Answer::Exchanged(Ok(token.clone())))));
+                    .extend(callers.map(|reply| (reply, Reply::Exchanged(Ok(token.clone())))));
             }
             Ok(Received::Revoked(_)) => {
                 self.exchanges.change(key, |exchange| {
@@ -100,7 +102,7 @@ impl<R> Machine<R> {
         });
         if let Some(error) = failed.flatten() {
             let callers = self.exchanges.cool(key, moment.now);
-            fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
+            fx.replies.extend(callers.map(|reply| (reply, Reply::Exchanged(Err(error.clone())))));
         }
     }
 
@@ -155,7 +157,7 @@ impl<R> Machine<R> {
         fx: &mut Effects<R>,
     ) {
         let callers = self.exchanges.abandon(key, now);
-        fx.replies.extend(callers.map(|reply| (reply, Answer::Exchanged(Err(error.clone())))));
+        fx.replies.extend(callers.map(|reply| (reply, Reply::Exchanged(Err(error.clone())))));
     }
 }
 

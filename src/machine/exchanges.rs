@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::flight::{Flight, Sent};
 use super::lifetime::Lifetime;
-use super::{CallerId, Cooling, Instant};
-use crate::manager::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
+use super::{CallerId, Cooling};
+use crate::instant::Instant;
+use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
 use crate::token::{AccessToken, ExchangedToken, TokenId};
 
 /// A cached token that is younger is not what is wrong, whatever a resource server says of it.

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cooling, Instant, Moment};
+use super::{Cooling, Moment};
 use crate::config::RetryPolicy;
 use crate::error::TokenError;
-use crate::manager::TokenRequestOptions;
+use crate::instant::Instant;
+use crate::request::TokenRequestOptions;
 
 /// The first pause between two attempts; it doubles, and chance takes any part of it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -1,7 +1,8 @@
 //! The tokens that a revoke has to reach: every one that the session received, until it expires.
 
-use super::Instant;
-use crate::token::{TokenId, TokenText};
+use crate::grant::TokenText;
+use crate::instant::Instant;
+use crate::token::TokenId;
 
 /// The most that are kept. Beyond it the first to expire leaves.
 const CAPACITY: usize = 4_096;

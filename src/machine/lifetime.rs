@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use super::Instant;
 use crate::config::SessionConfig;
+use crate::instant::Instant;
 
 /// Nobody who says longer means it: such figures come from a missing division by a thousand.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);

@@ -31,8 +31,11 @@ use lifetime::Lifetime;
 
 use crate::config::{RefreshMode, SessionConfig};
 use crate::error::{SessionError, TokenError};
-use crate::manager::{Grant, GrantRequest, TokenManager, TokenRequestOptions};
-use crate::token::{AccessToken, Issued, TokenId, TokenText};
+use crate::grant::{Grant, TokenText};
+use crate::instant::Instant;
+use crate::manager::{GrantRequest, TokenManager};
+use crate::request::TokenRequestOptions;
+use crate::token::{AccessToken, Issued, TokenId};
 
 /// The least time between the request for a token and the next grant attempt: whatever throws tokens
 /// away, and however short they live, there is no storm.
@@ -220,14 +223,14 @@ impl<R> Machine<R> {
         let need = self.need(moment.now, &options, false);
         self.note_use(moment.now, &options);
         match need {
-            Need::Reply(token) => fx.replies.push((reply, Answer::Token(Ok(token)))),
-            Need::Fail(error) => fx.replies.push((reply, Answer::Token(Err(error)))),
+            Need::Reply(token) => fx.replies.push((reply, Reply::Token(Ok(token)))),
+            Need::Fail(error) => fx.replies.push((reply, Reply::Token(Err(error)))),
             Need::Queue | Need::QueueAndOpen if self.is_full() => {
                 let answer = match self.unexpired(moment.now) {
                     Some(token) => Ok(token),
                     None => Err(self.overloaded()),
                 };
-                fx.replies.push((reply, Answer::Token(answer)));
+                fx.replies.push((reply, Reply::Token(answer)));
             }
             Need::Queue => self.hold(caller, reply),
             Need::QueueAndOpen => {
@@ -281,7 +284,7 @@ impl<R> Machine<R> {
             None
         };
         if let Some(error) = refusal {
-            fx.replies.push((reply, Answer::Revoked(Err(error))));
+            fx.replies.push((reply, Reply::Revoked(Err(error))));
             return;
         }
         self.revokes += 1;
@@ -389,7 +392,7 @@ impl<R> Machine<R> {
 
     fn answer_all(&mut self, answer: &Result<AccessToken, SessionError>, fx: &mut Effects<R>) {
         let callers = std::mem::take(&mut self.callers).into_values();
-        fx.replies.extend(callers.map(|reply| (reply, Answer::Token(answer.clone()))));
+        fx.replies.extend(callers.map(|reply| (reply, Reply::Token(answer.clone()))));
     }
 
     fn revocation_ended(
@@ -628,19 +631,19 @@ impl<R> Machine<R> {
         self.ledger = Ledger::default();
         self.answer_all(&Err(closed.clone()), fx);
         let exchanges = self.exchanges.close();
-        fx.replies.extend(exchanges.map(|r| (r, Answer::Exchanged(Err(closed.clone())))));
+        fx.replies.extend(exchanges.map(|r| (r, Reply::Exchanged(Err(closed.clone())))));
         let revokes = self.barrier.close();
-        fx.replies.extend(revokes.map(|r| (r, Answer::Revoked(Err(closed.clone())))));
+        fx.replies.extend(revokes.map(|r| (r, Reply::Revoked(Err(closed.clone())))));
     }
 
     fn refuse(event: Event<R>, error: &SessionError, fx: &mut Effects<R>) {
         let error = error.clone();
         match event {
-            Event::GetToken(_, reply, _) => fx.replies.push((reply, Answer::Token(Err(error)))),
+            Event::GetToken(_, reply, _) => fx.replies.push((reply, Reply::Token(Err(error)))),
             Event::Exchange(_, reply, _) => {
-                fx.replies.push((reply, Answer::Exchanged(Err(error))));
+                fx.replies.push((reply, Reply::Exchanged(Err(error))));
             }
-            Event::Revoke(_, reply, _) => fx.replies.push((reply, Answer::Revoked(Err(error)))),
+            Event::Revoke(_, reply, _) => fx.replies.push((reply, Reply::Revoked(Err(error)))),
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! What the session is doing, for people and dashboards: nothing here decides anything.
 
-use super::Instant;
+use crate::instant::Instant;
 
 /// Where a session stands. Derived from facts when it is asked for, never kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use crate::config::SessionConfig;
 use crate::error::TokenError;
-use crate::machine::{Abilities, Effects, Ended, Event, Instant, Machine, Moment};
-use crate::manager::{Grant, TokenRequestOptions};
+use crate::grant::Grant;
+use crate::instant::Instant;
+use crate::machine::{Abilities, Effects, Ended, Event, Machine, Moment};
+use crate::request::TokenRequestOptions;
 use crate::testing::Script;
 
 /// Every configuration that is accepted can be written, and read again as the same; a session can live

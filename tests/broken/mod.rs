@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ccg_session::testing::internals::{
-    Answer, CallerId, Effects, Ended, Event, Instant, Machine, Moment, Published, Request, Start,
+    CallerId, Effects, Ended, Event, Instant, Machine, Moment, Published, Reply, Request, Start,
 };
 use ccg_session::{AccessToken, ExchangedToken, SessionError, TokenError, TokenRequestOptions};
 
@@ -172,7 +172,7 @@ pub struct Broken {
     exchanged: Option<ExchangedToken>,
     last_grant: Option<Start>,
     grant_on_wire: bool,
-    late: Vec<(CallerId, Answer)>,
+    late: Vec<(CallerId, Reply)>,
     now: Option<Instant>,
     // The last field: what is printed from its token on is what tells situations apart.
     machine: Machine<CallerId>,
@@ -235,7 +235,7 @@ impl Broken {
             }
             (Fault::DoesNotPublishARevoke, Event::Revoke(..)) => fx.publish = None,
             (Fault::AnswersARevokeAtOnce, Event::Revoke(caller, ..)) if fx.replies.is_empty() => {
-                fx.replies.push((*caller, Answer::Revoked(Ok(()))));
+                fx.replies.push((*caller, Reply::Revoked(Ok(()))));
             }
             (Fault::PublishesTooLongALife, _) => {
                 if let Some(token) = fx.publish.as_mut().and_then(|it| it.token.as_mut()) {
@@ -254,7 +254,7 @@ impl Broken {
             (Fault::AnswersWithTheNextEvent, _) => fx.replies.append(&mut self.late),
             (Fault::ForgetsRevokersAtTheEnd, Event::Shutdown) => {
                 let closed =
-                    |answer: &Answer| matches!(answer, Answer::Revoked(Err(SessionError::Closed)));
+                    |answer: &Reply| matches!(answer, Reply::Revoked(Err(SessionError::Closed)));
                 fx.replies.retain(|(_, answer)| !closed(answer));
             }
             (Fault::AnswersTwice, Event::Ended(_)) if fx.replies.len() > 1 => {
@@ -302,10 +302,10 @@ impl Broken {
         let callers = fx.replies.iter_mut().filter(|(caller, _)| *caller < CallerId::MAX);
         for (_, answer) in callers {
             match answer {
-                Answer::Token(Ok(token)) if self.fault == Fault::GivesTheFirstTokenAgain => {
+                Reply::Token(Ok(token)) if self.fault == Fault::GivesTheFirstTokenAgain => {
                     *token = self.token.get_or_insert_with(|| token.clone()).clone();
                 }
-                Answer::Token(answer) if self.fault == Fault::GivesATokenInPlaceOfAnError => {
+                Reply::Token(answer) if self.fault == Fault::GivesATokenInPlaceOfAnError => {
                     match (&*answer, &self.token) {
                         (Ok(token), _) => self.token = Some(token.clone()),
                         (Err(SessionError::Failed { .. }), Some(token)) => {
@@ -314,7 +314,7 @@ impl Broken {
                         _ => {}
                     }
                 }
-                Answer::Exchanged(Ok(token))
+                Reply::Exchanged(Ok(token))
                     if self.fault == Fault::GivesTheFirstExchangedTokenAgain =>
                 {
                     *token = self.exchanged.get_or_insert_with(|| token.clone()).clone();

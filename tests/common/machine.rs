@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ccg_session::testing::internals::{
-    Abilities, Answer, Effects, Ended, Event, ExchangeKey, Instant, Machine, Moment, Published,
+    Abilities, Effects, Ended, Event, ExchangeKey, Instant, Machine, Moment, Published, Reply,
     Request, Start, Warning,
 };
 use ccg_session::{
@@ -92,7 +92,7 @@ pub struct Session {
     pub started: Vec<(Instant, Start)>,
     /// The revocations on the wire at once, at most.
     pub most_at_once: usize,
-    pub answers: BTreeMap<u32, Answer>,
+    pub answers: BTreeMap<u32, Reply>,
     pub warnings: Vec<Warning>,
     pub published: Published,
     on_wire: Vec<Attempt>,
@@ -476,9 +476,9 @@ impl Session {
 
     pub fn error_of(&self, caller: u32) -> &SessionError {
         match &self.answers[&caller] {
-            Answer::Token(Err(error))
-            | Answer::Exchanged(Err(error))
-            | Answer::Revoked(Err(error)) => error,
+            Reply::Token(Err(error))
+            | Reply::Exchanged(Err(error))
+            | Reply::Revoked(Err(error)) => error,
             answer => panic!("caller {caller} got {answer:?}"),
         }
     }
@@ -623,14 +623,14 @@ impl Session {
     }
 
     /// An answer in a word. What it gives out must be alive, and must not have been revoked.
-    fn judged(&mut self, answer: &Answer) -> String {
+    fn judged(&mut self, answer: &Reply) -> String {
         let (name, id) = match answer {
-            Answer::Token(Ok(token)) => (token.secret().to_owned(), token.id()),
-            Answer::Exchanged(Ok(token)) => (token.secret().to_owned(), token.id()),
-            Answer::Revoked(Ok(())) => return "revoked".into(),
-            Answer::Token(Err(error))
-            | Answer::Exchanged(Err(error))
-            | Answer::Revoked(Err(error)) => return word(error).into(),
+            Reply::Token(Ok(token)) => (token.secret().to_owned(), token.id()),
+            Reply::Exchanged(Ok(token)) => (token.secret().to_owned(), token.id()),
+            Reply::Revoked(Ok(())) => return "revoked".into(),
+            Reply::Token(Err(error))
+            | Reply::Exchanged(Err(error))
+            | Reply::Revoked(Err(error)) => return word(error).into(),
         };
         assert!(self.now < self.expiries[&name], "{name} is given out, and has expired");
         assert!(!self.revoked.contains(&name), "{name} is given out, and has been revoked");

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ccg_session::testing::internals::{
-    Answer, CallerId, Effects, Event, Instant, Moment, Published, Snapshot,
+    CallerId, Effects, Event, Instant, Moment, Published, Reply, Snapshot,
 };
 use ccg_session::{SessionError, TokenError, TokenRequestOptions};
 
@@ -189,7 +189,7 @@ pub enum Seen<'a> {
     /// A revocation ended.
     RevocationEnded(&'a str, Result<(), &'a TokenError>),
     /// A caller was answered.
-    Answered(CallerId, &'a Answer),
+    Answered(CallerId, &'a Reply),
 }
 
 /// What has been seen, as far as it still matters.
@@ -354,7 +354,7 @@ impl History {
             }
             Seen::RevocationEnded(text, result) => self.revocation_ended(text, result),
             Seen::Answered(caller, answer) => {
-                self.barrier_may_be_up &= !matches!(answer, Answer::Revoked(_));
+                self.barrier_may_be_up &= !matches!(answer, Reply::Revoked(_));
                 self.callers.remove(&caller);
             }
         }
@@ -584,9 +584,9 @@ pub fn exactly_one_answer_to_each_caller(history: &History, seen: &Seen<'_>) -> 
     let Seen::Answered(caller, answer) = seen else { return Ok(()) };
     let fits = match history.callers.get(caller).map(|caller| caller.want) {
         None => return Err(format!("caller {caller} does not wait, and is told {answer:?}")),
-        Some(Want::Token) => matches!(answer, Answer::Token(_)),
-        Some(Want::Exchanged(_)) => matches!(answer, Answer::Exchanged(_)),
-        Some(Want::Revoked) => matches!(answer, Answer::Revoked(_)),
+        Some(Want::Token) => matches!(answer, Reply::Token(_)),
+        Some(Want::Exchanged(_)) => matches!(answer, Reply::Exchanged(_)),
+        Some(Want::Revoked) => matches!(answer, Reply::Revoked(_)),
     };
     if fits { Ok(()) } else { Err(format!("caller {caller} is told {answer:?}")) }
 }
@@ -594,10 +594,10 @@ pub fn exactly_one_answer_to_each_caller(history: &History, seen: &Seen<'_>) -> 
 /// The generation and the text that an answer gives away.
 fn given<'a>(seen: &Seen<'a>) -> Option<(CallerId, u64, &'a str)> {
     match *seen {
-        Seen::Answered(caller, Answer::Token(Ok(token))) => {
+        Seen::Answered(caller, Reply::Token(Ok(token))) => {
             Some((caller, token.id().generation(), token.secret()))
         }
-        Seen::Answered(caller, Answer::Exchanged(Ok(token))) => {
+        Seen::Answered(caller, Reply::Exchanged(Ok(token))) => {
             Some((caller, token.id().generation(), token.secret()))
         }
         _ => None,
@@ -629,7 +629,7 @@ pub fn no_earlier_token_after_an_honoured_invalidate(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
-    let Seen::Answered(_, Answer::Token(Ok(token))) = seen else { return Ok(()) };
+    let Seen::Answered(_, Reply::Token(Ok(token))) = seen else { return Ok(()) };
     let generation = token.id().generation();
     if generation <= history.invalidated {
         return Err(format!("generation {generation} was invalidated, and is given"));
@@ -656,7 +656,7 @@ pub fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Ve
 pub fn generations_never_go_back(history: &History, seen: &Seen<'_>) -> Verdict {
     let token = match seen {
         Seen::Published(Published { token: Some(published), .. }) => &published.token,
-        Seen::Answered(_, Answer::Token(Ok(token))) => token,
+        Seen::Answered(_, Reply::Token(Ok(token))) => token,
         _ => return Ok(()),
     };
     let (generation, highest) = (token.id().generation(), history.highest);
@@ -692,7 +692,7 @@ pub fn a_token_is_given_only_to_those_who_asked_for_it(
 /// A revoke that returned Ok left no token alive at the server that the session had received, or that
 /// arrived from an attempt on the wire, when the revoke was taken; and no such attempt is still out.
 pub fn a_revoke_that_is_ok_left_nothing_alive(history: &History, seen: &Seen<'_>) -> Verdict {
-    let Seen::Answered(caller, Answer::Revoked(Ok(()))) = seen else { return Ok(()) };
+    let Seen::Answered(caller, Reply::Revoked(Ok(()))) = seen else { return Ok(()) };
     let Some(caller) = history.callers.get(caller) else { return Ok(()) };
     if history.wire.values().any(|attempt| attempt.revokes < caller.revokes) {
         return Err("revoked, but an attempt from before is still on the wire".into());
@@ -729,7 +729,7 @@ pub fn a_usable_token_is_an_answer_at_once(
     before: &Published,
     now: Instant,
     options: &TokenRequestOptions,
-    answers: &[(CallerId, Answer)],
+    answers: &[(CallerId, Reply)],
     caller: CallerId,
 ) -> Verdict {
     let usable = before.token.as_ref().is_some_and(|token| now < token.usable_until);
@@ -738,7 +738,7 @@ pub fn a_usable_token_is_an_answer_at_once(
     }
     let answered = answers
         .iter()
-        .any(|(whom, answer)| *whom == caller && matches!(answer, Answer::Token(Ok(_))));
+        .any(|(whom, answer)| *whom == caller && matches!(answer, Reply::Token(Ok(_))));
     if answered { Ok(()) } else { Err(format!("a usable token, and caller {caller} has it not")) }
 }
 
@@ -851,7 +851,7 @@ pub fn a_read_gives_what_the_session_would_give<S: Session>(
         let event = Event::GetToken(NOBODY, NOBODY, options.clone());
         session.clone().handle(Moment { now, ..moment }, event, &mut fx);
         let asked = fx.replies.iter().find(|(caller, _)| *caller == NOBODY);
-        let (read, asked) = (Answer::Token(read.cloned()), asked.map(|(_, answer)| answer));
+        let (read, asked) = (Reply::Token(read.cloned()), asked.map(|(_, answer)| answer));
         if format!("{asked:?}") != format!("Some({read:?})") {
             return Err(format!("at {now:?} a read gives {read:?}, and the session {asked:?}"));
         }
@@ -870,12 +870,12 @@ pub fn shutdown_answers_everybody<S: Session>(
     let mut session = session.clone();
     let mut fx = Effects::default();
     session.handle(moment, Event::Shutdown, &mut fx);
-    let is_closed = |answer: &Answer| {
+    let is_closed = |answer: &Reply| {
         matches!(
             answer,
-            Answer::Token(Err(SessionError::Closed))
-                | Answer::Exchanged(Err(SessionError::Closed))
-                | Answer::Revoked(Err(SessionError::Closed))
+            Reply::Token(Err(SessionError::Closed))
+                | Reply::Exchanged(Err(SessionError::Closed))
+                | Reply::Revoked(Err(SessionError::Closed))
         )
     };
     let mut told: Vec<_> = fx

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use ccg_session::testing::internals::{
-    Answer, Effects, Ended, Event, ExchangeKey, Instant, Machine, Moment, Request, TokenText,
+    Effects, Ended, Event, ExchangeKey, Instant, Machine, Moment, Reply, Request, TokenText,
 };
 use ccg_session::{Grant, TokenError, TokenId, TokenRequestOptions};
 
@@ -290,7 +290,7 @@ impl Run {
             });
         }
         for (_, answer) in effects.replies {
-            if let Answer::Exchanged(Ok(token)) = answer
+            if let Reply::Exchanged(Ok(token)) = answer
                 && !self.ids.contains(&token.id())
             {
                 self.ids.push(token.id());

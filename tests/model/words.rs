@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ccg_session::testing::internals::{self, Answer, Effects, Published, Request, Warning};
+use ccg_session::testing::internals::{self, Effects, Published, Reply, Request, Warning};
 use ccg_session::{ExchangeRequest, SessionError, TokenError, TokenRequestOptions};
 
 use super::Nanos;
@@ -221,17 +221,17 @@ fn asks_of_exchange(key: u8, request: &ExchangeRequest) -> Asks {
         .expect("a request that somebody made")
 }
 
-fn told(answer: &Answer) -> Told {
+fn told(answer: &Reply) -> Told {
     match answer {
-        Answer::Token(answer) => Told::Token(match answer {
+        Reply::Token(answer) => Told::Token(match answer {
             Ok(token) => Ok((token.id().generation(), token.secret().into())),
             Err(error) => Err(wrong(error)),
         }),
-        Answer::Exchanged(answer) => Told::Exchanged(match answer {
+        Reply::Exchanged(answer) => Told::Exchanged(match answer {
             Ok(token) => Ok((token.id().generation(), token.secret().into())),
             Err(error) => Err(wrong(error)),
         }),
-        Answer::Revoked(answer) => Told::Revoked(answer.as_ref().map_err(wrong).copied()),
+        Reply::Revoked(answer) => Told::Revoked(answer.as_ref().map_err(wrong).copied()),
     }
 }
 

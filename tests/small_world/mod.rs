@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ccg_session::testing::internals::{
-    Abilities, Answer, CallerId, Effects, Ended, Event, ExchangeKey, Instant, Machine, Moment,
-    Published, Request, Start, TokenText,
+    Abilities, CallerId, Effects, Ended, Event, ExchangeKey, Instant, Machine, Moment, Published,
+    Reply, Request, Start, TokenText,
 };
 use ccg_session::{
     ExchangeRequest, Grant, RefreshMode, RetryPolicy, SessionConfig, TokenError, TokenId,
@@ -567,7 +567,7 @@ impl<S: Session> World<S> {
 
     // The actor's part
 
-    fn handle(&mut self, event: Event<CallerId>) -> Result<Vec<(CallerId, Answer)>, String> {
+    fn handle(&mut self, event: Event<CallerId>) -> Result<Vec<(CallerId, Reply)>, String> {
         let mut fx = Effects::default();
         let moment = self.moment();
         self.session.handle(moment, event, &mut fx);
@@ -579,7 +579,7 @@ impl<S: Session> World<S> {
         &mut self,
         moment: Moment,
         fx: Effects<CallerId>,
-    ) -> Result<Vec<(CallerId, Answer)>, String> {
+    ) -> Result<Vec<(CallerId, Reply)>, String> {
         if let Some(published) = fx.publish {
             holds!(snapshots_are_numbered_in_their_order(&self.published, &published))?;
             self.history.observe(&Seen::Published(&published))?;
@@ -593,8 +593,8 @@ impl<S: Session> World<S> {
         for (caller, answer) in &fx.replies {
             self.history.observe(&Seen::Answered(*caller, answer))?;
             match answer {
-                Answer::Exchanged(Ok(token)) => self.last_exchanged = Some(token.id()),
-                Answer::Token(Err(_)) => self.errors += 1,
+                Reply::Exchanged(Ok(token)) => self.last_exchanged = Some(token.id()),
+                Reply::Token(Err(_)) => self.errors += 1,
                 _ => {}
             }
         }

@@ -1,0 +1,259 @@
+//! What a caller asks for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// What a single request may ask for beyond the session's configuration.
+///
+/// ```
+/// use ccg_session::TokenRequestOptions;
+/// use std::time::Duration;
+///
+/// let options = TokenRequestOptions::new()
+///     .ip("192.0.2.7, 198.51.100.2")?
+///     .min_remaining(Duration::from_secs(120));
+/// assert!(TokenRequestOptions::new().ip("localhost").is_err());
+/// # Ok::<(), ccg_session::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenRequestOptions {
+    ip: Option<Box<str>>,
+    min_remaining: Duration,
+}
+
+impl TokenRequestOptions {
+    pub(crate) const NONE: Self = Self { ip: None, min_remaining: Duration::ZERO };
+
+    /// Nothing special.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// On whose behalf this is asked: an IP address, or a chain of them separated by commas, sent as
+    /// `X-Forwarded-For` with every request that this call causes. Default: no such header.
+    ///
+    /// It belongs to the request, never to the token: a token that is already there is given as it is.
+    ///
+    /// # Errors
+    /// If it is not a list of addresses.
+    #[doc(alias = "tokenRequestOptions")]
+    pub fn ip(mut self, ip: &str) -> Result<Self, ConfigError> {
+        let mut addresses = Vec::new();
+        for part in ip.split(',') {
+            let address: IpAddr = part.trim().parse().map_err(|_| {
+                ConfigError::new(
+                    "ip",
+                    format!(
+                        "is {ip:?}, but must be an IP address, or several separated by commas, \
+                         such as \"192.0.2.7, 198.51.100.2\""
+                    ),
+                )
+            })?;
+            addresses.push(address.to_string());
+        }
+        self.ip = Some(addresses.join(", ").into());
+        Ok(self)
+    }
+
+    /// How much life the token should have left. Counts as at most nine tenths of the token's
+    /// lifetime; waits for at most one attempt, and then takes the usable token there is. Default:
+    /// zero. In an exchange it is the subject token that this asks for.
+    #[must_use]
+    pub fn min_remaining(mut self, life: Duration) -> Self {
+        self.min_remaining = life;
+        self
+    }
+
+    pub(crate) fn get_min_remaining(&self) -> Duration {
+        self.min_remaining
+    }
+
+    /// What to send as `X-Forwarded-For`.
+    pub fn forwarded_for(&self) -> Option<&str> {
+        self.ip.as_deref()
+    }
+}
+
+/// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693 §2.1). Goes to
+/// [`SessionHandle::exchange`](crate::SessionHandle::exchange). Left empty, the server decides.
+///
+/// Two requests that would give the same token share it: it is cached, and asked for once. Their
+/// [`options`](Self::options) may differ, and the order of their scopes.
+///
+/// ```
+/// use ccg_session::{Actor, ExchangeRequest};
+///
+/// let preview = ExchangeRequest::scopes(["item_preview"])
+///     .resource("https://api.box.com/2.0/files/123")
+///     .actor(Actor::new("annotator-7", "Ada"));
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct ExchangeRequest {
+    /// `scope`, in the caller's order.
+    pub scopes: Vec<String>,
+    /// `resource`, repeated.
+    pub resources: Vec<String>,
+    /// `audience`, repeated.
+    pub audiences: Vec<String>,
+    /// Whom Box's `actor_token` shall name.
+    pub actor: Option<Actor>,
+    /// `box_shared_link`.
+    pub shared_link: Option<String>,
+    /// `requested_token_type`.
+    pub requested_token_type: Option<String>,
+    /// Other parameters of the form, none of which the protocol itself uses.
+    pub params: Vec<(String, String)>,
+    /// What belongs to the request, not to the token.
+    pub options: TokenRequestOptions,
+}
+
+impl ExchangeRequest {
+    /// A token with these scopes at the most.
+    pub fn scopes<S: Into<String>>(scopes: impl IntoIterator<Item = S>) -> Self {
+        Self { scopes: scopes.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Where the token shall be of use (RFC 8693 §2.1 and RFC 8707): one more `resource`.
+    #[must_use]
+    pub fn resource(mut self, uri: impl Into<String>) -> Self {
+        self.resources.push(uri.into());
+        self
+    }
+
+    /// Whom the token shall be of use with (RFC 8693 §2.1): one more `audience`.
+    #[must_use]
+    pub fn audience(mut self, name: impl Into<String>) -> Self {
+        self.audiences.push(name.into());
+        self
+    }
+
+    /// On whose behalf the token will be used (`actor_token`, RFC 8693 §2.1), as Box wants it for its
+    /// annotators. Only Box's providers know of it; for another server's, see [`param`](Self::param).
+    #[must_use]
+    pub fn actor(mut self, actor: Actor) -> Self {
+        self.actor = Some(actor);
+        self
+    }
+
+    /// Restricts the token to what this shared link reaches (`box_shared_link` in Box's
+    /// [guide](https://developer.box.com/guides/authentication/tokens/downscope)). Box takes none with a
+    /// password, and none together with a [`resource`](Self::resource).
+    #[must_use]
+    pub fn shared_link(mut self, link: impl Into<String>) -> Self {
+        self.shared_link = Some(link.into());
+        self
+    }
+
+    /// What kind of token is wanted (RFC 8693 §3). Default: the server decides.
+    #[must_use]
+    pub fn requested_token_type(mut self, uri: impl Into<String>) -> Self {
+        self.requested_token_type = Some(uri.into());
+        self
+    }
+
+    /// One more parameter of the exchange's form. One that the protocol itself uses, such as
+    /// `subject_token`, is refused by [`exchange`](crate::SessionHandle::exchange).
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// These go with the exchange, and with the grant that it may have to open.
+    #[must_use]
+    pub fn options(mut self, options: TokenRequestOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    pub(crate) fn key(&self) -> ExchangeKey {
+        let mut params = self.params.clone();
+        params.sort();
+        ExchangeKey {
+            scopes: self.scopes.iter().cloned().collect(),
+            resources: without_doubles(&self.resources),
+            audiences: without_doubles(&self.audiences),
+            actor: self.actor.clone(),
+            shared_link: self.shared_link.clone(),
+            requested_token_type: self.requested_token_type.clone(),
+            params,
+        }
+    }
+}
+
+/// A parameter of the user's own may be a token or an assertion, and whoever has a shared link may follow
+/// it: neither is shown.
+impl fmt::Debug for ExchangeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeRequest")
+            .field("scopes", &self.scopes)
+            .field("resources", &self.resources)
+            .field("audiences", &self.audiences)
+            .field("actor", &self.actor)
+            .field("shared_link", &self.shared_link.as_ref().map(|_| "[redacted]"))
+            .field("requested_token_type", &self.requested_token_type)
+            .field("params", &names(&self.params))
+            .field("options", &self.options)
+            .finish()
+    }
+}
+
+fn names(params: &[(String, String)]) -> Vec<&str> {
+    params.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn without_doubles(values: &[String]) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    values.iter().filter(|value| seen.insert(*value)).cloned().collect()
+}
+
+/// Every parameter that changes the token, so that nobody is given another request's: the options are
+/// not among them, since they belong to the request.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExchangeKey {
+    scopes: BTreeSet<String>,
+    resources: Vec<String>,
+    audiences: Vec<String>,
+    actor: Option<Actor>,
+    shared_link: Option<String>,
+    requested_token_type: Option<String>,
+    params: Vec<(String, String)>,
+}
+
+/// As that of an [`ExchangeRequest`].
+impl fmt::Debug for ExchangeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExchangeKey")
+            .field("scopes", &self.scopes)
+            .field("resources", &self.resources)
+            .field("audiences", &self.audiences)
+            .field("actor", &self.actor)
+            .field("shared_link", &self.shared_link.as_ref().map(|_| "[redacted]"))
+            .field("requested_token_type", &self.requested_token_type)
+            .field("params", &names(&self.params))
+            .finish()
+    }
+}
+
+/// A person who has no account, on whose behalf a token is used: Box's annotator.
+/// See <https://developer.box.com/guides/embed/ui-elements/custom-annotator-name>.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Actor {
+    /// Tells actors apart: the actor token's `sub`.
+    pub id: String,
+    /// What others see.
+    pub name: String,
+}
+
+impl Actor {
+    /// `id` tells actors apart, `name` is what others see.
+    pub fn new(id: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { id: id.into(), name: name.into() }
+    }
+}
