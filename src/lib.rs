@@ -81,7 +81,6 @@ mod handle;
 mod http;
 mod instant;
 mod machine;
-mod mailbox;
 mod manager;
 mod request;
 mod session;
