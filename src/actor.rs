@@ -42,6 +42,9 @@ pub(crate) enum Message {
     Left(CallerId),
 }
 
+/// A message in the mailbox: a pointer, since tokio's channel keeps room for 32 of them at all times.
+pub(crate) type Mail = Box<Message>;
+
 impl From<Message> for Event<ReplySender> {
     fn from(message: Message) -> Self {
         match message {
@@ -74,10 +77,10 @@ enum Woken {
 pub(crate) struct SessionActor<M> {
     pub(crate) machine: Machine<ReplySender>,
     pub(crate) manager: Arc<M>,
-    pub(crate) mailbox: mpsc::UnboundedReceiver<Box<Message>>,
+    pub(crate) mailbox: mpsc::UnboundedReceiver<Mail>,
     /// Taken from the mailbox and not handled yet, the next one last. Here, so that it outlives the loop:
     /// who waits must not be told of its end before everybody can see it.
-    pub(crate) inbox: Vec<Box<Message>>,
+    pub(crate) inbox: Vec<Mail>,
     pub(crate) publisher: Publisher,
     pub(crate) status: watch::Sender<Facts>,
     pub(crate) end: CancellationToken,
@@ -169,7 +172,9 @@ impl<M> SessionActor<M> {
     /// once: whoever sees one sees the other.
     fn show(&self, published: Option<Published>) {
         self.show_facts(self.machine.facts(), || {
-            published.into_iter().for_each(|published| self.publisher.publish(published));
+            if let Some(published) = published {
+                self.publisher.publish(published);
+            }
         });
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::actor::{Message, ReplySender};
+use crate::actor::{Mail, Message, ReplySender};
 use crate::clock;
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
@@ -56,9 +56,8 @@ struct Live {
     session: u64,
     reader: Reader,
     /// Unbounded, but bounded by what is in it: callers that wait are counted by the machine, and of the
-    /// others there is one for each snapshot, token or abandoned wait. Each message is a pointer, since a
-    /// channel keeps room for 32 of them at all times.
-    mailbox: mpsc::UnboundedSender<Box<Message>>,
+    /// others there is one for each snapshot, token or abandoned wait.
+    mailbox: mpsc::UnboundedSender<Mail>,
     status: watch::Receiver<Facts>,
     /// Tells the session's task to come to an end.
     end: CancellationToken,
@@ -78,7 +77,7 @@ impl SessionHandle {
     pub(crate) fn new(
         session: u64,
         reader: Reader,
-        mailbox: mpsc::UnboundedSender<Box<Message>>,
+        mailbox: mpsc::UnboundedSender<Mail>,
         status: watch::Receiver<Facts>,
         end: CancellationToken,
         task: TaskTracker,
