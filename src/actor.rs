@@ -59,6 +59,15 @@ impl From<Message> for Event<ReplySender> {
     }
 }
 
+/// What the manager can do, as far as it knows now.
+pub(crate) fn abilities_of(manager: &impl TokenManager) -> Abilities {
+    Abilities {
+        exchange: manager.can_exchange(),
+        revoke: manager.can_revoke(),
+        assumed_lifetime: manager.assumed_lifetime(),
+    }
+}
+
 /// How many messages are handled before the end, attempts and the clock are looked at again.
 const BATCH: usize = 128;
 
@@ -101,7 +110,7 @@ impl<M: TokenManager> SessionActor<M> {
                 Woken::End => break,
                 Woken::Attempt(ended) => {
                     // The attempt may have taught the manager what its server can do.
-                    if let Some(abilities) = guarded(|| Abilities::of(&*self.manager)) {
+                    if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
                         self.handle(Event::Abilities(abilities), &mut effects);
                     }
                     self.handle(Event::Ended(ended), &mut effects);

@@ -8,13 +8,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::actor::{Attempts, SessionActor};
+use crate::actor::{Attempts, SessionActor, abilities_of};
 use crate::config::SessionConfig;
 use crate::error::ConfigError;
 use crate::handle::SessionHandle;
 #[cfg(feature = "http")]
 use crate::http::{Credential, HttpTokenManager, Provider, Subject};
-use crate::machine::{Abilities, Machine};
+use crate::machine::Machine;
 use crate::manager::TokenManager;
 use crate::snapshot::Publisher;
 use crate::token::next_session;
@@ -161,7 +161,7 @@ impl<M: TokenManager> SessionBuilder<M> {
     ) -> Result<(Box<SessionActor<M>>, SessionHandle), ConfigError> {
         self.config.check()?;
         self.manager.check(&self.config)?;
-        let abilities = Abilities::of(&self.manager);
+        let abilities = abilities_of(&self.manager);
         let session = next_session();
         let machine = Machine::new(self.config, abilities, session);
         let publisher = Publisher::new(machine.published().clone());
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::error::TokenError;
     use crate::grant::Grant;
-    use crate::manager::GrantRequest;
+    use crate::request::GrantRequest;
 
     struct Manager;
 
