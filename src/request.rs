@@ -183,15 +183,26 @@ impl ExchangeRequest {
     }
 
     pub(crate) fn key(&self) -> ExchangeKey {
-        let mut params = self.params.clone();
+        // Whoever adds a field decides here whether it changes the token.
+        let Self {
+            scopes,
+            resources,
+            audiences,
+            actor,
+            shared_link,
+            requested_token_type,
+            params,
+            options: _,
+        } = self;
+        let mut params = params.clone();
         params.sort();
         ExchangeKey {
-            scopes: self.scopes.iter().cloned().collect(),
-            resources: without_doubles(&self.resources),
-            audiences: without_doubles(&self.audiences),
-            actor: self.actor.clone(),
-            shared_link: self.shared_link.clone(),
-            requested_token_type: self.requested_token_type.clone(),
+            scopes: scopes.iter().cloned().collect(),
+            resources: without_doubles(resources),
+            audiences: without_doubles(audiences),
+            actor: actor.clone(),
+            shared_link: shared_link.clone(),
+            requested_token_type: requested_token_type.clone(),
             params,
         }
     }

@@ -387,17 +387,28 @@ impl<R> Machine<R> {
 impl Published {
     /// Apart from its number.
     fn says_the_same(&self, other: &Self) -> bool {
-        let token = |published: &Self| {
-            published.token.as_ref().map(|token| {
-                (token.token.issued().id(), token.usable_until, token.doubts_dismissed)
-            })
+        let Self { number: _, token, ask_at, cooling, closed } = self;
+        let same_token = match (token, &other.token) {
+            (Some(token), Some(other)) => token.says_the_same(other),
+            (None, None) => true,
+            _ => false,
         };
-        let cooling = |published: &Self| {
-            published.cooling.as_ref().map(|cooling| (cooling.until, Arc::as_ptr(&cooling.last)))
+        let same_cooling = match (cooling, &other.cooling) {
+            (Some(Cooling { until, last }), Some(other)) => {
+                *until == other.until && Arc::ptr_eq(last, &other.last)
+            }
+            (None, None) => true,
+            _ => false,
         };
-        token(self) == token(other)
-            && cooling(self) == cooling(other)
-            && self.ask_at == other.ask_at
-            && self.closed == other.closed
+        same_token && same_cooling && *ask_at == other.ask_at && *closed == other.closed
+    }
+}
+
+impl PublishedToken {
+    fn says_the_same(&self, other: &Self) -> bool {
+        let Self { token, usable_until, doubts_dismissed } = self;
+        *token == other.token
+            && *usable_until == other.usable_until
+            && *doubts_dismissed == other.doubts_dismissed
     }
 }
