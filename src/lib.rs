@@ -80,6 +80,8 @@ mod handle;
 #[cfg(feature = "http")]
 mod http;
 mod instant;
+#[cfg(any(test, fuzzing))]
+mod judge;
 mod machine;
 mod mailbox;
 mod manager;
