@@ -129,6 +129,8 @@ impl<M: TokenManager> SessionActor<M> {
     fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
         let moment =
             Moment { now: clock::now(), random: self.random.f64(), used: self.publisher.is_used() };
+        #[cfg(all(test, feature = "testing"))]
+        crate::judge::overhear(moment, &event);
         self.machine.handle(moment, event, effects);
         self.carry_out(effects);
     }

@@ -20,6 +20,7 @@ use crate::error::ConfigError;
 /// # Ok::<(), ccg_session::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct TokenRequestOptions {
     ip: Option<Box<str>>,
     min_remaining: Duration,
@@ -93,6 +94,7 @@ impl TokenRequestOptions {
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
+#[cfg_attr(test, derive(Hash))]
 pub struct ExchangeRequest {
     /// `scope`, in the caller's order.
     pub scopes: Vec<String>,

@@ -216,9 +216,9 @@ impl History {
         moment: Moment,
         event: Event<CallerId>,
     ) -> Result<Effects<CallerId>, String> {
-        let mut fx = Effects::default();
-        session.handle(moment, event.clone(), &mut fx);
-        self.see(session, moment, &event, &fx)?;
+        let (mut fx, told) = (Effects::default(), event.clone());
+        session.handle(moment, event, &mut fx);
+        self.see(session, moment, &told, &fx)?;
         Ok(fx)
     }
 
@@ -359,7 +359,9 @@ impl History {
     }
 
     fn ask(&self, seen: &Seen<'_>) -> Verdict {
-        PROPERTIES.iter().try_for_each(|property| (property.holds)(self, seen))
+        PROPERTIES
+            .iter()
+            .try_for_each(|(name, holds)| holds(self, seen).map_err(|why| format!("{name}: {why}")))
     }
 
     /// When the first of the attempts on the wire is over at the latest.
@@ -518,15 +520,17 @@ impl History {
             return;
         }
         // Each success renews the attempts: one that failed in part is not counted.
+        let Policy { mut attempts, cooling } = self.policy;
         let confirmed = std::mem::take(&mut self.batch_confirmed);
         if confirmed {
             self.revocation_pace = Pace::default();
+            attempts = attempts.saturating_add(1);
         }
         if let Some(error) = self.batch_failure.take()
             && (error.is_retryable() || !confirmed)
         {
-            let (now, policy, random) = (self.now, self.policy, self.random);
-            self.revocation_pace.failed(&error, now, policy, Some(random));
+            let policy = Policy { attempts, cooling };
+            self.revocation_pace.failed(&error, self.now, policy, Some(self.random));
             if confirmed {
                 self.revocation_pace.attempts = 0;
             }
@@ -545,4 +549,39 @@ pub(crate) fn is_taken(caller: CallerId, fx: &Effects<CallerId>) -> bool {
 
 fn is_denied(error: &TokenError, code: &str) -> bool {
     matches!(error, TokenError::Denied { error, .. } if error == code)
+}
+
+/// The draw and the policy are the same in all that are compared; the clock is what instants count from.
+#[cfg(test)]
+impl Hash for History {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            now: _,
+            policy: _,
+            assumed_lifetime: _,
+            random: _,
+            is_crowded: _,
+            published,
+            revokes,
+            generation,
+            highest,
+            invalidated,
+            invalidated_at,
+            callers,
+            wire,
+            revocations,
+            tokens,
+            texts,
+            paces,
+            revocation_pace,
+            batch_confirmed,
+            batch_failure,
+            last_sent,
+            barrier_may_be_up,
+            closed,
+        } = self;
+        (published, revokes, generation, highest, invalidated, invalidated_at).hash(state);
+        (callers, wire, revocations, tokens, texts, paces, revocation_pace).hash(state);
+        (batch_confirmed, batch_failure, last_sent, barrier_may_be_up, closed).hash(state);
+    }
 }

@@ -6,11 +6,21 @@
 //! as the machine.
 
 mod history;
+#[cfg(test)]
+pub(crate) mod intervals;
+#[cfg(all(test, feature = "testing"))]
+mod overheard;
 mod pace;
 mod properties;
+#[cfg(test)]
+pub(crate) mod search;
 
 pub(crate) use history::*;
+#[cfg(all(test, feature = "testing"))]
+pub(crate) use overheard::{Overheard, overhear};
 pub(crate) use pace::{Pace, Policy};
+
+use properties::*;
 
 use crate::error::TokenError;
 use crate::instant::Instant;
@@ -49,26 +59,18 @@ impl Session for Machine<CallerId> {
     }
 }
 
-/// One thing that must be true.
-pub(crate) struct Property {
-    #[cfg_attr(not(test), expect(dead_code, reason = "a test asks whether each can fail"))]
-    pub(crate) name: &'static str,
-    holds: fn(&History, &Seen<'_>) -> Verdict,
+/// Each function of the list with its name.
+macro_rules! named {
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name)),*] };
 }
+pub(crate) use named;
 
-macro_rules! properties {
-    ($($name:ident,)*) => {
-        /// All of them. What one says against a session begins with its name.
-        pub(crate) const PROPERTIES: &[Property] = &[$(Property {
-            name: stringify!($name),
-            holds: |history, seen| properties::$name(history, seen)
-                .map_err(|why| format!(concat!(stringify!($name), ": {}"), why)),
-        }),*];
-    };
-}
+type Property = fn(&History, &Seen<'_>) -> Verdict;
 
-properties! {
+/// All that must be true. What a property says against a session begins with its name.
+pub(crate) const PROPERTIES: &[(&str, Property)] = named![
     // Of each thing that is seen, by what was seen before.
+    nothing_happens_after_the_end,
     one_attempt_of_a_purpose_on_the_wire,
     nothing_but_revocations_starts_behind_the_barrier,
     grants_keep_their_distance,
@@ -82,7 +84,6 @@ properties! {
     a_token_is_given_only_to_those_who_asked_for_it,
     a_revoke_that_is_ok_left_nothing_alive,
     snapshots_are_numbered_in_their_order,
-    nothing_happens_after_the_end,
     // Of an event as a whole.
     nothing_but_revocations_starts_while_a_revoke_waits,
     a_revoke_takes_the_token_from_readers,
@@ -95,7 +96,7 @@ properties! {
     a_timer_that_is_not_due_does_nothing,
     a_read_gives_what_the_session_would_give,
     shutdown_answers_everybody,
-}
+];
 
 /// Whether the server did not like the subject of an exchange (RFC 8693 §2.2.2).
 pub(crate) fn refuses_subject(error: &TokenError) -> bool {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Verdict;
 use super::history::{Handled, History, Purpose, Seen, Want, is_taken};
-use super::{Session, Verdict};
 use crate::error::SessionError;
 use crate::instant::Instant;
 use crate::machine::{CallerId, Effects, Ended, Event, Moment, Published, Reply, Request};

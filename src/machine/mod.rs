@@ -14,6 +14,8 @@ mod flight;
 mod ledger;
 mod lifetime;
 mod status;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,6 +103,7 @@ pub struct Machine<R> {
 
 /// The session's own token.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Held {
     token: AccessToken,
     lifetime: Lifetime,

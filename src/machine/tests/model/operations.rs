@@ -5,21 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ccg_session::testing::internals;
-use ccg_session::{RefreshMode, SessionConfig, TokenError};
-use proptest::prelude::*;
-use proptest::sample::select;
-
-use super::words::LEFT;
 use super::{Nanos, SECOND};
-
-/// When the session refreshes by itself.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mode {
-    WhileUsed,
-    OnRequest,
-    Always,
-}
+pub use crate::config::RefreshMode as Mode;
+use crate::config::{RetryPolicy, SessionConfig};
+use crate::error::TokenError;
+use crate::machine;
 
 /// A session's configuration, and what its manager can do. Spans are in seconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +33,7 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(7);
 
 impl Setup {
     /// What a test starts from.
-    pub fn usual() -> Self {
+    pub const fn usual() -> Self {
         Self {
             mode: Mode::WhileUsed,
             stale_buffer: 600,
@@ -70,24 +60,22 @@ impl Setup {
     }
 
     pub fn config(&self) -> SessionConfig {
-        let mut config = SessionConfig::default();
-        config.refresh_mode = match self.mode {
-            Mode::WhileUsed => RefreshMode::WhileUsed,
-            Mode::OnRequest => RefreshMode::OnRequest,
-            Mode::Always => RefreshMode::Always,
-        };
-        config.stale_buffer = Duration::from_secs(self.stale_buffer);
-        config.expired_buffer = Duration::from_secs(self.expired_buffer);
-        config.retry.attempts = self.attempts;
-        config.retry.attempt_timeout = ATTEMPT_TIMEOUT;
-        config.retry.cooling = Duration::from_secs(self.cooling);
-        config.max_held = self.max_held;
-        config.exchange_capacity = self.exchange_capacity;
-        config
+        SessionConfig {
+            refresh_mode: self.mode,
+            stale_buffer: Duration::from_secs(self.stale_buffer),
+            expired_buffer: Duration::from_secs(self.expired_buffer),
+            retry: RetryPolicy {
+                attempts: self.attempts,
+                attempt_timeout: ATTEMPT_TIMEOUT,
+                cooling: Duration::from_secs(self.cooling),
+            },
+            max_held: self.max_held,
+            exchange_capacity: self.exchange_capacity,
+        }
     }
 
-    pub fn abilities(&self) -> internals::Abilities {
-        internals::Abilities {
+    pub fn abilities(&self) -> machine::Abilities {
+        machine::Abilities {
             exchange: self.can_exchange,
             revoke: self.can_revoke,
             assumed_lifetime: Duration::from_nanos(ASSUMED_LIFETIME),
@@ -300,106 +288,3 @@ pub const BUFFERS: [(u64, u64); 5] = [(600, 30), (600, 180), (10, 3), (1, 0), (8
 
 /// `cooling`.
 pub const COOLING: [u64; 2] = [1, 30];
-
-fn lives() -> impl Strategy<Value = Life> {
-    prop_oneof![
-        4 => select(&LIVES[..2]).prop_map(Millis),
-        2 => select(&LIVES[2..]).prop_map(Millis),
-        1 => Just(Millis(0)),
-        1 => Just(Unsaid),
-        1 => Just(Huge),
-        1 => (0..20_000_u64).prop_map(Millis),
-        // Before the first tenth, at its end, between, at `hold_at` of most, and after that.
-        1 => select(vec![0, 5_999, 6_000, 20_000, 54_000, 54_001, 70_000])
-            .prop_map(|refresh_in| Hinted(60_000, refresh_in)),
-    ]
-}
-
-fn failures() -> impl Strategy<Value = Failure> {
-    let after = select(&RETRY_AFTER[..]);
-    prop_oneof![
-        3 => select(vec![TimedOut, Transport, Malformed, Expired, Panicked]),
-        2 => select(vec![Denied, InvalidRequest]),
-        2 => select(vec![InvalidGrant, InvalidToken, SubjectNamed]),
-        1 => Just(CredentialsChanged),
-        1 => after.clone().prop_map(RateLimited),
-        1 => after.prop_map(Server),
-    ]
-}
-
-/// So many of twenty fail.
-fn outcomes(failing: u32) -> impl Strategy<Value = Outcome> {
-    prop_oneof![
-        16 - failing => lives().prop_map(New),
-        4 => (0..3_u8, lives()).prop_map(|(back, life)| Again(back, life)),
-        failing => failures().prop_map(Fails),
-    ]
-}
-
-/// `weights` are those of asking for a token, for an exchange, for a revocation, for an invalidation, and
-/// (of twenty) of an attempt that fails.
-fn operations(weights: [u32; 5]) -> impl Strategy<Value = Op> {
-    let left = || prop_oneof![3 => Just(0), 1 => select(LEFT.to_vec())];
-    let ip = || prop_oneof![3 => Just(0_u8), 1 => 0..3_u8];
-    let passes = prop_oneof![select(&PASSES[..]), 0..40_000_u64,];
-    let mark = select(vec![Deadline, AskAt, AskAt, UsableUntil, NotBefore, ExchangedHoldAt]);
-    let which = prop_oneof![4 => Just(Current), 2 => (0..4_u8).prop_map(Back), 1 => Just(Foreign)];
-    prop_oneof![
-        weights[0] => (left(), ip()).prop_map(|(left, ip)| Get { left, ip }),
-        weights[1] => (prop_oneof![2 => Just(0_u8), 1 => 0..3_u8], any::<bool>(), left(), ip())
-            .prop_map(|(key, reversed, left, ip)| Exchange { key, reversed, left, ip }),
-        weights[2] => ip().prop_map(|ip| Revoke { ip }),
-        4 => any::<u8>().prop_map(Leave),
-        3 => Just(Use),
-        4 => prop_oneof![3 => Just(true), 1 => Just(false)].prop_map(|current| Asked { current }),
-        weights[3] => which.prop_map(Invalidate),
-        30 => (0..4_u8, outcomes(weights[4])).prop_map(|(which, outcome)| End(which, outcome)),
-        10 => passes.prop_map(Pass),
-        10 => (mark, -1..=1_i8).prop_map(|(mark, off)| To(mark, off)),
-        3 => Just(Timer),
-        1 => (prop::bool::weighted(0.9), prop::bool::weighted(0.7))
-            .prop_map(|(exchange, revoke)| Abilities { exchange, revoke }),
-        12 => Just(Wake),
-        1 => prop_oneof![1 => Just(Shutdown), 4 => Just(Wake)],
-    ]
-}
-
-fn setups() -> impl Strategy<Value = Setup> {
-    let mode = select(vec![Mode::WhileUsed, Mode::OnRequest, Mode::Always]);
-    let buffers = select(&BUFFERS[..]);
-    let bounds = (
-        prop_oneof![3 => Just(100_usize), 1 => 1..4_usize],
-        prop_oneof![2 => Just(100_usize), 1 => 0..3_usize],
-    );
-    let abilities = (prop::bool::weighted(0.95), prop::bool::weighted(0.95));
-    (mode, buffers, 1..=4_u32, select(&COOLING[..]), bounds, abilities).prop_map(
-        |(mode, (stale_buffer, expired_buffer), attempts, cooling, bounds, abilities)| Setup {
-            mode,
-            stale_buffer,
-            expired_buffer,
-            attempts,
-            cooling,
-            max_held: bounds.0,
-            exchange_capacity: bounds.1,
-            can_exchange: abilities.0,
-            can_revoke: abilities.1,
-        },
-    )
-}
-
-/// A session and all that happens to it.
-pub fn stories() -> impl Strategy<Value = (Setup, Vec<Step>)> {
-    let steps = |weights| {
-        let random = (0..1_000_u16).prop_map(|part| f64::from(part) / 1_000.0);
-        prop::collection::vec((random, operations(weights)), 1..60)
-    };
-    let steps = prop_oneof![
-        2 => steps([14, 8, 6, 4, 8]),
-        1 => steps([4, 20, 1, 2, 8]),
-        1 => steps([4, 30, 1, 2, 1]),
-        1 => steps([14, 1, 12, 2, 8]),
-        1 => steps([14, 4, 8, 2, 2]),
-        2 => steps([20, 1, 1, 10, 10]),
-    ];
-    (setups(), steps)
-}

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use ccg_session::testing::internals::{self, Effects, Published, Reply, Request, Warning};
-use ccg_session::{ExchangeRequest, SessionError, TokenError, TokenRequestOptions};
-
 use super::Nanos;
 use super::operations::{ATTEMPT_TIMEOUT, Failure};
+use crate::error::SessionError;
+use crate::instant::Instant;
+use crate::machine::{CallerId, Effects, Published, Reply, Request, Warning};
+use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
+use crate::token::Issued;
 
 /// The options of a caller.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -138,13 +140,13 @@ pub fn exchange_request(key: u8, asks: &Asks, reversed: bool) -> ExchangeRequest
     ExchangeRequest::scopes(scopes).options(asks.options())
 }
 
-pub fn key_name(key: &internals::ExchangeKey) -> u8 {
-    let text = format!("{key:?}");
-    (0..=9).find(|name| text.contains(&format!("key-{name}"))).expect("one of our keys")
+pub fn key_name(key: &ExchangeKey) -> u8 {
+    let is_named = |name: &u8| exchange_request(*name, &Asks::default(), false).key() == *key;
+    (0..=9).find(is_named).expect("one of our keys")
 }
 
-/// Puts the real machine's effects into words. The addresses of options are compared by their text.
-pub fn put_into_words(effects: &Effects<u64>) -> Output {
+/// Puts the real machine's effects into words.
+pub fn put_into_words(effects: &Effects<CallerId>) -> Output {
     Output {
         publish: effects.publish.as_ref().map(seen),
         starts: effects.start.iter().map(start).collect(),
@@ -153,11 +155,12 @@ pub fn put_into_words(effects: &Effects<u64>) -> Output {
     }
 }
 
-pub fn nanos(instant: internals::Instant) -> Nanos {
-    if instant == internals::Instant::NEVER {
-        return Nanos::MAX;
-    }
-    Nanos::try_from(instant.since(internals::Instant::ZERO).as_nanos()).unwrap()
+pub fn nanos(instant: Instant) -> Nanos {
+    if instant == Instant::NEVER { Nanos::MAX } else { span(instant.since(Instant::ZERO)) }
+}
+
+fn span(span: Duration) -> Nanos {
+    Nanos::try_from(span.as_nanos()).unwrap()
 }
 
 fn seen(published: &Published) -> Seen {
@@ -167,14 +170,12 @@ fn seen(published: &Published) -> Seen {
         usable_until: nanos(published.usable_until),
         doubts_dismissed: published.doubts_dismissed,
     });
-    let cooling = published
-        .cooling
-        .as_ref()
-        .map(|cooling| (nanos(cooling.until), Failure::of(&cooling.last)));
+    let cooling = published.cooling.as_ref();
+    let cooling = cooling.map(|cooling| (nanos(cooling.until), Failure::of(&cooling.last)));
     Seen { token, ask_at: nanos(published.ask_at), cooling, closed: published.closed }
 }
 
-fn start(start: &internals::Start) -> Start {
+fn start(start: &crate::machine::Start) -> Start {
     let number = start.number;
     assert_eq!(start.timeout, ATTEMPT_TIMEOUT);
     match &start.request {
@@ -183,67 +184,48 @@ fn start(start: &internals::Start) -> Start {
             asks: asks(&request.options),
             refused: request.refused.as_ref().map(|text| text.expose().into()),
         },
-        Request::Exchange(key, subject, request) => {
-            let key = key_name(key);
-            Start::Exchange {
-                number,
-                key,
-                subject: subject.id().generation(),
-                asks: asks_of_exchange(key, request),
-            }
-        }
+        Request::Exchange(key, subject, request) => Start::Exchange {
+            number,
+            key: key_name(key),
+            subject: subject.id().generation(),
+            asks: asks(&request.options),
+        },
         Request::Revocation(text, options) => {
             Start::Revocation { number, text: text.expose().into(), asks: asks(options) }
         }
     }
 }
 
-/// All that anybody can ask for in these tests.
-pub fn all_asks() -> impl Iterator<Item = Asks> {
-    LEFT.into_iter().flat_map(|left| (0..3).map(move |ip| Asks { left, ip }))
-}
-
 /// How much life is asked for.
 pub const LEFT: [u32; 5] = [0, 1, 40, 1_800, 1_000_000];
 
+/// The addresses of options are compared by their text.
 fn asks(options: &TokenRequestOptions) -> Asks {
-    all_asks().find(|asks| asks.options() == *options).expect("options that somebody asked for")
-}
-
-fn asks_of_exchange(key: u8, request: &ExchangeRequest) -> Asks {
-    let text = format!("{request:?}");
-    all_asks()
-        .find(|asks| {
-            [false, true]
-                .into_iter()
-                .any(|reversed| text == format!("{:?}", exchange_request(key, asks, reversed)))
-        })
-        .expect("a request that somebody made")
+    let all = LEFT.into_iter().flat_map(|left| (0..3).map(move |ip| Asks { left, ip }));
+    let mut same = all.filter(|asks| asks.options() == *options);
+    same.next().expect("options that somebody asked for")
 }
 
 fn told(answer: &Reply) -> Told {
     match answer {
-        Reply::Token(answer) => Told::Token(match answer {
-            Ok(token) => Ok((token.id().generation(), token.secret().into())),
-            Err(error) => Err(wrong(error)),
-        }),
-        Reply::Exchanged(answer) => Told::Exchanged(match answer {
-            Ok(token) => Ok((token.id().generation(), token.secret().into())),
-            Err(error) => Err(wrong(error)),
-        }),
+        Reply::Token(answer) => Told::Token(given(answer)),
+        Reply::Exchanged(answer) => Told::Exchanged(given(answer)),
         Reply::Revoked(answer) => Told::Revoked(answer.as_ref().map_err(wrong).copied()),
     }
 }
 
+fn given(answer: &Result<impl AsRef<Issued>, SessionError>) -> Result<(u64, String), Wrong> {
+    let token = answer.as_ref().map_err(wrong)?.as_ref();
+    Ok((token.id().generation(), token.text().expose().into()))
+}
+
 fn wrong(error: &SessionError) -> Wrong {
-    let nanos = |after: &Duration| Nanos::try_from(after.as_nanos()).unwrap();
-    let failure = |error: &TokenError| Failure::of(error);
     match error {
         SessionError::Failed { error, retry_after } => {
-            Wrong::Failed(failure(error), nanos(retry_after))
+            Wrong::Failed(Failure::of(error), span(*retry_after))
         }
         SessionError::Cooling { last, retry_after } => {
-            Wrong::Cooling(failure(last), nanos(retry_after))
+            Wrong::Cooling(Failure::of(last), span(*retry_after))
         }
         SessionError::Overloaded => Wrong::Overloaded,
         SessionError::Unsupported(_) => Wrong::Unsupported,

@@ -4,90 +4,81 @@
 //!
 //! Each check is a function with a name of its own, and takes `n log n` for `n` calls.
 
-#![allow(dead_code, reason = "each test that includes this module uses its own part of it")]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ccg_session::TokenError;
-use ccg_session::testing::internals::Instant;
-
-use crate::invariants::{GRANT_GAP, Pace};
-pub use crate::invariants::{Policy, Purpose, Verdict};
-
-/// For so long after an honoured invalidation of the session's own token another may be dismissed; and
-/// an exchanged token that is younger is not dropped.
-const INVALIDATE_GAP: Duration = Duration::from_secs(10);
-/// Nobody who says longer means it.
-const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+use super::properties::{GRANT_GAP, INVALIDATE_GAP};
+use super::{LONGEST_LIFE, Pace, Policy, Purpose, Verdict, named, refuses_subject};
+use crate::error::TokenError;
+use crate::instant::Instant;
 
 /// A point of a run: the time, on one clock for all threads; and a count, which orders what happens in
 /// one instant of paused time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Point {
+pub(crate) struct Point {
     /// The time since the run began.
-    pub at: Duration,
+    pub(crate) at: Duration,
     /// Zero in real time.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 /// What was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// `get_token`, `try_token` or `blocking_get_token`.
-    GetToken,
-    /// `exchange`, for the request with this number.
-    Exchange(u8),
+pub(crate) enum What {
+    /// `get_token`, `try_token` or `blocking_get_token`; or `exchange`.
+    Token(Purpose),
     /// `invalidate`, of the token with this generation.
     Invalidate(u64),
 }
 
 /// A call that ended. One that was dropped has seen nothing, and is not recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct Call {
+pub(crate) struct Call {
     /// The task or thread, which does one thing after the other.
-    pub task: usize,
+    pub(crate) task: usize,
     /// What it called.
-    pub what: What,
+    pub(crate) what: What,
     /// Read before the call.
-    pub began: Point,
+    pub(crate) began: Point,
     /// Read after it.
-    pub ended: Point,
+    pub(crate) ended: Point,
     /// The generation of the token that it gave.
-    pub given: Option<u64>,
+    pub(crate) given: Option<u64>,
 }
 
 /// A revoke that the session took.
 #[derive(Clone, Copy, Debug)]
-pub struct Revoke {
+pub(crate) struct Revoke {
     /// Read before the call.
-    pub began: Point,
+    pub(crate) began: Point,
     /// By then somebody knew that the session had taken it.
-    pub taken: Option<Point>,
+    pub(crate) taken: Option<Point>,
     /// Read after it.
-    pub ended: Option<Point>,
+    pub(crate) ended: Option<Point>,
     /// What it said.
-    pub ok: bool,
+    pub(crate) ok: bool,
 }
 
 /// An attempt at a grant or an exchange, seen where it is sent from.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// What for.
-    pub purpose: Purpose,
+    pub(crate) purpose: Purpose,
     /// The generation that was exchanged.
-    pub subject: Option<u64>,
+    pub(crate) subject: Option<u64>,
     /// When.
-    pub sent: Point,
+    pub(crate) sent: Point,
     /// When it was over.
-    pub ended: Point,
+    pub(crate) ended: Point,
     /// What came of it.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 /// What came of an attempt.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A token, and how long it lives.
     Token(String, Duration),
     /// An error.
@@ -98,39 +89,39 @@ pub enum Outcome {
 
 /// A request to revoke a token.
 #[derive(Clone, Debug)]
-pub struct Revocation {
+pub(crate) struct Revocation {
     /// The token.
-    pub text: String,
+    pub(crate) text: String,
     /// When it was sent.
-    pub sent: Point,
+    pub(crate) sent: Point,
     /// When it was over.
-    pub ended: Point,
+    pub(crate) ended: Point,
     /// The session was told that the token is gone.
-    pub confirmed: bool,
+    pub(crate) confirmed: bool,
 }
 
 /// A run. The calls of each task are in their order.
 #[derive(Clone, Debug)]
-pub struct History {
+pub(crate) struct History {
     /// What the session was told to keep to.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// How much later than it was done something may have been recorded: nothing in paused time.
-    pub late: Duration,
+    pub(crate) late: Duration,
     /// The longest that a flight may take, where the time of an answer is known so well that it can be
     /// judged.
-    pub longest_flight: Option<Duration>,
+    pub(crate) longest_flight: Option<Duration>,
     /// By all tasks.
-    pub calls: Vec<Call>,
+    pub(crate) calls: Vec<Call>,
     /// By all tasks.
-    pub revokes: Vec<Revoke>,
+    pub(crate) revokes: Vec<Revoke>,
     /// Grants and exchanges, in the order sent.
-    pub attempts: Vec<Attempt>,
+    pub(crate) attempts: Vec<Attempt>,
     /// In the order sent.
-    pub revocations: Vec<Revocation>,
+    pub(crate) revocations: Vec<Revocation>,
     /// The text of each token that was given.
-    pub texts: BTreeMap<u64, String>,
+    pub(crate) texts: BTreeMap<u64, String>,
     /// Since when the server holds these for revoked.
-    pub revoked_at: BTreeMap<String, Point>,
+    pub(crate) revoked_at: BTreeMap<String, Point>,
 }
 
 /// What is known of a token that was given.
@@ -147,8 +138,10 @@ struct Origin {
     known_until: Duration,
 }
 
+type Check = fn(&History) -> Verdict;
+
 /// Every check.
-pub const ALL: [fn(&History) -> Verdict; 11] = [
+const ALL: &[(&str, Check)] = named![
     generations_never_go_back_in_any_task,
     generations_never_go_back_in_real_time,
     no_call_after_a_revoke_gives_a_token_from_before_it,
@@ -164,7 +157,7 @@ pub const ALL: [fn(&History) -> Verdict; 11] = [
 
 impl History {
     /// Nothing has happened.
-    pub fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy) -> Self {
         Self {
             policy,
             late: Duration::ZERO,
@@ -179,8 +172,8 @@ impl History {
     }
 
     /// Asks every check.
-    pub fn judge(&self) -> Verdict {
-        ALL.iter().try_for_each(|check| check(self))
+    pub(crate) fn judge(&self) -> Verdict {
+        ALL.iter().try_for_each(|(name, check)| check(self).map_err(|why| format!("{name}: {why}")))
     }
 
     /// The calls that gave a token, what kind, and its generation.
@@ -230,8 +223,7 @@ impl History {
 impl Call {
     fn purpose(&self) -> Option<Purpose> {
         match self.what {
-            What::GetToken => Some(Purpose::Grant),
-            What::Exchange(key) => Some(Purpose::Exchange(key)),
+            What::Token(purpose) => Some(purpose),
             What::Invalidate(_) => None,
         }
     }
@@ -244,13 +236,8 @@ impl Revoke {
     }
 }
 
-/// Whether the server did not like the subject (RFC 8693 §2.2.2), which is a word against that token.
-pub fn refuses_subject(error: &TokenError) -> bool {
-    matches!(error, TokenError::Denied { error, .. } if error == "invalid_grant" || error == "invalid_token")
-}
-
 /// In a task, each token is as new as the one before, or newer; so is each exchanged one.
-pub fn generations_never_go_back_in_any_task(history: &History) -> Verdict {
+fn generations_never_go_back_in_any_task(history: &History) -> Verdict {
     let mut last: BTreeMap<(usize, Purpose), u64> = BTreeMap::new();
     for (call, purpose, generation) in history.given() {
         let before = last.insert((call.task, purpose), generation).unwrap_or(0);
@@ -262,7 +249,7 @@ pub fn generations_never_go_back_in_any_task(history: &History) -> Verdict {
 }
 
 /// A call that began after another had ended, whoever made them, gives no older token.
-pub fn generations_never_go_back_in_real_time(history: &History) -> Verdict {
+fn generations_never_go_back_in_real_time(history: &History) -> Verdict {
     let mut calls: BTreeMap<Purpose, Vec<(&Call, u64)>> = BTreeMap::new();
     for (call, purpose, generation) in history.given() {
         calls.entry(purpose).or_default().push((call, generation));
@@ -287,7 +274,7 @@ pub fn generations_never_go_back_in_real_time(history: &History) -> Verdict {
 
 /// A call that began when a revoke had been taken gives no token that had been asked for before that
 /// revoke began, neither the session's own nor an exchanged one.
-pub fn no_call_after_a_revoke_gives_a_token_from_before_it(history: &History) -> Verdict {
+fn no_call_after_a_revoke_gives_a_token_from_before_it(history: &History) -> Verdict {
     let origins = history.origins()?;
     let mut revokes: Vec<_> = history
         .revokes
@@ -316,7 +303,7 @@ pub fn no_call_after_a_revoke_gives_a_token_from_before_it(history: &History) ->
 /// A task that says that a token was refused does not get it again. The session's own may come back if
 /// another one was refused in the last ten seconds, and an exchanged one if it is younger than that:
 /// then the token is not what is wrong.
-pub fn no_task_gets_a_token_again_that_it_refused(history: &History) -> Verdict {
+fn no_task_gets_a_token_again_that_it_refused(history: &History) -> Verdict {
     let origins = history.origins()?;
     let is_own = |generation: &u64| {
         origins.get(generation).is_some_and(|it| it.purposes.contains(&Purpose::Grant))
@@ -363,7 +350,7 @@ pub fn no_task_gets_a_token_again_that_it_refused(history: &History) -> Verdict 
         }
         let Some(generation) = call.given else { continue };
         let Some(since) = refused.get(&(call.task, generation)) else { continue };
-        let excused = if call.what == What::GetToken {
+        let excused = if call.what == What::Token(Purpose::Grant) {
             other_doubt_before(call.ended, generation)
                 .is_some_and(|at| since.at < at + INVALIDATE_GAP + history.late)
         } else {
@@ -382,7 +369,7 @@ pub fn no_task_gets_a_token_again_that_it_refused(history: &History) -> Verdict 
 
 /// No token is given to a call that began at or after its expiry, which is counted from when the token
 /// was asked for.
-pub fn no_token_is_given_at_or_after_its_expiry(history: &History) -> Verdict {
+fn no_token_is_given_at_or_after_its_expiry(history: &History) -> Verdict {
     let origins = history.origins()?;
     for (call, _, generation) in history.given() {
         if origins.get(&generation).is_some_and(|origin| origin.expires_at <= call.began.at) {
@@ -393,7 +380,7 @@ pub fn no_token_is_given_at_or_after_its_expiry(history: &History) -> Verdict {
 }
 
 /// The session's own token comes from a grant, and an exchanged one from an exchange of that request.
-pub fn each_token_is_given_only_for_what_it_was_asked_for(history: &History) -> Verdict {
+fn each_token_is_given_only_for_what_it_was_asked_for(history: &History) -> Verdict {
     let origins = history.origins()?;
     for (call, purpose, generation) in history.given() {
         if !origins.get(&generation).is_some_and(|origin| origin.purposes.contains(&purpose)) {
@@ -405,7 +392,7 @@ pub fn each_token_is_given_only_for_what_it_was_asked_for(history: &History) -> 
 
 /// A revoke that said Ok left no token alive at the server whose attempt had been sent before, and which
 /// had arrived, or arrived while the revoke waited for it.
-pub fn a_revoke_that_was_ok_left_nothing_alive(history: &History) -> Verdict {
+fn a_revoke_that_was_ok_left_nothing_alive(history: &History) -> Verdict {
     for revoke in history.revokes.iter().filter(|revoke| revoke.ok) {
         let Some(ended) = revoke.ended else { continue };
         for attempt in history.attempts.iter().filter(|attempt| attempt.sent < revoke.began) {
@@ -420,7 +407,7 @@ pub fn a_revoke_that_was_ok_left_nothing_alive(history: &History) -> Verdict {
 }
 
 /// One grant on the wire, ever; and one exchange of each request.
-pub fn one_attempt_of_a_purpose_at_a_time(history: &History) -> Verdict {
+fn one_attempt_of_a_purpose_at_a_time(history: &History) -> Verdict {
     let mut busy_until: BTreeMap<Purpose, Point> = BTreeMap::new();
     for attempt in &history.attempts {
         let before = busy_until.insert(attempt.purpose, attempt.ended).unwrap_or_default();
@@ -434,14 +421,14 @@ pub fn one_attempt_of_a_purpose_at_a_time(history: &History) -> Verdict {
 /// No attempt is sent before the pause, the cooling and the server's `Retry-After` that followed the one
 /// before it are over, nor a grant within a second of the one that brought a token. So requests stay
 /// within what the policy allows in any span of time.
-pub fn attempts_keep_to_the_policy(history: &History) -> Verdict {
+fn attempts_keep_to_the_policy(history: &History) -> Verdict {
     let instant = |at: Duration| Instant::ZERO + at;
     let mut paces: BTreeMap<Purpose, Pace> = BTreeMap::new();
     let mut texts = BTreeSet::new();
     let mut grants_from = Duration::ZERO;
     for attempt in &history.attempts {
         let pace = paces.entry(attempt.purpose).or_default();
-        let too_early = instant(attempt.sent.at) < pace.not_before()
+        let too_early = instant(attempt.sent.at) < pace.not_before
             || (attempt.purpose == Purpose::Grant && attempt.sent.at + history.late < grants_from);
         if too_early {
             return Err(format!("too early: {attempt:?}"));
@@ -456,8 +443,8 @@ pub fn attempts_keep_to_the_policy(history: &History) -> Verdict {
             Outcome::Failed(error) if refuses_subject(error) && attempt.subject.is_some() => {
                 *pace = Pace::default();
             }
-            Outcome::Failed(error) => pace.failed(error, ended, history.policy),
-            Outcome::Dropped => pace.failed(&TokenError::Panicked, ended, history.policy),
+            Outcome::Failed(error) => pace.failed(error, ended, history.policy, None),
+            Outcome::Dropped => pace.failed(&TokenError::Panicked, ended, history.policy, None),
             // One that was dead when it came is a failure, unless a revoke came first.
             Outcome::Token(_, life) if attempt.sent.at + *life <= attempt.ended.at => {
                 let meanwhile = attempt.sent.at..=attempt.ended.at + history.late;
@@ -466,7 +453,7 @@ pub fn attempts_keep_to_the_policy(history: &History) -> Verdict {
                     continue;
                 }
                 let dead = TokenError::Expired { reason: "dead on arrival" };
-                pace.failed(&dead, ended, history.policy);
+                pace.failed(&dead, ended, history.policy, None);
             }
             // A text that is not new may have been revoked, and then this is a failure.
             Outcome::Token(..) if !is_new => *pace = Pace::default(),
@@ -482,7 +469,7 @@ pub fn attempts_keep_to_the_policy(history: &History) -> Verdict {
 }
 
 /// What the server has confirmed as revoked is not sent again.
-pub fn a_token_is_not_revoked_again_once_that_is_confirmed(history: &History) -> Verdict {
+fn a_token_is_not_revoked_again_once_that_is_confirmed(history: &History) -> Verdict {
     let mut confirmed: BTreeMap<&str, Point> = BTreeMap::new();
     for revocation in &history.revocations {
         if confirmed.get(&*revocation.text).is_some_and(|at| *at < revocation.sent) {
@@ -498,12 +485,12 @@ pub fn a_token_is_not_revoked_again_once_that_is_confirmed(history: &History) ->
 /// Who asks for a token is answered at the end of a flight. Who exchanges waits for a grant's and for its
 /// own, and for another grant's before each attempt if tokens are short-lived; all of it once more if its
 /// subject is refused. Each revoke meanwhile adds the attempt on the wire and its own flight.
-pub fn nobody_waits_longer_than_the_flights_may_take(history: &History) -> Verdict {
+fn nobody_waits_longer_than_the_flights_may_take(history: &History) -> Verdict {
     let Some(flight) = history.longest_flight else { return Ok(()) };
     for call in &history.calls {
         let flights = match call.what {
-            What::GetToken => 1,
-            What::Exchange(_) => 2 * (1 + history.policy.attempts),
+            What::Token(Purpose::Grant) => 1,
+            What::Token(Purpose::Exchange(_)) => 2 * (1 + history.policy.attempts),
             What::Invalidate(_) => continue,
         };
         let is_meanwhile = |revoke: &&Revoke| {

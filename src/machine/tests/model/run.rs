@@ -2,32 +2,42 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-
-use ccg_session::testing::internals::{
-    Effects, Ended, Event, ExchangeKey, Instant, Machine, Moment, Reply, Request, TokenText,
-};
-use ccg_session::{Grant, TokenError, TokenId, TokenRequestOptions};
+use std::time::Duration;
 
 use super::operations::*;
-use super::properties::{self, History};
 use super::words::{self, Asks, Found, Output, What, put_into_words};
 use super::{Model, Nanos, SECOND};
+use crate::error::TokenError;
+use crate::grant::{Grant, TokenText};
+use crate::instant::Instant;
+use crate::judge::{History, Session};
+use crate::machine::{CallerId, Effects, Ended, Event, Machine, Moment, Reply, Request};
+use crate::request::ExchangeKey;
+use crate::token::TokenId;
 
 /// The session's clock does not begin with the session.
 const BEGINNING: Nanos = 1_000_000 * SECOND;
+/// A token of another session.
+const OF_ANOTHER: TokenId = TokenId { session: 2, generation: 1 };
 
 /// An attempt on the wire.
-#[derive(Clone)]
 enum Wire {
     Grant,
     Exchange(Arc<ExchangeKey>),
     Revocation(TokenText),
 }
 
+/// Puts something around the machine, or nothing.
+pub(crate) type Around<'a> = &'a dyn Fn(Machine<CallerId>) -> Box<dyn Session>;
+
+pub(crate) fn nothing(machine: Machine<CallerId>) -> Box<dyn Session> {
+    Box::new(machine)
+}
+
 /// The machine, its model, and the world around them.
-pub struct Run {
+struct Run {
     setup: Setup,
-    machine: Machine<u64>,
+    session: Box<dyn Session>,
     model: Model,
     now: Nanos,
     used: bool,
@@ -36,16 +46,14 @@ pub struct Run {
     texts: Vec<String>,
     /// Tokens that somebody saw.
     ids: Vec<TokenId>,
-    foreign: TokenId,
     history: History,
     next_id: u64,
-    /// How many events both have handled.
-    pub events: usize,
+    events: usize,
 }
 
-/// Plays a story. An error says at which step it went wrong, and how.
-pub fn play(setup: &Setup, steps: &[Step]) -> Result<usize, String> {
-    let mut run = Run::new(setup);
+/// Plays a story; how many events both have handled. An error says at which step it went wrong, and how.
+pub(crate) fn play(around: Around<'_>, setup: &Setup, steps: &[Step]) -> Result<usize, String> {
+    let mut run = Run::new(around, setup);
     for (at, (random, op)) in steps.iter().enumerate() {
         run.step(*random, *op).map_err(|problem| format!("step {at}, {op:?}: {problem}"))?;
     }
@@ -53,13 +61,13 @@ pub fn play(setup: &Setup, steps: &[Step]) -> Result<usize, String> {
 }
 
 /// Leaves out whatever step a failure does not need. (Proptest tries each but once.)
-pub fn shrink(setup: &Setup, mut steps: Vec<Step>) -> Vec<Step> {
+pub(crate) fn shrink(around: Around<'_>, setup: &Setup, mut steps: Vec<Step>) -> Vec<Step> {
     loop {
         let before = steps.len();
         for at in (0..before).rev() {
             let mut fewer = steps.clone();
             fewer.remove(at);
-            if play(setup, &fewer).is_err() {
+            if play(around, setup, &fewer).is_err() {
                 steps = fewer;
             }
         }
@@ -69,37 +77,39 @@ pub fn shrink(setup: &Setup, mut steps: Vec<Step>) -> Vec<Step> {
     }
 }
 
-/// For pasted tests.
-pub fn check(setup: &Setup, steps: &[Step]) {
-    if let Err(problem) = play(setup, steps) {
-        panic!("{problem}\n\n{}", pasteable(setup, steps));
-    }
+/// Plays it, and panics with a test that can be pasted.
+pub(crate) fn play_or_show(setup: &Setup, steps: &[Step]) {
+    let is_fine = play(&nothing, setup, steps).is_ok();
+    assert!(is_fine, "{}", pasteable(setup, &shrink(&nothing, setup, steps.to_vec())));
 }
 
-/// A test that one can paste into `tests/model.rs`.
-pub fn pasteable(setup: &Setup, steps: &[Step]) -> String {
+/// The problem, and a test of it that one can paste into `tests.rs`.
+pub(crate) fn pasteable(setup: &Setup, steps: &[Step]) -> String {
+    let problem = play(&nothing, setup, steps).err().unwrap_or_default();
     let setup = format!("{setup:?}").replace("mode: ", "mode: Mode::");
-    let mut text = format!("#[test]\nfn a_name_for_it() {{\n    let setup = {setup};\n");
-    text += "    check(&setup, &[\n";
+    let mut text =
+        format!("{problem}\n\n#[test]\nfn a_name_for_it() {{\n    let setup = {setup};\n");
+    text += "    play(&nothing, &setup, &[\n";
     for (random, op) in steps {
         writeln!(text, "        ({random:?}, {op:?}),").unwrap();
     }
-    text + "    ]);\n}\n"
+    text + "    ]).unwrap();\n}\n"
 }
 
 impl Run {
-    fn new(setup: &Setup) -> Self {
+    fn new(around: Around<'_>, setup: &Setup) -> Self {
+        let (config, abilities) = (setup.config(), setup.abilities());
+        let machine = Machine::new(config.clone(), abilities, 1);
         Self {
             setup: setup.clone(),
-            machine: Machine::new(setup.config(), setup.abilities(), 1),
+            history: History::new(machine.published(), &config, abilities),
+            session: around(machine),
             model: Model::new(setup),
             now: BEGINNING,
             used: false,
             wire: Vec::new(),
             texts: Vec::new(),
             ids: Vec::new(),
-            foreign: token_of_another_session(setup),
-            history: History::default(),
             next_id: 1,
             events: 0,
         }
@@ -107,7 +117,7 @@ impl Run {
 
     fn step(&mut self, random: f64, op: Op) -> Result<(), String> {
         match op {
-            Use => self.used |= self.machine.published().token.is_some(),
+            Use => self.used |= self.history.published.token.is_some(),
             Pass(millis) => self.now += millis * 1_000_000,
             To(mark, off) => self.pass_to(mark, off),
             Wake => {
@@ -125,26 +135,26 @@ impl Run {
             End(which, outcome) => return self.end(random, usize::from(which), outcome),
             Get { .. } | Exchange { .. } | Revoke { .. } => return self.call(random, op),
             Leave(which) => {
-                let waiting = &self.history.waiting;
-                if let Some(id) = waiting.get(usize::from(which) % waiting.len().max(1)).copied() {
-                    self.history.waiting.retain(|waiting| *waiting != id);
+                let waiting = &self.history.callers;
+                if let Some(id) = waiting.keys().nth(usize::from(which) % waiting.len().max(1)) {
+                    let id = *id;
                     return self.tell(random, Event::Left(id), &What::Left(id));
                 }
             }
             Asked { current } => {
-                let number = self.machine.published().number;
+                let number = self.history.published.number;
                 let number = if current { number } else { number.wrapping_sub(1) };
                 return self.tell(random, Event::Asked(number), &What::Asked { current });
             }
             Invalidate(which) => {
-                let published = self.machine.published().token.as_ref();
+                let published = self.history.published.token.as_ref();
                 let id = match which {
                     Current => published.map(|published| published.token.id()),
                     Back(back) => self.ids.iter().rev().nth(usize::from(back)).copied(),
-                    Foreign => Some(self.foreign),
+                    Foreign => Some(OF_ANOTHER),
                 };
                 if let Some(id) = id {
-                    let (ours, generation) = (id != self.foreign, id.generation());
+                    let (ours, generation) = (id != OF_ANOTHER, id.generation());
                     let what = What::Invalidate { ours, generation };
                     return self.tell(random, Event::Invalidate(id), &what);
                 }
@@ -154,13 +164,12 @@ impl Run {
     }
 
     fn pass_to(&mut self, mark: Mark, off: i8) {
-        let published = self.machine.published();
-        let nanos = |instant: Option<Instant>| instant.map(words::nanos);
+        let published = &self.history.published;
         let instant = match mark {
-            Deadline => nanos(self.machine.next_deadline()),
+            Deadline => self.session.next_deadline().map(words::nanos),
             AskAt => Some(words::nanos(published.ask_at)),
-            UsableUntil => nanos(published.token.as_ref().map(|token| token.usable_until)),
-            NotBefore => nanos(published.cooling.as_ref().map(|cooling| cooling.until)),
+            UsableUntil => published.token.as_ref().map(|token| words::nanos(token.usable_until)),
+            NotBefore => published.cooling.as_ref().map(|cooling| words::nanos(cooling.until)),
             ExchangedHoldAt => self.model.exchanged_hold_at(),
         };
         let instant = instant.filter(|instant| *instant < Nanos::MAX / 2);
@@ -172,7 +181,6 @@ impl Run {
     fn call(&mut self, random: f64, op: Op) -> Result<(), String> {
         let id = self.next_id;
         self.next_id += 1;
-        self.history.waiting.push(id);
         match op {
             Get { left, ip } => {
                 let asks = Asks { left, ip };
@@ -186,7 +194,6 @@ impl Run {
                 self.tell(random, event, &What::Exchange(id, key, asks))
             }
             Revoke { ip } => {
-                self.history.revokes.push(id);
                 let asks = Asks { left: 0, ip };
                 let event = Event::Revoke(id, id, asks.options());
                 self.tell(random, event, &What::Revoke(id, asks))
@@ -232,35 +239,32 @@ impl Run {
         let again = back.and_then(|back| self.texts.iter().rev().nth(back).cloned());
         let text = again.unwrap_or_else(|| format!("token-{}", self.texts.len()));
         self.texts.push(text.clone());
-        let grant = Grant::bearer(text.clone()).unwrap();
-        let grant = match life.nanos() {
-            None => grant,
-            Some(nanos) => grant.expires_in(std::time::Duration::from_nanos(nanos)),
-        };
-        let grant = match life.refresh_in() {
-            None => grant,
-            Some(nanos) => grant.refresh_in(std::time::Duration::from_nanos(nanos)),
-        };
+        let mut grant = Grant::bearer(text.clone()).unwrap();
+        if let Some(nanos) = life.nanos() {
+            grant = grant.expires_in(Duration::from_nanos(nanos));
+        }
+        if let Some(nanos) = life.refresh_in() {
+            grant = grant.refresh_in(Duration::from_nanos(nanos));
+        }
         (Ok(grant), Ok((text, life)))
     }
 
-    fn tell(&mut self, random: f64, event: Event<u64>, what: &What) -> Result<(), String> {
+    fn tell(&mut self, random: f64, event: Event<CallerId>, what: &What) -> Result<(), String> {
         self.events += 1;
-        let mut effects = Effects::default();
         let moment = Moment { now: Instant::from_nanos(self.now), random, used: self.used };
-        self.machine.handle(moment, event, &mut effects);
+        let effects = self.history.tell(&mut *self.session, moment, event)?;
         let did = put_into_words(&effects);
         let should = self.model.handle(self.now, random, self.used, what);
         self.carry_out(effects);
         self.compare(&did, &should)?;
-        properties::check(&mut self.history, &self.machine, moment, what, &did)
+        self.history.judge(&*self.session, Moment { used: self.used, ..moment })
     }
 
     fn compare(&self, did: &Output, should: &Output) -> Result<(), String> {
         if did != should {
             return Err(format!("the machine says\n{did:#?}\nthe model says\n{should:#?}"));
         }
-        let deadline = self.machine.next_deadline().map(words::nanos);
+        let deadline = self.session.next_deadline().map(words::nanos);
         let expected = self.model.next_deadline();
         let in_vain =
             |at: Nanos| expected.is_none_or(|expected| at < expected) && self.model.may_wake_at(at);
@@ -276,11 +280,10 @@ impl Run {
     }
 
     /// What the actor would do.
-    fn carry_out(&mut self, effects: Effects<u64>) {
+    fn carry_out(&mut self, effects: Effects<CallerId>) {
         if let Some(published) = effects.publish {
             self.used = false;
-            let id = published.token.map(|published| published.token.id());
-            self.ids.extend(id.filter(|id| !self.ids.contains(id)));
+            self.saw(published.token.map(|published| published.token.id()));
         }
         for start in effects.start {
             self.wire.push(match start.request {
@@ -290,21 +293,13 @@ impl Run {
             });
         }
         for (_, answer) in effects.replies {
-            if let Reply::Exchanged(Ok(token)) = answer
-                && !self.ids.contains(&token.id())
-            {
-                self.ids.push(token.id());
+            if let Reply::Exchanged(Ok(token)) = answer {
+                self.saw(Some(token.id()));
             }
         }
     }
-}
 
-fn token_of_another_session(setup: &Setup) -> TokenId {
-    let mut machine = Machine::new(setup.config(), setup.abilities(), 2);
-    let moment = Moment { now: Instant::from_nanos(BEGINNING), random: 0.0, used: false };
-    let grant = Ended::Grant(Ok(Grant::bearer("foreign").unwrap()));
-    let ask = Event::GetToken(1, 1, TokenRequestOptions::new());
-    machine.handle(moment, ask, &mut Effects::default());
-    machine.handle(moment, Event::Ended(grant), &mut Effects::default());
-    machine.published().token.as_ref().expect("a token was granted").token.id()
+    fn saw(&mut self, id: Option<TokenId>) {
+        self.ids.extend(id.filter(|id| !self.ids.contains(id)));
+    }
 }

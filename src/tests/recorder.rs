@@ -5,38 +5,35 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ccg_session::testing::Authority;
-use ccg_session::testing::internals::opened;
-use ccg_session::{
+use crate::judge::intervals::{Attempt, Call, History, Outcome, Point, Revocation, Revoke, What};
+use crate::judge::{Policy, Purpose};
+use crate::testing::Authority;
+use crate::{
     AccessToken, ExchangeRequest, ExchangedToken, Grant, GrantRequest, HttpTokenManager,
     SessionConfig, SessionError, SessionHandle, TokenError, TokenManager, TokenRequestOptions,
     TokenText,
 };
 
-use crate::histories::{
-    Attempt, Call, History, Outcome, Point, Policy, Purpose, Revocation, Revoke, What,
-};
-
-/// The scopes that are exchanged for: a request has the number of its scope.
-pub const KEYS: [&str; 3] = ["item_preview", "item_download", "item_upload"];
+/// The scopes that are exchanged for.
+pub(super) const KEYS: [&str; 3] = ["item_preview", "item_download", "item_upload"];
 
 /// One monotonic clock for all threads.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub(super) struct Clock(Instant);
 
 impl Clock {
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub fn now(self) -> Point {
+    pub(super) fn now(self) -> Point {
         Point { at: self.0.elapsed(), count: 0 }
     }
 }
 
 /// A task or a thread, and what it has seen.
 #[derive(Debug)]
-pub struct Task {
+pub(super) struct Task {
     number: usize,
     clock: Clock,
     calls: Vec<Call>,
@@ -46,13 +43,13 @@ pub struct Task {
 }
 
 impl Task {
-    pub fn new(number: usize, clock: Clock) -> Self {
+    pub(super) fn new(number: usize, clock: Clock) -> Self {
         let (calls, texts) = (Vec::new(), BTreeMap::new());
         Self { number, clock, calls, texts, own: None, exchanged: None }
     }
 
     /// Whether a token was given, or the error.
-    pub async fn get_token(
+    pub(super) async fn get_token(
         &mut self,
         call: impl Future<Output = Result<AccessToken, SessionError>>,
     ) -> Result<bool, SessionError> {
@@ -62,27 +59,27 @@ impl Task {
         result.map(|_| true)
     }
 
-    pub async fn exchange(
+    pub(super) async fn exchange(
         &mut self,
-        key: u8,
-        call: impl Future<Output = Result<ExchangedToken, SessionError>>,
+        session: &SessionHandle,
+        request: ExchangeRequest,
     ) -> Result<bool, SessionError> {
-        let began = self.clock.now();
-        let result = call.await;
+        let (began, what) = (self.clock.now(), What::Token(Purpose::of(&request.key())));
+        let result = session.exchange(request).await;
         let given = result.as_ref().ok().map(|token| (token.id().generation(), token.secret()));
-        self.write(What::Exchange(key), began, given);
+        self.write(what, began, given);
         self.exchanged = Some(result?);
         Ok(true)
     }
 
-    pub fn try_token(&mut self, session: &SessionHandle) -> bool {
+    pub(super) fn try_token(&mut self, session: &SessionHandle) -> bool {
         let began = self.clock.now();
         let token = session.try_token();
         self.got(began, token.as_ref());
         token.is_some()
     }
 
-    pub fn blocking_get_token(&mut self, session: &SessionHandle) -> bool {
+    pub(super) fn blocking_get_token(&mut self, session: &SessionHandle) -> bool {
         let began = self.clock.now();
         let result = session.blocking_get_token();
         self.got(began, result.as_ref().ok());
@@ -90,14 +87,14 @@ impl Task {
     }
 
     /// Says that the last token was refused.
-    pub fn invalidate_own(&mut self, session: &SessionHandle) {
+    pub(super) fn invalidate_own(&mut self, session: &SessionHandle) {
         let Some(token) = self.own.take() else { return };
         let began = self.clock.now();
         session.invalidate(&token);
         self.write(What::Invalidate(token.id().generation()), began, None);
     }
 
-    pub fn invalidate_exchanged(&mut self, session: &SessionHandle) {
+    pub(super) fn invalidate_exchanged(&mut self, session: &SessionHandle) {
         let Some(token) = self.exchanged.take() else { return };
         let began = self.clock.now();
         session.invalidate(&token);
@@ -106,7 +103,7 @@ impl Task {
 
     fn got(&mut self, began: Point, token: Option<&AccessToken>) {
         let given = token.map(|token| (token.id().generation(), token.secret()));
-        self.write(What::GetToken, began, given);
+        self.write(What::Token(Purpose::Grant), began, given);
         self.own = token.cloned().or(self.own.take());
     }
 
@@ -120,7 +117,7 @@ impl Task {
     }
 
     /// Adds what was seen.
-    pub fn tell(self, history: &mut History) {
+    pub(super) fn tell(self, history: &mut History) {
         history.calls.extend(self.calls);
         for (generation, text) in self.texts {
             let known = history.texts.entry(generation).or_insert_with(|| text.clone());
@@ -131,7 +128,7 @@ impl Task {
 
 /// Revokes, `count` times at once. Nobody else may revoke meanwhile, or it would not be known which of
 /// the revokes the session has taken.
-pub async fn revoke(
+pub(super) async fn revoke(
     session: &SessionHandle,
     clock: Clock,
     count: u64,
@@ -166,27 +163,25 @@ pub async fn revoke(
 }
 
 /// A history of a session with these settings, to tell things to.
-pub fn history_of(config: &SessionConfig) -> History {
-    let (attempts, cooling) = (config.retry.attempts, config.retry.cooling);
-    let policy = Policy { attempts, cooling, random: None };
-    History { late: Duration::from_millis(250), ..History::new(policy) }
+pub(super) fn history_of(config: &SessionConfig) -> History {
+    History { late: Duration::from_millis(250), ..History::new(Policy::of(config)) }
 }
 
 /// What a session sends.
 #[derive(Debug)]
-pub struct Wire {
+pub(super) struct Wire {
     clock: Clock,
     attempts: Mutex<Vec<Attempt>>,
     revocations: Mutex<Vec<Revocation>>,
 }
 
 impl Wire {
-    pub fn new(clock: Clock) -> Arc<Self> {
+    pub(super) fn new(clock: Clock) -> Arc<Self> {
         Arc::new(Self { clock, attempts: Mutex::default(), revocations: Mutex::default() })
     }
 
     /// Adds what was sent, and what has become of it at the authority.
-    pub fn tell(&self, history: &mut History, authority: &Authority) {
+    pub(super) fn tell(&self, history: &mut History, authority: &Authority) {
         history.attempts = mem::take(&mut *self.attempts.lock().unwrap());
         history.revocations = mem::take(&mut *self.revocations.lock().unwrap());
         history.attempts.sort_by_key(|attempt| attempt.sent);
@@ -206,9 +201,9 @@ impl Wire {
 
 /// The manager that is watched.
 #[derive(Debug)]
-pub struct Watched {
-    pub manager: HttpTokenManager,
-    pub wire: Arc<Wire>,
+pub(super) struct Watched {
+    pub(super) manager: HttpTokenManager,
+    pub(super) wire: Arc<Wire>,
 }
 
 /// An attempt on the wire: written down when it ends, also by being dropped.
@@ -231,8 +226,7 @@ impl<'a> OnWire<'a> {
     ) -> Result<Grant, TokenError> {
         self.attempt.outcome = match &result {
             Ok(grant) => {
-                let (text, life) = opened(grant);
-                Outcome::Token(text.expose().to_owned(), life.unwrap_or(assumed))
+                Outcome::Token(grant.text().expose().to_owned(), grant.life().unwrap_or(assumed))
             }
             Err(error) => Outcome::Failed(error.clone()),
         };
@@ -258,8 +252,7 @@ impl TokenManager for Watched {
         subject: AccessToken,
         request: ExchangeRequest,
     ) -> Result<Grant, TokenError> {
-        let key = KEYS.iter().position(|scope| request.scopes == [*scope]).expect("one of them");
-        let purpose = Purpose::Exchange(u8::try_from(key).unwrap());
+        let purpose = Purpose::of(&request.key());
         let on_wire = OnWire::new(&self.wire, purpose, Some(&subject));
         on_wire.ended(self.manager.exchange(subject, request).await, self.assumed_lifetime())
     }

@@ -6,39 +6,46 @@
 //! await, and so that they are still there when the session's runtime is gone.
 
 use std::future::poll_fn;
-use std::ops::Add;
+use std::ops::AddAssign;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use ccg_session::{AccessToken, TokenRequestOptions};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
 
-use super::histories::{Attempt, Call as Seen, History, Outcome, Point, Policy, Purpose};
-use super::histories::{Revocation, Revoke as Revoked, What};
-use super::*;
+use super::scripted::{Asked, Call, Endpoint, scripted};
+use crate::judge::intervals::{Attempt, Call as Seen, History, Outcome, Point, Revocation};
+use crate::judge::intervals::{Revoke as Revoked, What};
+use crate::judge::{Overheard, Policy, Purpose};
+use crate::testing::suspend;
+use crate::{
+    AccessToken, ExchangeRequest, ExchangedToken, Phase, RefreshMode, RetryPolicy, Session,
+    SessionConfig, SessionError, SessionHandle, TokenError, TokenRequestOptions,
+};
 
 /// Each does one thing after the other.
-pub const TASKS: usize = 6;
+pub(super) const TASKS: usize = 6;
 /// Rounds in which everything settles that can without the time passing.
 const ROUNDS: usize = 12;
 /// Timers tick in milliseconds.
 const TICK: Duration = millis(2);
 
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    pub mode: RefreshMode,
-    pub attempts: u32,
-    pub max_held: usize,
+pub(super) struct Setup {
+    pub(super) mode: RefreshMode,
+    pub(super) attempts: u32,
+    pub(super) max_held: usize,
     /// Whether the endpoint answers properly in the end, and everybody must get a token.
-    pub heals: bool,
-    pub end: End,
-    pub seed: u64,
+    pub(super) heals: bool,
+    pub(super) end: End,
+    pub(super) seed: u64,
 }
 
 /// How it ends.
 #[derive(Clone, Copy, Debug)]
-pub enum End {
+pub(super) enum End {
     Shutdown,
     /// With all who wait.
     LastHandle,
@@ -49,7 +56,7 @@ pub enum End {
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub(super) enum Step {
     Get(usize),
     /// With so many seconds left at least.
     GetWith(usize, u64),
@@ -75,7 +82,7 @@ pub enum Step {
 
 /// An answer of the endpoint. A revocation that would be answered with a token is confirmed.
 #[derive(Clone, Copy, Debug)]
-pub enum Said {
+pub(super) enum Said {
     /// A new one, with its life in seconds.
     Token(u64),
     /// The text that came last, if its life is not over.
@@ -91,32 +98,40 @@ pub enum Said {
 
 /// How much has been played.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Played {
-    pub steps: usize,
-    pub calls: usize,
+pub(super) struct Played {
+    /// Of the actor's machine.
+    pub(super) events: usize,
+    pub(super) steps: usize,
+    pub(super) calls: usize,
     /// Tokens given.
-    pub given: usize,
-    pub attempts: usize,
-    pub revokes: usize,
-    pub revocations: usize,
+    pub(super) given: usize,
+    pub(super) attempts: usize,
+    pub(super) revokes: usize,
+    pub(super) revocations: usize,
 }
 
-impl Add for Played {
-    type Output = Self;
-    fn add(self, other: Self) -> Self {
-        Self {
-            steps: self.steps + other.steps,
-            calls: self.calls + other.calls,
-            given: self.given + other.given,
-            attempts: self.attempts + other.attempts,
-            revokes: self.revokes + other.revokes,
-            revocations: self.revocations + other.revocations,
-        }
+impl AddAssign for Played {
+    fn add_assign(&mut self, other: Self) {
+        self.events += other.events;
+        self.steps += other.steps;
+        self.calls += other.calls;
+        self.given += other.given;
+        self.attempts += other.attempts;
+        self.revokes += other.revokes;
+        self.revocations += other.revocations;
     }
 }
 
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
 /// Does all of it; says what was wrong.
-pub fn play(setup: &Setup, steps: &[Step]) -> Result<Played, String> {
+pub(super) fn play(setup: &Setup, steps: &[Step]) -> Result<Played, String> {
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let mut world = runtime.block_on(async { World::new(setup) });
     runtime.block_on(world.live(setup, steps))?;
@@ -141,8 +156,7 @@ struct Waiting {
 
 enum Answer {
     Token(Told<AccessToken>),
-    /// The number of its request.
-    Exchanged(u8, Told<ExchangedToken>),
+    Exchanged(Purpose, Told<ExchangedToken>),
     /// Its number among the revokes.
     Revoked(usize, Told<()>),
 }
@@ -180,18 +194,18 @@ struct World {
     revokes: Vec<Option<Revoked>>,
     history: History,
     attempt_timeout: Duration,
+    /// What the actor's machine is told.
+    overheard: Overheard,
 }
 
 impl World {
     fn new(setup: &Setup) -> Self {
-        let config = config(|config| {
-            config.refresh_mode = setup.mode;
-            config.max_held = setup.max_held;
-            config.retry.attempts = setup.attempts;
-        });
+        let Setup { mode: refresh_mode, attempts, max_held, .. } = *setup;
+        let retry = RetryPolicy { attempts, ..RetryPolicy::default() };
+        let config = SessionConfig { refresh_mode, retry, max_held, ..SessionConfig::default() };
         let (manager, endpoint) = scripted();
-        let retry = config.retry.clone();
-        let policy = Policy { attempts: retry.attempts, cooling: retry.cooling, random: None };
+        let (policy, attempt_timeout) = (Policy::of(&config), config.retry.attempt_timeout);
+        let overheard = Overheard::of(&config, &manager);
         let session = Session::builder(manager).config(config).seed(setup.seed).spawn().unwrap();
         Self {
             handles: vec![session],
@@ -208,7 +222,8 @@ impl World {
             last_text: None,
             revokes: Vec::new(),
             history: History::new(policy),
-            attempt_timeout: retry.attempt_timeout,
+            attempt_timeout,
+            overheard,
         }
     }
 
@@ -242,9 +257,10 @@ impl World {
             Step::Try(task) => self.try_token(task)?,
             Step::Exchange(task, key) => {
                 let session = self.handle(task);
-                let request = scope(&key.to_string());
+                let request = ExchangeRequest::scopes([key.to_string()]);
+                let purpose = Purpose::of(&request.key());
                 let call = Box::pin(async move { session.exchange(request).await });
-                self.begin(task, Answer::Exchanged(key, call));
+                self.begin(task, Answer::Exchanged(purpose, call));
             }
             Step::Revoke(task) => self.revoke(task),
             Step::Leave(task) => drop(self.tasks[task].waiting.take()),
@@ -324,7 +340,7 @@ impl World {
         let began = self.now();
         let token = self.handle(task).try_token();
         let given = token.as_ref().map(|token| (token.id().generation(), token.secret()));
-        self.saw(task, What::GetToken, began, given);
+        self.saw(task, What::Token(Purpose::Grant), began, given);
         if at_once && token.is_none() {
             return Err(format!("task {task} is not given a usable token"));
         }
@@ -366,11 +382,11 @@ impl World {
                 let Poll::Ready(result) = call.as_mut().poll(context) else { return };
                 let token = result.ok();
                 let given = token.as_ref().map(|token| (token.id().generation(), token.secret()));
-                self.saw(task, What::GetToken, began, given);
+                self.saw(task, What::Token(Purpose::Grant), began, given);
                 self.tasks[task].own = token.or(self.tasks[task].own.take());
             }
-            Answer::Exchanged(key, call) => {
-                let what = What::Exchange(*key);
+            Answer::Exchanged(purpose, call) => {
+                let what = What::Token(*purpose);
                 let Poll::Ready(result) = call.as_mut().poll(context) else { return };
                 let token = result.ok();
                 let given = token.as_ref().map(|token| (token.id().generation(), token.secret()));
@@ -413,10 +429,9 @@ impl World {
                 }
                 asked => {
                     let (purpose, subject) = match asked {
-                        Asked::Exchange(subject, request) => (
-                            Purpose::Exchange(request.scopes[0].parse().unwrap()),
-                            Some(subject.id().generation()),
-                        ),
+                        Asked::Exchange(subject, request) => {
+                            (Purpose::of(&request.key()), Some(subject.id().generation()))
+                        }
                         _ => (Purpose::Grant, None),
                     };
                     let (ended, outcome) = (sent, Outcome::Dropped);
@@ -454,11 +469,11 @@ impl World {
         let life = |seconds| secs(seconds);
         let error = match said {
             Said::Token(_) | Said::Again(_) | Said::Panic => None,
-            Said::Unavailable => Some(unavailable()),
+            Said::Unavailable => Some(TokenError::Server { status: 503, retry_after: None }),
             Said::RateLimited(after) => {
                 Some(TokenError::RateLimited { retry_after: Some(secs(after)) })
             }
-            Said::Denied => Some(denied()),
+            Said::Denied => Some(TokenError::denied("invalid_client", "no such client")),
             Said::CredentialsChanged => Some(TokenError::Denied {
                 error: "invalid_client".into(),
                 description: None,
@@ -689,6 +704,7 @@ impl World {
         self.history.longest_flight = Some(flight + noticed);
         self.history.judge()?;
         Ok(Played {
+            events: self.overheard.verdict()?,
             steps,
             calls: self.history.calls.len(),
             given: self.history.calls.iter().filter(|call| call.given.is_some()).count(),

@@ -1,15 +1,14 @@
 //! Long stories: too long to be searched, with everything in them. At each turn somebody chooses what
-//! happens next: chance (`tests/exhaustive.rs`) or a fuzzer (`fuzz/`).
+//! happens next: chance (`explore.rs`) or a fuzzer (`fuzz/`).
 
 use std::fmt::Write as _;
 
-use ccg_session::RefreshMode;
-
-use super::{Budget, Outcome, Scope, Step, World, machine};
-use crate::invariants::{Session, Verdict};
+use super::small_world::{Budget, Outcome, Scope, Step, World, machine};
+use crate::config::RefreshMode;
+use crate::judge::{Session, Verdict};
 
 /// Everything a few times.
-pub const LONG: Budget = Budget {
+pub(super) const LONG: Budget = Budget {
     asks: [8, 4],
     exchanges: [4, 2],
     revokes: 4,
@@ -34,7 +33,7 @@ pub const LONG: Budget = Budget {
 /// One long story. `choose` says which of so many things happens next, and with `None` that the story
 /// is over; then it is run to the end, in each of the three ways. How many things happened, or what
 /// must not have happened, ready to be pasted.
-pub fn tell(
+pub(super) fn tell(
     scope: &Scope,
     mut choose: impl FnMut(usize) -> Option<usize>,
 ) -> Result<usize, String> {
@@ -72,7 +71,7 @@ pub fn fuzz(data: &[u8]) {
 }
 
 /// From here on all attempts succeed, or are denied, or time out: everybody is answered.
-pub fn run_to_the_end<S: Session>(world: &World<S>) -> Verdict {
+pub(super) fn run_to_the_end<S: Session + Clone>(world: &World<S>) -> Verdict {
     for outcome in [Outcome::Ok, Outcome::Denied, Outcome::TimedOut] {
         let ends = world.clone().runs_to_its_end(outcome);
         ends.map_err(|why| format!("run to the end, all {outcome:?}: {why}"))?;
@@ -106,8 +105,8 @@ fn shorten(scope: &Scope, mut steps: Vec<Step>, mut why: String) -> (Vec<Step>, 
     (steps, why)
 }
 
-/// A violation as a test that can be pasted into `tests/exhaustive.rs`.
-pub fn pasteable(scope: &Scope, steps: &[Step], why: &str) -> String {
+/// A violation as a test that can be pasted into `explore.rs`.
+pub(super) fn pasteable(scope: &Scope, steps: &[Step], why: &str) -> String {
     let mut text = format!("{why}\nreplay(machine(&scope), &scope, &[");
     for step in steps {
         let step = match step {

@@ -1,19 +1,13 @@
 //! Anything may happen to the actor, in any order: see `world.rs`.
 //!
-//! `PROPTEST_CASES=20000 cargo test --features testing --test session anything` runs it longer. A failure
-//! prints a test that can be pasted here; its seed goes to `anything.proptest-regressions`, which is
-//! played first by every later run.
-
-use std::cell::Cell;
-use std::fs;
+//! `PROPTEST_CASES=20000 cargo test --all-features --lib anything` runs it longer. A failure prints a test
+//! that can be pasted here; its seed goes to `anything.regressions`, which is played first by every later run.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, FileFailurePersistence, TestError, TestRunner};
 
 use super::world::{End::*, Said::*, Setup, Step::*, *};
-use super::*;
-
-const REGRESSIONS: &str = "tests/session/anything.proptest-regressions";
+use crate::RefreshMode;
+use crate::judge::search::{Failure, search};
 
 fn setups() -> impl Strategy<Value = Setup> {
     let mode = prop_oneof![
@@ -79,39 +73,26 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 #[test]
 fn anything_may_happen_in_any_order() {
-    let persistence = FileFailurePersistence::Direct(REGRESSIONS);
-    let config = Config {
-        failure_persistence: Some(Box::new(persistence)),
-        max_shrink_iters: 5_000,
-        ..Config::default()
-    };
-    let (cases, played) = (Cell::new(0_usize), Cell::new(Played::default()));
-    let result = TestRunner::new(config).run(&(setups(), steps()), |(setup, steps)| {
-        let this = play(&setup, &steps).map_err(TestCaseError::fail)?;
-        cases.set(cases.get() + 1);
-        played.set(played.get() + this);
+    let mut played = Played::default();
+    let mut cases = 0;
+    let stories = (setups(), steps());
+    let found = search(&stories, "src/tests/anything.regressions", |(setup, steps)| {
+        played += play(setup, steps)?;
+        cases += 1;
         Ok(())
     });
-    println!("{} cases, {:?}", cases.get(), played.get());
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(_, (setup, steps))) => {
-            let problem = play(&setup, &steps).err();
-            let file = fs::read_to_string(REGRESSIONS).unwrap_or_default();
-            let setup = format!("{setup:?}").replace("mode: ", "mode: RefreshMode::");
-            panic!(
-                "after {} cases; shrunk to {} steps\n{}\n\nPaste this:\n\n#[test]\nfn found() {{\n    \
-                 play(&{setup}, &{steps:?}).unwrap();\n}}\n\nOr run it again: cargo test \
-                 --features testing --test session anything\n{REGRESSIONS} has its seed:\n{}",
-                cases.get(),
-                steps.len(),
-                problem.unwrap_or("(not when played again)".into()),
-                file.lines().last().unwrap_or("(it could not be written)"),
-            );
-        }
-        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    println!("{played:?}");
+    if let Err(Failure { cases, value: (setup, steps), seed }) = found {
+        let problem = play(&setup, &steps).err();
+        let setup = format!("{setup:?}").replace("mode: ", "mode: RefreshMode::");
+        panic!(
+            "after {cases} cases; shrunk to {} steps; seed {seed}\n{}\n\nPaste this:\n\n#[test]\nfn found() \
+             {{\n    play(&{setup}, &{steps:?}).unwrap();\n}}",
+            steps.len(),
+            problem.unwrap_or("(not when played again)".into()),
+        );
     }
     // Or it shows nothing.
-    let played = played.get();
-    assert!(played.given > cases.get() && played.attempts > cases.get(), "{played:?}");
+    let Played { events, given, attempts, .. } = played;
+    assert!(events > cases && given > cases && attempts > cases, "{played:?}");
 }

@@ -1,17 +1,13 @@
 //! Stories out of bytes, for a fuzzer: a byte for each choice.
 
 use super::operations::*;
-use super::run::{pasteable, play, shrink};
+use super::run::play_or_show;
 use super::words::LEFT;
 
 /// The body of a fuzz target.
 pub fn fuzz(data: &[u8]) {
     let (setup, steps) = Bytes(data).story();
-    if play(&setup, &steps).is_err() {
-        let steps = shrink(&setup, steps);
-        let problem = play(&setup, &steps).unwrap_err();
-        panic!("{problem}\n\nPaste this:\n\n{}", pasteable(&setup, &steps));
-    }
+    play_or_show(&setup, &steps);
 }
 
 struct Bytes<'a>(&'a [u8]);

@@ -2,17 +2,18 @@
 //! no code in common with the real one. Time is a number of nanoseconds, a token's text is a string, and
 //! everything that waits lies in a vector.
 
-#![allow(dead_code, reason = "each test that includes this module uses its own part of it")]
-
-pub mod bytes;
+pub(crate) mod bytes;
 mod exchanges;
 mod flight;
 mod ledger;
-pub mod operations;
-pub mod properties;
+pub(crate) mod operations;
 mod revocation;
-pub mod run;
-pub mod words;
+pub(crate) mod run;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Every turn of events in a small world, breadth first: whatever callers, the server and the clock do,
-//! in whatever order, each invariant holds in every situation that can be reached.
+//! in whatever order, each property holds in every situation that can be reached.
 //!
-//! `cargo test --features testing --test exhaustive -- --nocapture` prints what was explored. It takes
+//! `cargo test --lib explore -- --nocapture` prints what was explored. It takes
 //! about 10 s; `EXHAUSTIVE_SECONDS=120` goes deeper. The first violation that is found is one with the
 //! fewest events, since the search is breadth first; it is printed as the steps that lead to it, ready
 //! to be pasted into [`replay`].
@@ -11,24 +11,18 @@
 //!
 //! That it can find something is shown by sessions that are broken on purpose.
 
-#![cfg(feature = "testing")]
-
-mod broken;
-mod invariants;
-mod small_world;
-
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant as Stopwatch};
 
-use ccg_session::RefreshMode;
-use ccg_session::testing::internals::Instant;
-
-use broken::{Broken, Fault};
-use invariants::{Session, Verdict};
-use small_world::stories::{LONG, pasteable, run_to_the_end, tell};
-use small_world::{Budget, Outcome, Scope, Step, World, machine};
+use super::broken::{Broken, Fault};
+use super::model::operations::{self, Life, Op, Setup};
+use super::model::run::play;
+use super::small_world::{Budget, Outcome, START, Scope, Step, World, machine};
+use super::stories::{LONG, pasteable, run_to_the_end, tell};
+use crate::config::RefreshMode;
+use crate::instant::Instant;
+use crate::judge::{PROPERTIES, Session, Verdict};
 
 /// The most situations that wait to be looked at: 4 KiB each.
 const MOST_WAITING: usize = 500_000;
@@ -145,7 +139,7 @@ impl Paths {
 
 /// Breadth first, until nothing is left, or the time or the room is used up. From every `ends`-th new
 /// situation it is also run to the end, in each of the three ways.
-fn explore<S: Session + fmt::Debug>(
+fn explore<S: Session + Clone + Hash>(
     session: S,
     scope: &Scope,
     limit: Duration,
@@ -153,8 +147,7 @@ fn explore<S: Session + fmt::Debug>(
 ) -> Explored {
     let began = Stopwatch::now();
     let first = World::new(session, scope);
-    let mut fingerprints = Fingerprints::default();
-    let mut known = HashSet::from([fingerprints.of(&first)]);
+    let mut known = HashSet::from([fingerprint(&first)]);
     let mut paths = Paths::default();
     let mut waiting = VecDeque::from([(paths.add(0, None), 0, first)]);
     let mut explored = Explored {
@@ -171,7 +164,7 @@ fn explore<S: Session + fmt::Debug>(
             let mut next = world.clone();
             explored.transitions += 1;
             let mut verdict = next.take(step);
-            let is_new = verdict.is_ok() && known.insert(fingerprints.of(&next));
+            let is_new = verdict.is_ok() && known.insert(fingerprint(&next));
             if is_new {
                 explored.states += 1;
                 verdict = next.judge();
@@ -203,7 +196,7 @@ fn explore<S: Session + fmt::Debug>(
 }
 
 /// Lets these things happen to a new session, one after the other.
-fn replay<S: Session>(session: S, scope: &Scope, steps: &[Step]) -> Verdict {
+fn replay<S: Session + Clone>(session: S, scope: &Scope, steps: &[Step]) -> Verdict {
     let mut world = World::new(session, scope);
     for (nth, step) in steps.iter().enumerate() {
         let verdict = world.take(*step).and_then(|()| world.judge());
@@ -214,48 +207,44 @@ fn replay<S: Session>(session: S, scope: &Scope, steps: &[Step]) -> Verdict {
 
 /// Two situations are one if all that can follow is the same: so instants count from now, and what lies
 /// more than a minute back lies back; how often things were done does not count.
-#[derive(Default)]
-struct Fingerprints(String);
-
-impl Fingerprints {
-    fn of<S: Session + fmt::Debug>(&mut self, world: &World<S>) -> u128 {
-        self.0.clear();
-        write!(self.0, "{:?}", world.session).expect("a string takes whatever is written");
-        let mut hashers = [DefaultHasher::new(), DefaultHasher::new()];
-        1_u8.hash(&mut hashers[1]);
-        let session = self.0.split_once("held: ").expect("a session shows what it holds").1;
-        let (before, after) =
-            session.split_once("published: Published { number: ").unwrap_or((session, ""));
-        let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
-        let after = after.split_once("counters: ").map_or(after, |(state, _)| state);
-        let now = world.history.now;
-        hash_relative(before, now, &mut hashers);
-        hash_relative(after, now, &mut hashers);
-        self.0.clear();
-        world.describe(&mut self.0);
-        hash_relative(&self.0, now, &mut hashers);
-        (u128::from(hashers[0].finish()) << 64) | u128::from(hashers[1].finish())
-    }
+fn fingerprint<S: Session + Clone + Hash>(world: &World<S>) -> u64 {
+    let mut hasher = Relative { now: world.history.now, hasher: DefaultHasher::new() };
+    let World { session, history, left, used, asked, last_exchanged, .. } = world;
+    (session, history, used, asked, last_exchanged, world.is_doubted()).hash(&mut hasher);
+    (left.asks, left.exchanges, left.revokes, left.leaves, left.doubts, left.late, left.suspends)
+        .hash(&mut hasher);
+    let asked_messages = world.asked_messages.iter();
+    let is_current = |number: &u64| *number == history.published.number;
+    asked_messages.map(is_current).collect::<Vec<_>>().hash(&mut hasher);
+    world.invalidate_messages.hash(&mut hasher);
+    hasher.finish()
 }
 
-fn hash_relative(text: &str, now: Instant, hashers: &mut [DefaultHasher; 2]) {
-    const LONG_AGO: Duration = Duration::from_secs(61);
-    for (nth, piece) in text.split("Instant(").enumerate() {
-        let mut rest = piece;
-        if nth > 0
-            && let Some((digits, tail)) = piece.split_once(')')
-            && let Ok(nanos) = digits.parse::<u64>()
-        {
-            rest = tail;
-            let at = Instant::from_nanos(nanos);
-            let (ahead, ago) = (at.since(now), now.since(at).min(LONG_AGO));
-            for hasher in hashers.iter_mut() {
-                (ahead, ago).hash(hasher);
-            }
+/// Takes each number that is large enough for an instant as one. No other comes near the first of them.
+struct Relative {
+    now: Instant,
+    hasher: DefaultHasher,
+}
+
+impl Hasher for Relative {
+    fn write(&mut self, bytes: &[u8]) {
+        self.hasher.write(bytes);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        const LONG_AGO: Duration = Duration::from_secs(61);
+        let at = Instant::from_nanos(number);
+        match at {
+            // Or a count of nothing; where one can stand, the other cannot.
+            Instant::ZERO => (Duration::ZERO, LONG_AGO).hash(&mut self.hasher),
+            Instant::NEVER => self.hasher.write_u64(number),
+            _ if at < START => self.hasher.write_u64(number),
+            _ => (at.since(self.now), self.now.since(at).min(LONG_AGO)).hash(&mut self.hasher),
         }
-        for hasher in hashers.iter_mut() {
-            hasher.write(rest.as_bytes());
-        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.hasher.finish()
     }
 }
 
@@ -295,7 +284,7 @@ fn nothing_in_a_long_story_breaks_an_invariant() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let limit = Duration::from_secs(number("EXHAUSTIVE_SECONDS").unwrap_or(6));
     let seed = number("EXHAUSTIVE_SEED").unwrap_or(1);
-    let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1);
+    let mut random = fastrand::Rng::with_seed(seed);
     let (mut stories, mut taken) = (0, 0);
     let began = Stopwatch::now();
     while began.elapsed() < limit {
@@ -304,12 +293,8 @@ fn nothing_in_a_long_story_breaks_an_invariant() {
         let scope = Scope { name: "long", mode: modes[stories % 3], random: draw, budget: LONG };
         let mut left = 60;
         let told = tell(&scope, |among| {
-            // Xorshift: good enough to choose by, and the same everywhere.
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
             left -= 1;
-            (left >= 0).then(|| usize::try_from(random >> 33).unwrap_or_default() % among)
+            (left >= 0).then(|| random.usize(..among))
         });
         taken +=
             told.unwrap_or_else(|violation| panic!("seed {seed}, story {stories}\n{violation}"));
@@ -338,14 +323,14 @@ fn where_to_look(fault: Fault) -> Budget {
 fn every_broken_session_is_found_out() {
     println!("fault                              events  found by");
     let mut escaped = Vec::new();
-    for (fault, invariant, says) in Fault::ALL {
+    for (fault, property, says) in Fault::JUDGED {
         let budget = where_to_look(*fault);
         let scope = Scope { name: "fault", mode: RefreshMode::WhileUsed, random: 0.5, budget };
         let session = Broken::new(machine(&scope), *fault);
         let found = explore(session, &scope, Duration::from_secs(30), 4).violation;
         let (steps, why) = found.unwrap_or_default();
         println!("{:<34} {:>6}  {why}", format!("{fault:?}"), steps.len());
-        if !(why.contains(&format!("{invariant}: ")) && why.contains(says)) {
+        if !(why.contains(&format!("{property}: ")) && why.contains(says)) {
             escaped.push((fault, steps, why));
         }
     }
@@ -357,15 +342,15 @@ fn every_broken_session_is_found_out() {
 fn a_stale_token_given_again_is_found_out() {
     let scope = Scope { name: "fault", mode: RefreshMode::OnRequest, random: 0.0, budget: GRANTS };
     let session = || Broken::new(machine(&scope), Fault::GivesTheFirstTokenAgain);
-    for (story, invariant, says) in STALE_TOKENS {
+    for (story, property, says) in STALE_TOKENS {
         let steps = [&[Step::Ask(1), Step::Grant(Outcome::Ok)], *story].concat();
         let why = replay(session(), &scope, &steps).expect_err("it is broken");
-        assert!(why.contains(&format!("{invariant}: ")) && why.contains(says), "{why}");
+        assert!(why.contains(&format!("{property}: ")) && why.contains(says), "{why}");
         replay(machine(&scope), &scope, &steps).expect("the machine is not");
     }
 }
 
-/// What happens after a grant, which invariant finds the broken session out then, and what it says.
+/// What happens after a grant, which property finds the broken session out then, and what it says.
 const STALE_TOKENS: &[(&[Step], &str, &str)] = &[
     (
         &[
@@ -384,15 +369,32 @@ const STALE_TOKENS: &[(&[Step], &str, &str)] = &[
     ),
 ];
 
-/// An invariant that nothing can break says nothing.
+/// In the small world nobody ends a session.
 #[test]
-fn every_invariant_is_broken_by_some_session() {
-    let by_faults = Fault::ALL.iter().map(|(_, invariant, _)| *invariant);
-    let by_stories = STALE_TOKENS.iter().map(|(_, invariant, _)| *invariant);
-    let broken: BTreeSet<_> = by_faults.chain(by_stories).collect();
-    let all: BTreeSet<_> = invariants::names().collect();
+fn a_session_that_goes_on_after_its_end_is_found_out() {
+    let got = Op::End(0, operations::New(Life::Unsaid));
+    let ops = [
+        Op::Get { left: 0, ip: 0 },
+        got,
+        Op::Shutdown,
+        Op::Pass(2_000),
+        Op::Asked { current: true },
+    ];
+    let around = |machine| Broken::around(machine, Fault::GoesOnAfterTheEnd);
+    let why = play(&around, &Setup::usual(), &ops.map(|op| (0.0, op))).expect_err("it is broken");
+    assert!(why.contains(&format!("{AFTER_THE_END}: after the end it starts Grant")), "{why}");
+}
+const AFTER_THE_END: &str = "nothing_happens_after_the_end";
+
+/// A property that nothing can break says nothing.
+#[test]
+fn each_property_can_fail() {
+    let by_faults = Fault::JUDGED.iter().map(|(_, property, _)| *property);
+    let by_stories = STALE_TOKENS.iter().map(|(_, property, _)| *property);
+    let broken: BTreeSet<_> = by_faults.chain(by_stories).chain([AFTER_THE_END]).collect();
+    let all: BTreeSet<_> = PROPERTIES.iter().map(|(name, _)| *name).collect();
     let unbroken: Vec<_> = all.difference(&broken).collect();
-    assert!(unbroken.is_empty(), "no session in tests/broken/ breaks {unbroken:?}");
+    assert!(unbroken.is_empty(), "no session in broken.rs breaks {unbroken:?}");
     let unknown: Vec<_> = broken.difference(&all).collect();
     assert!(unknown.iter().all(|name| name.starts_with("run to the end")), "{unknown:?}");
 }

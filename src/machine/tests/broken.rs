@@ -1,20 +1,23 @@
-//! Sessions that are broken on purpose: the machine, with one fault put around it. A test that cannot
-//! find these finds nothing.
+//! Sessions that are broken on purpose: the machine, with one fault put around it or into it. A test that
+//! cannot find these finds nothing.
 
-#![allow(dead_code, reason = "each test that includes this module uses its own part of it")]
-
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use ccg_session::testing::internals::{
-    CallerId, Effects, Ended, Event, Instant, Machine, Moment, Published, Reply, Request, Start,
+use super::super::ledger::Ledger;
+use super::super::{
+    CallerId, Effects, Ended, Event, Machine, Moment, Published, Reply, Request, Start,
 };
-use ccg_session::{AccessToken, ExchangedToken, SessionError, TokenError, TokenRequestOptions};
-
-use crate::invariants::Session;
+use crate::error::{SessionError, TokenError};
+use crate::grant::TokenText;
+use crate::instant::Instant;
+use crate::judge::Session;
+use crate::request::TokenRequestOptions;
+use crate::token::{AccessToken, ExchangedToken};
 
 /// What is wrong with a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     /// When an attempt ends and answers several, the last answer is lost.
     LosesAnAnswer,
     /// Callers that left are kept.
@@ -71,116 +74,114 @@ pub enum Fault {
     TakesASuccessForARefusal,
     /// An attempt may take five minutes.
     IsTooPatient,
+    /// Who reads after the end starts a grant.
+    GoesOnAfterTheEnd,
+
+    // Small ones, which only the model can tell.
+    /// An invalidation forgets the ledger.
+    ForgetsTheLedgerAtAnInvalidate,
+    /// Who asked last is answered first.
+    AnswersTheLastFirst,
+    /// An invalidation starts a second grant.
+    GrantsAgainAtAnInvalidate,
+    /// `stale_at` is taken for `hold_at`.
+    TakesStaleAtForHoldAt,
+    /// An `Asked` of an old snapshot counts.
+    TakesAnOldAsked,
+    /// A republished token loses its doubt.
+    LosesADoubtAtAPublication,
+    /// A revoke lifts `earliest`.
+    LiftsEarliestAtARevoke,
+    /// The barrier does not wait for exchanges.
+    DoesNotWaitForExchanges,
+    /// An invalidation lifts `not_before`.
+    LiftsNotBeforeAtAnInvalidate,
+    /// A revoke answers before its ledger is done.
+    AnswersARevokeBeforeItsLedger,
+    /// A marked token is forgotten once confirmed.
+    ForgetsWhatIsConfirmed,
 }
 
 impl Fault {
-    /// Each of them, which invariant finds it, and what that says. (Whether all are answered in time is
-    /// found out at the end of a run.)
-    pub const ALL: &'static [(Self, &'static str, &'static str)] = &[
+    /// Which property finds each, and what that says. (Whether all are answered in time is found out at the
+    /// end of a run.)
+    #[rustfmt::skip]
+    pub(super) const JUDGED: &[(Self, &str, &str)] = &[
         (Self::LosesAnAnswer, "whoever_waits_is_known_and_waits_for_something", "callers, and"),
-        (
-            Self::KeepsDepartedCallers,
-            "whoever_waits_is_known_and_waits_for_something",
-            "callers, and",
-        ),
+        (Self::KeepsDepartedCallers, "whoever_waits_is_known_and_waits_for_something", "callers, and"),
         (Self::GivesTheFirstTokenAgain, "no_earlier_token_after_a_revoke", "is given"),
-        (
-            Self::GivesTheFirstExchangedTokenAgain,
-            "a_token_is_given_only_to_those_who_asked_for_it",
-            "is given",
-        ),
-        (
-            Self::StartsASecondGrant,
-            "one_attempt_of_a_purpose_on_the_wire",
-            "a second attempt on the wire",
-        ),
+        (Self::GivesTheFirstExchangedTokenAgain, "a_token_is_given_only_to_those_who_asked_for_it", "is given"),
+        (Self::StartsASecondGrant, "one_attempt_of_a_purpose_on_the_wire", "a second attempt on the wire"),
         (Self::RetriesAtOnce, "attempts_keep_to_the_flight_policy", "too early"),
-        (
-            Self::GrantsBehindTheBarrier,
-            "nothing_but_revocations_starts_behind_the_barrier",
-            "started while",
-        ),
-        (
-            Self::DoesNotPublishARevoke,
-            "a_revoke_takes_the_token_from_readers",
-            "published after the revoke",
-        ),
+        (Self::GrantsBehindTheBarrier, "nothing_but_revocations_starts_behind_the_barrier", "started while"),
+        (Self::DoesNotPublishARevoke, "a_revoke_takes_the_token_from_readers", "published after the revoke"),
         (Self::AnswersARevokeAtOnce, "a_revoke_that_is_ok_left_nothing_alive", "revoked, but"),
-        (
-            Self::TakesARefusalForARevocation,
-            "a_revoke_that_is_ok_left_nothing_alive",
-            "revoked, but",
-        ),
+        (Self::TakesARefusalForARevocation, "a_revoke_that_is_ok_left_nothing_alive", "revoked, but"),
         (Self::IgnoresInvalidate, "a_doubt_is_settled", "was not honoured"),
         (Self::ForgetsTheTimer, "whoever_waits_is_known_and_waits_for_something", "wait for ever"),
         (Self::SpinsOnTheTimer, "the_next_deadline_is_ahead", "the next deadline is"),
         (Self::PublishesTooLongALife, "a_read_gives_what_the_session_would_give", "a read gives"),
-        (
-            Self::PublishesTheFirstTokenAgain,
-            "no_earlier_token_after_a_revoke",
-            "a revoked token is published",
-        ),
-        (
-            Self::GivesATokenInPlaceOfAnError,
-            "no_token_at_or_after_its_expiry",
-            "at or after its expiry",
-        ),
+        (Self::PublishesTheFirstTokenAgain, "no_earlier_token_after_a_revoke", "a revoked token is published"),
+        (Self::GivesATokenInPlaceOfAnError, "no_token_at_or_after_its_expiry", "at or after its expiry"),
         (Self::AnswersWithTheNextEvent, "a_usable_token_is_an_answer_at_once", "has it not"),
         (Self::ForgetsRevokersAtTheEnd, "shutdown_answers_everybody", "at the end are told"),
         (Self::AnswersTwice, "exactly_one_answer_to_each_caller", "does not wait, and is told"),
-        (
-            Self::KeepsATokenFromThoseWhoWait,
-            "nobody_waits_after_an_attempt_beside_a_usable_token",
-            "still waits",
-        ),
+        (Self::KeepsATokenFromThoseWhoWait, "nobody_waits_after_an_attempt_beside_a_usable_token", "still waits"),
         (Self::GrantsAgainAtOnce, "grants_keep_their_distance", "after the last that succeeded"),
-        (
-            Self::GrantsInThePauseOfARevoke,
-            "nothing_but_revocations_starts_while_a_revoke_waits",
-            "started while",
-        ),
-        (
-            Self::RevokesANewToken,
-            "only_marked_tokens_are_revoked_and_once_confirmed_no_more",
-            "came after the last revoke",
-        ),
-        (
-            Self::RevokesTwice,
-            "only_marked_tokens_are_revoked_and_once_confirmed_no_more",
-            "is revoked again",
-        ),
-        (
-            Self::PublishesAtEachTimer,
-            "a_timer_that_is_not_due_does_nothing",
-            "a timer that is not due",
-        ),
-        (
-            Self::DoesNotCountPublications,
-            "snapshots_are_numbered_in_their_order",
-            "snapshot 1 after 1",
-        ),
+        (Self::GrantsInThePauseOfARevoke, "nothing_but_revocations_starts_while_a_revoke_waits", "started while"),
+        (Self::RevokesANewToken, "only_marked_tokens_are_revoked_and_once_confirmed_no_more", "came after the last revoke"),
+        (Self::RevokesTwice, "only_marked_tokens_are_revoked_and_once_confirmed_no_more", "is revoked again"),
+        (Self::PublishesAtEachTimer, "a_timer_that_is_not_due_does_nothing", "a timer that is not due"),
+        (Self::DoesNotCountPublications, "snapshots_are_numbered_in_their_order", "snapshot 1 after 1"),
         (Self::TakesASuccessForARefusal, "run to the end, all Ok", "all goes well"),
         (Self::IsTooPatient, "run to the end, all TimedOut", "it took"),
+    ];
+
+    /// What the model has to find.
+    pub(super) const SEEDED: [Self; 12] = [
+        Self::ForgetsTheLedgerAtAnInvalidate,
+        Self::AnswersTheLastFirst,
+        Self::GrantsAgainAtAnInvalidate,
+        Self::TakesStaleAtForHoldAt,
+        Self::KeepsDepartedCallers,
+        Self::TakesAnOldAsked,
+        Self::LosesADoubtAtAPublication,
+        Self::LiftsEarliestAtARevoke,
+        Self::DoesNotWaitForExchanges,
+        Self::LiftsNotBeforeAtAnInvalidate,
+        Self::AnswersARevokeBeforeItsLedger,
+        Self::ForgetsWhatIsConfirmed,
     ];
 }
 
 /// A machine with a fault.
 #[derive(Clone, Debug)]
-pub struct Broken {
+pub(super) struct Broken {
     fault: Fault,
     token: Option<AccessToken>,
     exchanged: Option<ExchangedToken>,
     last_grant: Option<Start>,
     grant_on_wire: bool,
     late: Vec<(CallerId, Reply)>,
-    now: Option<Instant>,
-    // The last field: what is printed from its token on is what tells situations apart.
+    confirmed: Vec<TokenText>,
+    now: Instant,
+    closed: bool,
     machine: Machine<CallerId>,
 }
 
+/// As in the machine, that is: what the fault remembers tells no situations apart.
+impl Hash for Broken {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.machine.hash(state);
+    }
+}
+
 impl Broken {
-    /// Puts the fault around the machine.
-    pub fn new(machine: Machine<CallerId>, fault: Fault) -> Self {
+    pub(super) fn around(machine: Machine<CallerId>, fault: Fault) -> Box<dyn Session> {
+        Box::new(Self::new(machine, fault))
+    }
+
+    pub(super) fn new(machine: Machine<CallerId>, fault: Fault) -> Self {
         Self {
             fault,
             token: None,
@@ -188,7 +189,9 @@ impl Broken {
             last_grant: None,
             grant_on_wire: false,
             late: Vec::new(),
-            now: None,
+            confirmed: Vec::new(),
+            now: Instant::ZERO,
+            closed: false,
             machine,
         }
     }
@@ -198,6 +201,7 @@ impl Broken {
         match (self.fault, event) {
             (Fault::KeepsDepartedCallers, Event::Left(_))
             | (Fault::IgnoresInvalidate, Event::Invalidate(_)) => Event::Timer,
+            (Fault::TakesAnOldAsked, Event::Asked(_)) => Event::Asked(self.published().number),
             (Fault::TakesARefusalForARevocation, Event::Ended(Ended::Revocation(text, _))) => {
                 Event::Ended(Ended::Revocation(text, Ok(())))
             }
@@ -274,7 +278,9 @@ impl Broken {
                 let request = Request::Revocation(text.clone(), TokenRequestOptions::new());
                 fx.start.push(Start { number: 1, timeout: Duration::from_secs(10), request });
             }
-            (Fault::PublishesAtEachTimer, Event::Timer) => fx.publish = Some(self.published()),
+            (Fault::PublishesAtEachTimer, Event::Timer) => {
+                fx.publish = Some(self.published().clone());
+            }
             (Fault::IsTooPatient, _) => {
                 fx.start.iter_mut().for_each(|start| start.timeout = Duration::from_secs(300));
             }
@@ -283,6 +289,12 @@ impl Broken {
                     published.number = 1;
                 }
             }
+            (Fault::GoesOnAfterTheEnd, Event::Asked(_)) if self.closed => fx.start.extend(again),
+            (Fault::AnswersTheLastFirst, _) => {
+                let is_token = |(_, answer): &(CallerId, Reply)| matches!(answer, Reply::Token(_));
+                let tokens = fx.replies.iter().take_while(|reply| is_token(reply)).count();
+                fx.replies[..tokens].reverse();
+            }
             _ => {}
         }
     }
@@ -290,9 +302,8 @@ impl Broken {
     /// The revocations that would be sent if somebody revoked now.
     fn what_a_revoke_would_start(&self) -> Vec<Start> {
         let mut fx = Effects::default();
-        let now = self.now.unwrap_or_default();
         let revoke = Event::Revoke(CallerId::MAX, CallerId::MAX, TokenRequestOptions::new());
-        let moment = Moment { now, random: 0.0, used: false };
+        let moment = Moment { now: self.now, random: 0.0, used: false };
         self.machine.clone().handle(moment, revoke, &mut fx);
         fx.start
     }
@@ -325,28 +336,92 @@ impl Broken {
     }
 }
 
+/// Faults within the machine: what is done to it when it has handled an event.
+impl Broken {
+    fn mutate(&mut self, before: &Machine<CallerId>, moment: Moment, fx: &mut Effects<CallerId>) {
+        let machine = &mut self.machine;
+        let invalidated = before.counters.invalidations < machine.counters.invalidations;
+        let revoked = before.revokes < machine.revokes;
+        let failed = before.counters.grants_failed < machine.counters.grants_failed;
+        let on_wire = machine.exchanges.is_any_on_wire();
+        let waits_for_none = machine.barrier.is_up() && !machine.flight.is_on_wire();
+        match (self.fault, &mut machine.held) {
+            (Fault::ForgetsTheLedgerAtAnInvalidate, _) if invalidated => {
+                machine.ledger = Ledger::default();
+            }
+            (Fault::GrantsAgainAtAnInvalidate, _) if invalidated => drop(machine.flight.land()),
+            (Fault::TakesStaleAtForHoldAt, Some(held)) => {
+                held.lifetime.hold_at = held.lifetime.stale_at;
+            }
+            (Fault::LosesADoubtAtAPublication, Some(held)) if failed => held.doubts_dismissed += 1,
+            (Fault::LiftsEarliestAtARevoke, _) if revoked => machine.earliest = Instant::ZERO,
+            (Fault::LiftsNotBeforeAtAnInvalidate, _)
+                if invalidated && !machine.flight.is_open() =>
+            {
+                machine.flight.succeed();
+            }
+            (Fault::DoesNotWaitForExchanges, _) if waits_for_none && on_wire => {
+                machine.barrier.lower(moment.now, false, &machine.ledger, fx);
+            }
+            (Fault::AnswersARevokeBeforeItsLedger, _) if waits_for_none && !on_wire => {
+                let callers = machine.barrier.close();
+                fx.replies.extend(callers.map(|caller| (caller, Reply::Revoked(Ok(())))));
+            }
+            _ => return,
+        }
+        // What follows from it belongs to the same event.
+        let number = fx.publish.as_ref().map(|published| published.number);
+        machine.handle(moment, Event::Timer, fx);
+        if let (Some(number), Some(published)) = (number, &mut fx.publish) {
+            (published.number, machine.published.number) = (number, number);
+        }
+    }
+
+    /// A marked token that comes again is refused, unless it is not known any more.
+    fn forget_what_is_confirmed(&mut self, event: &Event<CallerId>) {
+        match event {
+            Event::Ended(Ended::Revocation(text, Ok(()))) => self.confirmed.push(text.clone()),
+            Event::Ended(Ended::Grant(Ok(grant)) | Ended::Exchange(_, Ok(grant)))
+                if self.confirmed.contains(grant.text()) =>
+            {
+                self.machine.ledger = Ledger::default();
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Session for Broken {
     fn handle(&mut self, moment: Moment, event: Event<CallerId>, fx: &mut Effects<CallerId>) {
-        self.now = Some(moment.now);
+        self.now = moment.now;
         let event = self.distort(event);
-        let told = event.clone();
+        let (told, before) = (event.clone(), self.machine.clone());
+        if self.fault == Fault::ForgetsWhatIsConfirmed {
+            self.forget_what_is_confirmed(&event);
+        }
         self.machine.handle(moment, event, fx);
+        self.mutate(&before, moment, fx);
         self.spoil(&told, fx);
+        self.closed |= matches!(told, Event::Shutdown);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         match self.fault {
             Fault::ForgetsTheTimer => None,
-            Fault::SpinsOnTheTimer => self.machine.next_deadline().and(self.now),
+            Fault::SpinsOnTheTimer => self.machine.next_deadline().and(Some(self.now)),
             _ => self.machine.next_deadline(),
         }
     }
 
-    fn published(&self) -> Published {
-        self.machine.published().clone()
+    fn published(&self) -> &Published {
+        self.machine.published()
     }
 
     fn held_callers(&self) -> usize {
         self.machine.held_callers()
+    }
+
+    fn fork(&self) -> Box<dyn Session> {
+        Box::new(self.clone())
     }
 }

@@ -1,31 +1,22 @@
-//! Order checks on histories: what many threads and tasks saw of one session, in real time and over real
-//! HTTP, judged afterwards by the checks in `histories/mod.rs`. `SEED=… cargo test` repeats what the
-//! tasks and the faults do, though not the order in which threads run.
-
-#[path = "histories/broken.rs"]
-mod broken;
-#[path = "histories/mod.rs"]
-mod histories;
-#[path = "invariants/mod.rs"]
-mod invariants;
-#[path = "common/random.rs"]
-mod random;
-#[path = "histories/recorder.rs"]
-mod recorder;
+//! What many threads and tasks saw of one session, in real time and over real HTTP, judged afterwards as
+//! intervals. `SEED=… cargo test` repeats what the tasks and the faults do, though not the order in which
+//! threads run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
-use ccg_session::{
-    ExchangeRequest, RefreshMode, Session, SessionConfig, SessionError, SessionHandle,
+use fastrand::Rng;
+use http::StatusCode;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::recorder::{Clock, KEYS, Task, Watched, Wire, history_of, revoke};
+use crate::judge::intervals::Revoke;
+use crate::testing::{Answer, Authority, Fault, Kind, Rule, Script};
+use crate::{
+    ExchangeRequest, RefreshMode, RetryPolicy, Session, SessionConfig, SessionError, SessionHandle,
     TokenRequestOptions,
 };
-use http::StatusCode;
-use random::Random;
-use recorder::{Clock, KEYS, Task, Watched, Wire};
-use tokio::time::{Instant, sleep, timeout};
 
 /// How long everything that can fail does, and how many calls it takes at least.
 const FAULTS_FOR: Duration = Duration::from_secs(4);
@@ -42,7 +33,9 @@ const fn millis(millis: u64) -> Duration {
 /// Three sessions, each with an authority, tasks and threads of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_many_threads_saw_of_a_session_is_in_order() {
-    let mut random = Random::from_env();
+    let seed = std::env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
+    let mut random = seed.map_or_else(Rng::new, Rng::with_seed);
+    println!("to repeat: SEED={}", random.get_seed());
     let runs = [
         (RefreshMode::WhileUsed, millis(1_500)),
         (RefreshMode::OnRequest, millis(2_500)),
@@ -72,14 +65,13 @@ impl Progress {
 }
 
 /// How many calls there were.
-async fn run(mode: RefreshMode, ttl: Duration, mut random: Random) -> usize {
+async fn run(mode: RefreshMode, ttl: Duration, mut random: Rng) -> usize {
     let authority = Arc::new(Authority::builder().ttl(ttl).start().await.unwrap());
     let clock = Clock::start();
     let wire = Wire::new(clock);
-    let mut config = SessionConfig::default();
-    config.refresh_mode = mode;
-    config.retry.attempt_timeout = millis(200);
-    config.retry.cooling = Duration::from_secs(1);
+    let (attempt_timeout, cooling) = (millis(200), Duration::from_secs(1));
+    let retry = RetryPolicy { attempt_timeout, cooling, ..RetryPolicy::default() };
+    let config = SessionConfig { refresh_mode: mode, retry, ..SessionConfig::default() };
     let manager = Watched { manager: authority.manager().unwrap(), wire: Arc::clone(&wire) };
     let session = Session::builder(manager).config(config.clone()).spawn().unwrap();
 
@@ -104,17 +96,17 @@ async fn run(mode: RefreshMode, ttl: Duration, mut random: Random) -> usize {
     let start = Instant::now();
     while start.elapsed() < FAULTS_FOR || progress.calls.load(Ordering::Relaxed) < CALLS {
         authority.set_script(faults(&mut random));
-        if random.one_in(8)
+        if (random.u64(..8) == 0)
             && let Some(token) = session.try_token()
         {
             authority.revoke_behind(token.secret());
         }
-        sleep(millis(20 + random.below(150))).await;
+        sleep(millis(20 + random.u64(..150))).await;
     }
     authority.heal();
     progress.healed.store(true, Ordering::SeqCst);
 
-    let mut history = recorder::history_of(&config);
+    let mut history = history_of(&config);
     let get_through = timeout(Duration::from_secs(30), async {
         let mut done = vec![];
         for task in tasks {
@@ -151,11 +143,11 @@ async fn run(mode: RefreshMode, ttl: Duration, mut random: Random) -> usize {
 }
 
 /// What goes wrong next. A revocation is never answered with 200 by mistake: that would be a success.
-fn faults(random: &mut Random) -> Script {
+fn faults(random: &mut Rng) -> Script {
     let mut script = Script::new();
     for kind in [Kind::Grant, Kind::Exchange, Kind::Revoke] {
         let unavailable = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
-        let fault = match random.below(if kind == Kind::Revoke { 12 } else { 20 }) {
+        let fault = match random.u64(..if kind == Kind::Revoke { 12 } else { 20 }) {
             0 => Fault::Drop,
             1 => Fault::Hang,
             2 => Fault::Cut,
@@ -167,7 +159,7 @@ fn faults(random: &mut Random) -> Script {
             15 => Fault::SameToken,
             16 => Answer::new(StatusCode::BAD_REQUEST).error("invalid_client").into(),
             _ => {
-                script = script.rule(Rule::new(kind).delay(millis(random.below(60))));
+                script = script.rule(Rule::new(kind).delay(millis(random.u64(..60))));
                 continue;
             }
         };
@@ -180,12 +172,12 @@ fn faults(random: &mut Random) -> Script {
 async fn anything(
     session: SessionHandle,
     mut task: Task,
-    mut random: Random,
+    mut random: Rng,
     progress: Arc<Progress>,
 ) -> Task {
     for round in 1_usize.. {
         let is_healed = progress.is_healed();
-        let result = match random.below(100) {
+        let result = match random.u64(..100) {
             0 => {
                 task.invalidate_own(&session);
                 Ok(false)
@@ -195,18 +187,17 @@ async fn anything(
                 Ok(false)
             }
             2..=9 => {
-                let key = u8::try_from(random.below(KEYS.len() as u64)).unwrap();
-                let request = ExchangeRequest::scopes([KEYS[usize::from(key)]]);
-                task.exchange(key, session.exchange(request)).await
+                let request = ExchangeRequest::scopes([KEYS[random.usize(..KEYS.len())]]);
+                task.exchange(&session, request).await
             }
             10..=14 => Ok(task.try_token(&session)),
             // It may leave before it is answered.
             15..=19 => {
-                let hurry = Duration::from_micros(random.below(2_000));
+                let hurry = Duration::from_micros(random.u64(..2_000));
                 timeout(hurry, task.get_token(session.get_token())).await.unwrap_or(Ok(false))
             }
             20..=24 => {
-                let wants = TokenRequestOptions::new().min_remaining(millis(random.below(2_000)));
+                let wants = TokenRequestOptions::new().min_remaining(millis(random.u64(..2_000)));
                 task.get_token(session.get_token_with(wants)).await
             }
             _ => task.get_token(session.get_token()).await,
@@ -248,15 +239,15 @@ fn blocking(session: &SessionHandle, mut task: Task, progress: &Progress) -> Tas
 async fn revoking(
     session: SessionHandle,
     clock: Clock,
-    mut random: Random,
+    mut random: Rng,
     progress: Arc<Progress>,
-) -> Vec<histories::Revoke> {
+) -> Vec<Revoke> {
     let mut revokes = Vec::new();
     while !progress.is_healed() {
-        sleep(millis(200 + random.below(600))).await;
-        let count = 1 + random.below(2);
-        let leaves = random.one_in(4);
-        revokes.extend(recorder::revoke(&session, clock, count, leaves).await);
+        sleep(millis(200 + random.u64(..600))).await;
+        let count = 1 + random.u64(..2);
+        let leaves = random.u64(..4) == 0;
+        revokes.extend(revoke(&session, clock, count, leaves).await);
     }
     revokes
 }
