@@ -92,33 +92,14 @@ pub(crate) struct Issued {
     pub(crate) lost: bool,
 }
 
-/// Something that happened, as the outside sees it.
+/// What a session does, as the outside sees it: this is what is judged.
 pub(crate) enum Seen<'a> {
-    /// A call began.
-    Began(CallerId, Want),
-    /// A caller does not wait any more.
-    Left(CallerId),
-    /// The session has taken this caller's revoke, and will publish it now.
-    RevokeTaken(CallerId),
-    /// The session has dropped the token with this generation, because it was refused.
-    InvalidateHonoured(u64),
     /// Readers see something else.
     Published(&'a Published),
-    /// An attempt of a grant or an exchange (of this subject) started, with this time-out.
-    Started(Purpose, Duration, Option<TokenId>),
-    /// A revocation of this token started, with this time-out.
-    RevocationStarted(&'a str, Duration),
-    /// A token arrived: its text, and its life.
-    Arrived(Purpose, &'a str, Duration),
-    /// An attempt failed.
-    Failed(Purpose, &'a TokenError),
-    /// An exchange failed for its subject, which is no longer the session's own token.
-    SubjectRefused(Purpose, &'a TokenError),
-    /// A revocation ended.
-    RevocationEnded(&'a str, Result<(), &'a TokenError>),
-    /// The ledger was full.
-    Lost(TokenId),
-    /// A caller was answered.
+    /// An attempt of a grant or an exchange.
+    Started(Purpose),
+    /// A revocation of this token.
+    RevocationStarted(&'a str),
     Answered(CallerId, &'a Reply),
     /// An event has been handled, and all that it led to has been seen.
     Handled(&'a Handled<'a>),
@@ -250,118 +231,143 @@ impl History {
         self.pass(moment.now);
         self.random = moment.random;
         let before = self.published.clone();
-        self.see_event(event, fx)?;
-        for warning in &fx.warnings {
-            if let Warning::LedgerOverflow(id) = warning {
-                self.observe(&Seen::Lost(*id))?;
-            }
-        }
+        self.happened(event, fx);
         if let Some(published) = &fx.publish {
-            self.observe(&Seen::Published(published))?;
+            self.ask(&Seen::Published(published))?;
+            self.published = published.clone();
+            let generation = published.token.as_ref().map(|it| it.token.id().generation());
+            self.highest = self.highest.max(generation.unwrap_or(0));
         }
-        for Start { request, timeout, .. } in &fx.start {
-            self.observe(&match request {
-                Request::Grant(_) => Seen::Started(Purpose::Grant, *timeout, None),
-                Request::Exchange(key, subject, _) => {
-                    Seen::Started(Purpose::of(key), *timeout, Some(subject.id()))
-                }
-                Request::Revocation(text, _) => Seen::RevocationStarted(text.expose(), *timeout),
-            })?;
+        for start in &fx.start {
+            self.started(start)?;
         }
         for (caller, answer) in &fx.replies {
-            self.observe(&Seen::Answered(*caller, answer))?;
+            self.ask(&Seen::Answered(*caller, answer))?;
+            self.barrier_may_be_up &= !matches!(answer, Reply::Revoked(_));
+            self.callers.remove(caller);
+            if let Reply::Token(Ok(token)) = answer {
+                self.highest = self.highest.max(token.id().generation());
+            }
         }
-        self.observe(&Seen::Handled(&Handled { session, event, fx, before: &before }))?;
+        self.ask(&Seen::Handled(&Handled { session, event, fx, before: &before }))?;
+        self.closed |= matches!(event, Event::Shutdown);
         if let Some(dropped) = self.dropped(event, &before) {
-            self.observe(&Seen::InvalidateHonoured(dropped))?;
+            self.invalidated = self.invalidated.max(dropped);
+            self.invalidated_at = Some(self.now);
         }
         if self.is_crowded {
             return Ok(());
         }
         // If the snapshot is new, nobody has used it.
         let used = moment.used && fx.publish.is_none();
-        self.observe(&Seen::Idle(session, Moment { used, ..moment }))
-    }
-
-    fn see_event(&mut self, event: &Event<CallerId>, fx: &Effects<CallerId>) -> Verdict {
-        match event {
-            Event::GetToken(caller, ..) => {
-                self.observe(&Seen::Began(*caller, Want::Token(Purpose::Grant)))
-            }
-            Event::Exchange(caller, _, request) => {
-                self.observe(&Seen::Began(*caller, Want::Token(Purpose::of(&request.key()))))
-            }
-            Event::Revoke(caller, ..) => {
-                self.observe(&Seen::Began(*caller, Want::Revoked))?;
-                if is_taken(*caller, fx) {
-                    self.observe(&Seen::RevokeTaken(*caller))
-                } else {
-                    Ok(())
-                }
-            }
-            Event::Left(caller) => self.observe(&Seen::Left(*caller)),
-            Event::Ended(Ended::Grant(result)) => self.see_end(Purpose::Grant, result, fx),
-            Event::Ended(Ended::Exchange(key, result)) => {
-                self.see_end(Purpose::of(key), result, fx)
-            }
-            Event::Ended(Ended::Revocation(text, result)) => {
-                self.observe(&Seen::RevocationEnded(text.expose(), result.as_ref().copied()))
-            }
-            Event::Abilities(abilities) => {
-                self.assumed_lifetime = abilities.assumed_lifetime;
-                Ok(())
-            }
-            Event::Asked(_) | Event::Invalidate(_) | Event::Timer | Event::Shutdown => Ok(()),
-        }
-    }
-
-    fn see_end(
-        &mut self,
-        purpose: Purpose,
-        result: &Result<Grant, TokenError>,
-        fx: &Effects<CallerId>,
-    ) -> Verdict {
-        let error = match result {
-            Ok(grant) => {
-                let life = grant.life().unwrap_or(self.assumed_lifetime).min(LONGEST_LIFE);
-                return self.observe(&Seen::Arrived(purpose, grant.text().expose(), life));
-            }
-            Err(error) => error,
-        };
-        let subject = self.wire.get(&purpose).and_then(|attempt| attempt.subject);
-        let held = &fx.publish.as_ref().unwrap_or(&self.published).token;
-        let is_held = held.as_ref().map(|it| it.token.id()) == subject;
-        self.observe(&if subject.is_some() && refuses_subject(error) && !is_held {
-            Seen::SubjectRefused(purpose, error)
-        } else {
-            Seen::Failed(purpose, error)
-        })
-    }
-
-    /// The token that was the session's, and by this word against it is not any more.
-    fn dropped(&self, event: &Event<CallerId>, before: &Published) -> Option<u64> {
-        let held = |it: &Published| it.token.as_ref().map(|token| token.token.id());
-        let dropped =
-            held(before).filter(|held_before| held(&self.published) != Some(*held_before))?;
-        let is_doubt = match event {
-            Event::Invalidate(id) => *id == dropped,
-            Event::Ended(Ended::Exchange(_, Err(error))) => refuses_subject(error),
-            _ => false,
-        };
-        is_doubt.then_some(dropped.generation())
-    }
-
-    /// Judges what is seen, and remembers it.
-    fn observe(&mut self, seen: &Seen<'_>) -> Verdict {
-        self.ask(seen)?;
-        self.remember(seen);
-        Ok(())
+        self.ask(&Seen::Idle(session, Moment { used, ..moment }))
     }
 
     fn ask(&self, seen: &Seen<'_>) -> Verdict {
         PROPERTIES
             .iter()
             .try_for_each(|(name, holds)| holds(self, seen).map_err(|why| format!("{name}: {why}")))
+    }
+
+    fn happened(&mut self, event: &Event<CallerId>, fx: &Effects<CallerId>) {
+        match event {
+            Event::GetToken(caller, ..) => self.began(*caller, Want::Token(Purpose::Grant)),
+            Event::Exchange(caller, _, request) => {
+                self.began(*caller, Want::Token(Purpose::of(&request.key())));
+            }
+            Event::Revoke(caller, ..) => {
+                if is_taken(*caller, fx) {
+                    self.revokes += 1;
+                    self.barrier_may_be_up = true;
+                    for text in self.texts.values_mut() {
+                        text.marked_by.get_or_insert(self.revokes);
+                    }
+                }
+                self.began(*caller, Want::Revoked);
+            }
+            Event::Left(caller) => drop(self.callers.remove(caller)),
+            Event::Ended(Ended::Grant(result)) => self.ended(Purpose::Grant, result, fx),
+            Event::Ended(Ended::Exchange(key, result)) => self.ended(Purpose::of(key), result, fx),
+            Event::Ended(Ended::Revocation(text, result)) => {
+                self.revocation_ended(text.expose(), result);
+            }
+            Event::Abilities(abilities) => self.assumed_lifetime = abilities.assumed_lifetime,
+            Event::Asked(_) | Event::Invalidate(_) | Event::Timer | Event::Shutdown => {}
+        }
+        for warning in &fx.warnings {
+            if let Warning::LedgerOverflow(id) = warning
+                && let Some(text) = self.token(id.generation()).map(|token| token.text.clone())
+                && let Some(text) = self.texts.get_mut(&text)
+            {
+                text.lost = true;
+            }
+        }
+    }
+
+    fn began(&mut self, caller: CallerId, want: Want) {
+        // An exchange that nobody waits for may be over.
+        let (callers, wire) = (&self.callers, &self.wire);
+        for (purpose, pace) in &mut self.paces {
+            let is_wanted = || callers.values().any(|it| it.want == Want::Token(*purpose));
+            if pace.is_rerun() && !wire.contains_key(purpose) && !is_wanted() {
+                pace.may_be_over();
+            }
+        }
+        self.callers.insert(caller, Caller { want, revokes: self.revokes });
+    }
+
+    fn started(&mut self, Start { request, timeout, .. }: &Start) -> Verdict {
+        let (sent_at, ends_by, revokes) = (self.now, self.now + *timeout, self.revokes);
+        let mut attempt = Attempt { sent_at, ends_by, revokes, subject: None };
+        let purpose = match request {
+            Request::Revocation(text, _) => {
+                self.ask(&Seen::RevocationStarted(text.expose()))?;
+                self.revocations.insert(text.expose().into(), attempt);
+                return Ok(());
+            }
+            Request::Grant(_) => Purpose::Grant,
+            Request::Exchange(key, subject, _) => {
+                attempt.subject = Some(subject.id());
+                Purpose::of(key)
+            }
+        };
+        self.ask(&Seen::Started(purpose))?;
+        self.wire.insert(purpose, attempt);
+        self.barrier_may_be_up = false;
+        Ok(())
+    }
+
+    fn ended(
+        &mut self,
+        purpose: Purpose,
+        result: &Result<Grant, TokenError>,
+        fx: &Effects<CallerId>,
+    ) {
+        let Some(attempt) = self.wire.remove(&purpose) else { return };
+        let error = match result {
+            Ok(grant) => return self.arrived(purpose, attempt, grant),
+            Err(error) => error,
+        };
+        let held = &fx.publish.as_ref().unwrap_or(&self.published).token;
+        let is_held = held.as_ref().map(|it| it.token.id()) == attempt.subject;
+        let pace = self.paces.entry(purpose).or_default();
+        if attempt.subject.is_some() && refuses_subject(error) && !is_held {
+            pace.subject_replaced(error, self.now, self.policy, self.random);
+        } else {
+            pace.failed(error, self.now, self.policy, Some(self.random));
+        }
+    }
+
+    /// The token that was the session's, and by this word against it is not any more.
+    fn dropped(&self, event: &Event<CallerId>, before: &Published) -> Option<u64> {
+        let held = |it: &Published| it.token.as_ref().map(|token| token.token.id());
+        let dropped = held(before).filter(|before| held(&self.published) != Some(*before))?;
+        let is_doubt = match event {
+            Event::Invalidate(id) => *id == dropped,
+            Event::Ended(Ended::Exchange(_, Err(error))) => refuses_subject(error),
+            _ => false,
+        };
+        is_doubt.then_some(dropped.generation())
     }
 
     /// When the first of the attempts on the wire is over at the latest.
@@ -386,90 +392,9 @@ impl History {
             || self.wire.values().any(|attempt| attempt.revokes < self.revokes)
     }
 
-    fn remember(&mut self, seen: &Seen<'_>) {
-        let attempt = |timeout, subject| Attempt {
-            sent_at: self.now,
-            ends_by: self.now + timeout,
-            revokes: self.revokes,
-            subject,
-        };
-        let (now, policy, random) = (self.now, self.policy, self.random);
-        match *seen {
-            Seen::Began(caller, want) => {
-                self.doubt_reruns();
-                self.callers.insert(caller, Caller { want, revokes: self.revokes });
-            }
-            Seen::Left(caller) => drop(self.callers.remove(&caller)),
-            Seen::RevokeTaken(caller) => self.revoke_taken(caller),
-            Seen::InvalidateHonoured(generation) => {
-                self.invalidated = self.invalidated.max(generation);
-                self.invalidated_at = Some(now);
-            }
-            Seen::Published(published) => {
-                self.published = published.clone();
-                let generation = published.token.as_ref().map(|it| it.token.id().generation());
-                self.highest = self.highest.max(generation.unwrap_or(0));
-            }
-            Seen::Started(purpose, timeout, subject) => {
-                self.wire.insert(purpose, attempt(timeout, subject));
-                self.barrier_may_be_up = false;
-            }
-            Seen::RevocationStarted(text, timeout) => {
-                self.revocations.insert(text.into(), attempt(timeout, None));
-            }
-            Seen::Arrived(purpose, text, life) => self.arrived(purpose, text, life),
-            Seen::Failed(purpose, error) => {
-                self.wire.remove(&purpose);
-                self.paces.entry(purpose).or_default().failed(error, now, policy, Some(random));
-            }
-            Seen::SubjectRefused(purpose, error) => {
-                self.wire.remove(&purpose);
-                let pace = self.paces.entry(purpose).or_default();
-                pace.subject_replaced(error, now, policy, random);
-            }
-            Seen::RevocationEnded(text, result) => self.revocation_ended(text, result),
-            Seen::Lost(id) => {
-                let text = self.token(id.generation()).map(|token| token.text.clone());
-                if let Some(text) = text.and_then(|text| self.texts.get_mut(&text)) {
-                    text.lost = true;
-                }
-            }
-            Seen::Answered(caller, answer) => {
-                self.barrier_may_be_up &= !matches!(answer, Reply::Revoked(_));
-                self.callers.remove(&caller);
-                if let Reply::Token(Ok(token)) = answer {
-                    self.highest = self.highest.max(token.id().generation());
-                }
-            }
-            Seen::Handled(handled) => self.closed |= matches!(handled.event, Event::Shutdown),
-            Seen::Idle(..) | Seen::Situation(..) => {}
-        }
-    }
-
-    /// An exchange that nobody waits for may be over.
-    fn doubt_reruns(&mut self) {
-        let (callers, wire) = (&self.callers, &self.wire);
-        for (purpose, pace) in &mut self.paces {
-            let is_wanted = || callers.values().any(|it| it.want == Want::Token(*purpose));
-            if pace.is_rerun() && !wire.contains_key(purpose) && !is_wanted() {
-                pace.may_be_over();
-            }
-        }
-    }
-
-    fn revoke_taken(&mut self, caller: CallerId) {
-        self.revokes += 1;
-        self.barrier_may_be_up = true;
-        for text in self.texts.values_mut() {
-            text.marked_by.get_or_insert(self.revokes);
-        }
-        if let Some(caller) = self.callers.get_mut(&caller) {
-            caller.revokes = self.revokes;
-        }
-    }
-
-    fn arrived(&mut self, purpose: Purpose, text: &str, life: Duration) {
-        let Some(attempt) = self.wire.remove(&purpose) else { return };
+    fn arrived(&mut self, purpose: Purpose, attempt: Attempt, grant: &Grant) {
+        let life = grant.life().unwrap_or(self.assumed_lifetime).min(LONGEST_LIFE);
+        let text = grant.text().expose();
         self.generation += 1;
         let came_too_late = attempt.revokes < self.revokes;
         let known = self.texts.entry(text.into()).or_default();
@@ -502,7 +427,7 @@ impl History {
         }
     }
 
-    fn revocation_ended(&mut self, text: &str, result: Result<(), &TokenError>) {
+    fn revocation_ended(&mut self, text: &str, result: &Result<(), TokenError>) {
         self.revocations.remove(text);
         match result {
             // RFC 7009 §2.2: of a token that is not valid there is nothing to revoke.

@@ -6,7 +6,7 @@
 //! as the machine.
 
 mod history;
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 pub(crate) mod intervals;
 #[cfg(all(test, feature = "testing"))]
 mod overheard;

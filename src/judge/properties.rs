@@ -23,10 +23,10 @@ const NOBODY: CallerId = CallerId::MAX;
 /// One grant attempt on the wire, ever; and one exchange of each key.
 pub(super) fn one_attempt_of_a_purpose_on_the_wire(history: &History, seen: &Seen<'_>) -> Verdict {
     match seen {
-        Seen::Started(purpose, ..) if history.wire.contains_key(purpose) => {
+        Seen::Started(purpose) if history.wire.contains_key(purpose) => {
             Err(format!("a second attempt on the wire: {purpose:?}"))
         }
-        Seen::RevocationStarted(text, _) if history.revocations.contains_key(*text) => {
+        Seen::RevocationStarted(text) if history.revocations.contains_key(*text) => {
             Err(format!("a second revocation of {text} on the wire"))
         }
         _ => Ok(()),
@@ -39,7 +39,7 @@ pub(super) fn nothing_but_revocations_starts_behind_the_barrier(
     seen: &Seen<'_>,
 ) -> Verdict {
     match seen {
-        Seen::Started(purpose, ..) if history.barrier_must_be_up() => {
+        Seen::Started(purpose) if history.barrier_must_be_up() => {
             Err(format!("{purpose:?} started while a revoke is under way"))
         }
         _ => Ok(()),
@@ -66,7 +66,7 @@ pub(super) fn nothing_but_revocations_starts_while_a_revoke_waits(
 /// No grant is asked for within a second of the request for the last token that came.
 pub(super) fn grants_keep_their_distance(history: &History, seen: &Seen<'_>) -> Verdict {
     match (seen, history.last_sent) {
-        (Seen::Started(Purpose::Grant, ..), Some(sent)) if history.now < sent + GRANT_GAP => {
+        (Seen::Started(Purpose::Grant), Some(sent)) if history.now < sent + GRANT_GAP => {
             Err(format!("a grant {:?} after the last that succeeded", history.now.since(sent)))
         }
         _ => Ok(()),
@@ -77,8 +77,8 @@ pub(super) fn grants_keep_their_distance(history: &History, seen: &Seen<'_>) -> 
 /// over, whatever else happened in between.
 pub(super) fn attempts_keep_to_the_flight_policy(history: &History, seen: &Seen<'_>) -> Verdict {
     let (what, pace): (&dyn fmt::Debug, _) = match seen {
-        Seen::Started(purpose, ..) => (purpose, history.paces.get(purpose)),
-        Seen::RevocationStarted(text, _) => (text, Some(&history.revocation_pace)),
+        Seen::Started(purpose) => (purpose, history.paces.get(purpose)),
+        Seen::RevocationStarted(text) => (text, Some(&history.revocation_pace)),
         _ => return Ok(()),
     };
     match pace {
@@ -94,7 +94,7 @@ pub(super) fn only_marked_tokens_are_revoked_and_once_confirmed_no_more(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
-    let Seen::RevocationStarted(text, _) = seen else { return Ok(()) };
+    let Seen::RevocationStarted(text) = seen else { return Ok(()) };
     match history.texts.get(*text) {
         None => Err(format!("{text} is revoked, but nobody knows it any more")),
         Some(known) if known.marked_by.is_none() => {
@@ -252,8 +252,8 @@ pub(super) fn nothing_happens_after_the_end(history: &History, seen: &Seen<'_>) 
     }
     match seen {
         Seen::Published(published) => Err(format!("after the end it publishes {published:?}")),
-        Seen::Started(purpose, ..) => Err(format!("after the end it starts {purpose:?}")),
-        Seen::RevocationStarted(text, _) => Err(format!("after the end it revokes {text}")),
+        Seen::Started(purpose) => Err(format!("after the end it starts {purpose:?}")),
+        Seen::RevocationStarted(text) => Err(format!("after the end it revokes {text}")),
         Seen::Answered(_, answer) if !is_closed(answer) => {
             Err(format!("after the end a caller is told {answer:?}"))
         }
