@@ -2,7 +2,6 @@
 
 use super::operations::*;
 use super::run::play_or_show;
-use super::words::LEFT;
 
 /// The body of a fuzz target.
 pub fn fuzz(data: &[u8]) {

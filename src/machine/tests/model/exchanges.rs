@@ -2,8 +2,9 @@
 
 use super::flight::{Flight, Verdict};
 use super::operations::Failure;
-use super::words::{Asks, Found, Start, Told, Wrong};
+use super::words::{Found, Start, Told, Wrong, span};
 use super::{Held, INVALIDATE_GAP, Model, Nanos, Received};
+use crate::request::{ExchangeKey, TokenRequestOptions};
 
 /// So many keys are remembered because they failed.
 const MOST_FAILURES: usize = 1_024;
@@ -28,7 +29,7 @@ impl Exchanged {
 /// All about one key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
-    name: u8,
+    name: ExchangeKey,
     pub flight: Flight,
     pub callers: Vec<u64>,
     token: Option<Exchanged>,
@@ -45,7 +46,7 @@ impl Key {
     }
 
     fn likes(&self, subject: &Held, now: Nanos) -> bool {
-        subject.has_left(self.flight.asks.min_remaining(), now)
+        subject.has_left(span(self.flight.options.get_min_remaining()), now)
     }
 
     /// When a finished entry is of no more use.
@@ -66,14 +67,14 @@ impl Model {
         tokens.map(|token| token.hold_at).filter(|hold_at| *hold_at > self.now).min()
     }
 
-    pub(super) fn exchange(&mut self, id: u64, name: u8, asks: &Asks) {
+    pub(super) fn exchange(&mut self, id: u64, name: ExchangeKey, options: &TokenRequestOptions) {
         if !self.setup.can_exchange {
             return self.tell(id, Told::Exchanged(Err(Wrong::Unsupported)));
         }
-        self.note_caller(asks);
+        self.note_caller(options);
         let full = self.is_full();
         let no_subject = self.usable().is_none();
-        let at = self.entry(name);
+        let at = self.entry(&name);
         let key = &self.keys[at];
         let cached = key.token.clone().filter(|token| self.now < token.hold_at);
         if let Some(token) = cached {
@@ -93,7 +94,7 @@ impl Model {
         let key = &mut self.keys[at];
         key.callers.push(id);
         if !key.flight.open {
-            key.flight.open(&self.setup, asks);
+            key.flight.open(&self.setup, options);
             key.ran_again = false;
         }
     }
@@ -108,37 +109,33 @@ impl Model {
     }
 
     /// Where the key is; keys lie in their order.
-    fn entry(&mut self, name: u8) -> usize {
-        if let Some(at) = self.keys.iter().position(|key| key.name == name) {
+    fn entry(&mut self, name: &ExchangeKey) -> usize {
+        if let Some(at) = self.keys.iter().position(|key| key.name == *name) {
             return at;
         }
         self.keys.push(Key {
-            name,
+            name: name.clone(),
             flight: Flight::default(),
             callers: Vec::new(),
             token: None,
             parent: 0,
             ran_again: false,
         });
-        self.keys.sort_by_key(|key| key.name);
+        self.keys.sort_by(|one, other| one.name.cmp(&other.name));
         self.entry(name)
     }
 
-    pub(super) fn exchange_ended(&mut self, name: u8, found: &Found) {
+    pub(super) fn exchange_ended(&mut self, name: &ExchangeKey, found: Found) {
         let at = self.entry(name);
         let sent = self.keys[at].flight.wire.take().expect("an exchange was on the wire");
-        let received = match found {
-            Ok((text, life)) => self.receive(text, *life, &sent),
-            Err(failure) => Err(*failure),
-        };
-        match received {
+        match found.and_then(|came| self.receive(came, &sent)) {
             Err(failure) => self.exchange_failed(at, failure),
             Ok(_) if sent.revokes < self.revokes => {
                 let key = &mut self.keys[at];
                 key.flight.succeeded();
                 if !key.callers.is_empty() {
-                    let asks = key.flight.asks.clone();
-                    key.flight.open(&self.setup, &asks);
+                    let options = key.flight.options.clone();
+                    key.flight.open(&self.setup, &options);
                 }
             }
             Ok(received) => self.exchanged(at, sent.at, received),
@@ -231,8 +228,8 @@ impl Model {
         if key.callers.is_empty() {
             key.flight.abandon();
         } else {
-            let asks = key.flight.asks.clone();
-            self.open_grant(&asks);
+            let options = key.flight.options.clone();
+            self.open_grant(&options);
         }
     }
 
@@ -240,8 +237,8 @@ impl Model {
         let key = &mut self.keys[at];
         key.parent = subject;
         let number = key.flight.start(self.now, self.revokes);
-        let asks = key.flight.asks.clone();
-        self.out.starts.push(Start::Exchange { number, key: key.name, subject, asks });
+        let (key, options) = (key.name.clone(), key.flight.options.clone());
+        self.out.starts.push(Start::Exchange { number, key, subject, options });
     }
 
     pub(super) fn drop_exchanged_from(&mut self, parent: u64) {
@@ -278,7 +275,7 @@ impl Model {
             if finished.clone().count() <= most {
                 return;
             }
-            let first = finished.min_by_key(|key| key.over_at()).unwrap().name;
+            let first = finished.min_by_key(|key| key.over_at()).unwrap().name.clone();
             self.keys.retain(|key| key.name != first);
         }
     }

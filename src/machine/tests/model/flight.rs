@@ -1,8 +1,9 @@
 //! A series of attempts with one purpose.
 
 use super::operations::{Failure, Setup};
-use super::words::{Asks, Wrong};
+use super::words::Wrong;
 use super::{Nanos, SECOND, times};
+use crate::request::TokenRequestOptions;
 
 const MILLISECOND: Nanos = 1_000_000;
 /// How long the server is left alone after the first failed flight.
@@ -32,7 +33,7 @@ pub enum Verdict {
 pub struct Flight {
     pub open: bool,
     pub wire: Option<Sent>,
-    pub asks: Asks,
+    pub options: TokenRequestOptions,
     /// How many attempts were sent in this flight, without those that do not count.
     pub counted: u32,
     /// How many may.
@@ -63,9 +64,9 @@ impl Flight {
         Some(Wrong::Cooling(last, self.not_before - now))
     }
 
-    pub fn open(&mut self, setup: &Setup, asks: &Asks) {
+    pub fn open(&mut self, setup: &Setup, options: &TokenRequestOptions) {
         self.open = true;
-        self.asks = asks.clone();
+        self.options = options.clone();
         if !self.left_off {
             self.next_at = 0;
             self.credentials_retried = false;

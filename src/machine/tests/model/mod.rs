@@ -22,14 +22,19 @@ use flight::{Flight, Sent, Verdict};
 use ledger::Ledger;
 use operations::{ASSUMED_LIFETIME, Failure, Mode, Setup};
 use revocation::Barrier;
-use words::{Asks, Found, Life, Output, Seen, SeenToken, Start, Told, What, Wrong};
+use words::{Came, Found, Output, Seen, SeenToken, Start, Told, Wrong, found, span};
+
+use crate::machine::{CallerId, Ended, Event};
+use crate::request::TokenRequestOptions;
 
 /// An instant or a span, in nanoseconds.
-pub type Nanos = u64;
+type Nanos = u64;
 /// Never.
-pub const NEVER: Nanos = u64::MAX;
+const NEVER: Nanos = u64::MAX;
+/// The session's number.
+const SESSION: u64 = 1;
 /// One second.
-pub const SECOND: Nanos = 1_000_000_000;
+const SECOND: Nanos = 1_000_000_000;
 /// Between two invalidations that are honoured.
 const INVALIDATE_GAP: Nanos = 10 * SECOND;
 /// No token counts as living longer.
@@ -82,7 +87,7 @@ struct Received {
 
 /// Everything that decides.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Model {
+struct Model {
     setup: Setup,
     now: Nanos,
     random: f64,
@@ -112,7 +117,7 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(setup: &Setup) -> Self {
+    fn new(setup: &Setup) -> Self {
         Self {
             setup: setup.clone(),
             now: 0,
@@ -120,7 +125,7 @@ impl Model {
             used: false,
             used_here: false,
             out: Output::default(),
-            seen: Seen { token: None, ask_at: 0, cooling: None, closed: false },
+            seen: Seen { number: 0, token: None, ask_at: 0, cooling: None, closed: false },
             held: None,
             grant: Flight::default(),
             earliest: 0,
@@ -140,33 +145,38 @@ impl Model {
         }
     }
 
-    /// What the machine has to do when `what` happens.
-    pub fn handle(&mut self, now: Nanos, random: f64, used: bool, what: &What) -> Output {
+    /// What the machine has to do when this happens.
+    fn handle(
+        &mut self,
+        now: Nanos,
+        random: f64,
+        used: bool,
+        event: &Event<CallerId>,
+    ) -> Output {
         (self.now, self.random, self.used) = (now, random, used);
         self.ledger.forget_expired(now);
         if self.closed {
-            self.refuse(what);
+            self.refuse(event);
             return std::mem::take(&mut self.out);
         }
-        match what {
-            What::Get(id, asks) => self.get(*id, asks),
-            What::Exchange(id, key, asks) => self.exchange(*id, *key, asks),
-            What::Revoke(id, asks) => self.revoke(*id, asks),
-            What::Asked { current } => self.asked(*current),
-            What::Invalidate { ours, generation } => {
-                if *ours {
-                    self.invalidate(*generation);
-                }
+        match event {
+            Event::GetToken(id, _, options) => self.get(*id, options),
+            Event::Exchange(id, _, request) => self.exchange(*id, request.key(), &request.options),
+            Event::Revoke(id, _, options) => self.revoke(*id, options),
+            Event::Asked(snapshot) => self.asked(*snapshot),
+            Event::Invalidate(id) if id.session == SESSION => self.invalidate(id.generation),
+            Event::Left(id) => self.left(*id),
+            Event::Ended(Ended::Grant(result)) => self.grant_ended(found(result)),
+            Event::Ended(Ended::Exchange(key, result)) => self.exchange_ended(key, found(result)),
+            Event::Ended(Ended::Revocation(text, result)) => {
+                self.revocation_ended(text.expose(), result.as_ref().copied().map_err(Failure::of));
             }
-            What::Left(id) => self.left(*id),
-            What::GrantEnded(found) => self.grant_ended(found),
-            What::ExchangeEnded(key, found) => self.exchange_ended(*key, found),
-            What::RevocationEnded(text, result) => self.revocation_ended(text, *result),
-            What::Abilities { exchange, revoke } => {
-                (self.setup.can_exchange, self.setup.can_revoke) = (*exchange, *revoke);
+            Event::Abilities(abilities) => {
+                (self.setup.can_exchange, self.setup.can_revoke) =
+                    (abilities.exchange, abilities.revoke);
             }
-            What::Timer => {}
-            What::Shutdown => return self.shutdown(),
+            Event::Invalidate(_) | Event::Timer => {}
+            Event::Shutdown => return self.shutdown(),
         }
         self.advance();
         self.forget_beyond_capacity();
@@ -177,7 +187,7 @@ impl Model {
     /// The first instant at which a timer would do anything at all, found by trying. Behind the barrier
     /// that is the next revocation. (What a revoke has yet to reach may expire before, which ends the
     /// barrier; but nobody wakes up for it.)
-    pub fn next_deadline(&self) -> Option<Nanos> {
+    fn next_deadline(&self) -> Option<Nanos> {
         if self.barrier.is_some() {
             return Some(self.revocation.next_at).filter(|_| self.revocation.waits());
         }
@@ -190,13 +200,13 @@ impl Model {
         instants.into_iter().find(|instant| {
             // From `ask_at` on, a reader that uses the token also sends word.
             let used = *instant == self.ask_at();
-            self.clone().handle(*instant, 0.0, used, &What::Timer) != Output::default()
+            self.clone().handle(*instant, 0.0, used, &Event::Timer) != Output::default()
         })
     }
 
     /// Instants at which it may wake up in vain: whether the token was used, or a subject is there, can
     /// be seen only then.
-    pub fn may_wake_at(&self, instant: Nanos) -> bool {
+    fn may_wake_at(&self, instant: Nanos) -> bool {
         instant == self.ask_at() || self.keys.iter().any(|key| key.flight.next_at == instant)
     }
 
@@ -232,11 +242,11 @@ impl Model {
 
     // ---- A method per row of the table.
 
-    fn get(&mut self, id: u64, asks: &Asks) {
-        self.note_caller(asks);
+    fn get(&mut self, id: u64, options: &TokenRequestOptions) {
+        self.note_caller(options);
         let full = self.is_full();
         if let Some(token) = self.usable() {
-            let waits = !token.has_left(asks.min_remaining(), self.now)
+            let waits = !token.has_left(span(options.get_min_remaining()), self.now)
                 && (self.grant.open || self.may_open());
             if !waits || full {
                 return self.tell(id, token.told());
@@ -249,22 +259,22 @@ impl Model {
             return self.tell(id, unexpired.map_or(overloaded, |token| token.told()));
         }
         self.gets.push(id);
-        self.open_grant(asks);
+        self.open_grant(options);
     }
 
     /// A caller that came here counts as an `Asked` and as use.
-    fn note_caller(&mut self, asks: &Asks) {
+    fn note_caller(&mut self, options: &TokenRequestOptions) {
         self.warm = true;
         self.used_here = true;
         let due = self.usable().is_none() || self.now >= self.ask_at();
         if due {
-            self.open_grant(asks);
+            self.open_grant(options);
         }
     }
 
-    fn asked(&mut self, current: bool) {
-        if current {
-            self.note_caller(&Asks::default());
+    fn asked(&mut self, snapshot: u64) {
+        if snapshot == self.seen.number {
+            self.note_caller(&TokenRequestOptions::new());
         }
     }
 
@@ -290,13 +300,9 @@ impl Model {
         }
     }
 
-    fn grant_ended(&mut self, found: &Found) {
+    fn grant_ended(&mut self, found: Found) {
         let sent = self.grant.wire.take().expect("a grant was on the wire");
-        let received = match found {
-            Ok((text, life)) => self.receive(text, *life, &sent),
-            Err(failure) => Err(*failure),
-        };
-        match received {
+        match found.and_then(|came| self.receive(came, &sent)) {
             Err(failure) => self.grant_failed(failure),
             Ok(received) => {
                 self.grant.succeeded();
@@ -367,15 +373,17 @@ impl Model {
             self.tell(id, Told::Revoked(Err(Wrong::Closed)));
         }
         let cooling = self.grant.last.map(|last| (self.grant.not_before, last));
-        self.out.publish = Some(Seen { token: None, ask_at: NEVER, cooling, closed: true });
+        let number = self.seen.number + 1;
+        let seen = Seen { number, token: None, ask_at: NEVER, cooling, closed: true };
+        self.out.publish = Some(seen);
         std::mem::take(&mut self.out)
     }
 
-    fn refuse(&mut self, what: &What) {
-        match what {
-            What::Get(id, _) => self.tell(*id, Told::Token(Err(Wrong::Closed))),
-            What::Exchange(id, ..) => self.tell(*id, Told::Exchanged(Err(Wrong::Closed))),
-            What::Revoke(id, _) => self.tell(*id, Told::Revoked(Err(Wrong::Closed))),
+    fn refuse(&mut self, event: &Event<CallerId>) {
+        match event {
+            Event::GetToken(id, ..) => self.tell(*id, Told::Token(Err(Wrong::Closed))),
+            Event::Exchange(id, ..) => self.tell(*id, Told::Exchanged(Err(Wrong::Closed))),
+            Event::Revoke(id, ..) => self.tell(*id, Told::Revoked(Err(Wrong::Closed))),
             _ => {}
         }
     }
@@ -389,7 +397,7 @@ impl Model {
             self.advance_revocation();
             self.end_barrier();
             if !self.gets.is_empty() && self.usable().is_none() {
-                self.open_grant(&Asks::default());
+                self.open_grant(&TokenRequestOptions::new());
             }
             self.advance_exchanges();
             self.open_for_timer();
@@ -423,13 +431,13 @@ impl Model {
             (Mode::WhileUsed, None) | (Mode::OnRequest, _) => false,
         };
         if open && self.now >= self.ask_at() {
-            self.open_grant(&Asks::default());
+            self.open_grant(&TokenRequestOptions::new());
         }
     }
 
-    fn open_grant(&mut self, asks: &Asks) {
+    fn open_grant(&mut self, options: &TokenRequestOptions) {
         if self.may_open() {
-            self.grant.open(&self.setup, asks);
+            self.grant.open(&self.setup, options);
         }
     }
 
@@ -438,16 +446,17 @@ impl Model {
             return;
         }
         let number = self.grant.start(self.now, self.revokes);
-        let asks = self.grant.asks.clone();
-        self.out.starts.push(Start::Grant { number, asks, refused: self.refused.clone() });
+        let options = self.grant.options.clone();
+        self.out.starts.push(Start::Grant { number, options, refused: self.refused.clone() });
     }
 
     // ---- What all of them need.
 
     /// Takes in a token: into the ledger before anything else is decided. If a revoke came while it was
     /// on the wire, it is marked there, and whether it is alive does not matter.
-    fn receive(&mut self, text: &str, life: Life, sent: &Sent) -> Result<Received, Failure> {
-        let lifetime = life.nanos().unwrap_or_else(|| {
+    fn receive(&mut self, came: Came, sent: &Sent) -> Result<Received, Failure> {
+        let Came { text, life, refresh_in } = came;
+        let lifetime = life.unwrap_or_else(|| {
             if !self.lifetime_assumed {
                 self.lifetime_assumed = true;
                 self.out.warnings.push("lifetime assumed".into());
@@ -456,31 +465,24 @@ impl Model {
         });
         let lifetime = lifetime.min(LONGEST_LIFE);
         self.generation += 1;
-        self.ledger.join(text, self.now.saturating_add(lifetime), self.now);
+        self.ledger.join(&text, self.now.saturating_add(lifetime), self.now);
         let expires_at = sent.at.saturating_add(lifetime);
         if sent.revokes < self.revokes {
-            self.ledger.mark(text);
-        } else if expires_at <= self.now || self.ledger.is_marked(text) {
+            self.ledger.mark(&text);
+        } else if expires_at <= self.now || self.ledger.is_marked(&text) {
             return Err(Failure::Expired);
         }
         let stale = self.setup.stale_buffer().min(lifetime / 2);
         let stale = times(stale, 1.0 + self.random / 10.0);
         let hold_at = expires_at - self.setup.expired_buffer().min(lifetime / 10);
         let mut stale_at = expires_at.saturating_sub(stale).min(hold_at);
-        if let Some(refresh_in) = life.refresh_in()
+        if let Some(refresh_in) = refresh_in
             && refresh_in >= lifetime / 10
             && sent.at + refresh_in <= hold_at
         {
             stale_at = sent.at + refresh_in;
         }
-        Ok(Received {
-            generation: self.generation,
-            text: text.into(),
-            stale_at,
-            hold_at,
-            expires_at,
-            lifetime,
-        })
+        Ok(Received { generation: self.generation, text, stale_at, hold_at, expires_at, lifetime })
     }
 
     fn tell(&mut self, id: u64, told: Told) {
@@ -496,8 +498,10 @@ impl Model {
         });
         let last = self.grant.last.filter(|_| !self.grant.open);
         let cooling = last.map(|last| (self.grant.not_before, last));
-        let seen = Seen { token, ask_at: self.ask_at(), cooling, closed: false };
+        let number = self.seen.number;
+        let mut seen = Seen { number, token, ask_at: self.ask_at(), cooling, closed: false };
         if seen != self.seen {
+            seen.number += 1;
             self.seen = seen.clone();
             self.used_here = false;
             self.out.publish = Some(seen);

@@ -9,6 +9,7 @@ use super::{Nanos, SECOND};
 pub use crate::config::RefreshMode as Mode;
 use crate::config::{RetryPolicy, SessionConfig};
 use crate::error::TokenError;
+use crate::grant::Grant;
 use crate::machine;
 
 /// A session's configuration, and what its manager can do. Spans are in seconds.
@@ -190,7 +191,29 @@ impl Failure {
     }
 }
 
-pub use super::words::Life::{self, Hinted, Huge, Millis, Unsaid};
+/// How long the server says that a token lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Life {
+    Unsaid,
+    Millis(u64),
+    Huge,
+    /// The first, and the second is when the server wants it refreshed.
+    Hinted(u64, u64),
+}
+pub use Life::{Hinted, Huge, Millis, Unsaid};
+
+impl Life {
+    pub fn of(self, grant: Grant) -> Grant {
+        match self {
+            Unsaid => grant,
+            Millis(millis) => grant.expires_in(Duration::from_millis(millis)),
+            Huge => grant.expires_in(Duration::from_nanos(Nanos::MAX)),
+            Hinted(millis, refresh_in) => {
+                Millis(millis).of(grant).refresh_in(Duration::from_millis(refresh_in))
+            }
+        }
+    }
+}
 
 /// How an attempt on the wire ends. A revocation that gets a token is one that succeeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -274,6 +297,9 @@ pub type Step = (f64, Op);
 
 /// How long tokens live, in milliseconds: what is usual first.
 pub const LIVES: [u64; 7] = [60_000, 3_600_000, 1, 1_000, 1_500, 5_000, 20_000];
+
+/// How much life is asked for, in seconds.
+pub const LEFT: [u32; 5] = [0, 1, 40, 1_800, 1_000_000];
 
 /// What a server says about coming again, in milliseconds.
 pub const RETRY_AFTER: [Option<u64>; 7] =

@@ -3,12 +3,13 @@
 use super::Model;
 use super::flight::{Sent, Verdict};
 use super::operations::Failure;
-use super::words::{Asks, Start, Told, Wrong};
+use super::words::{Start, Told, Wrong};
+use crate::request::TokenRequestOptions;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Barrier {
     pub callers: Vec<u64>,
-    asks: Asks,
+    options: TokenRequestOptions,
     /// Nothing more is sent before the next revoke.
     stuck: Option<Why>,
     /// The batch on the wire: how many have yet to end, and how the others did.
@@ -27,7 +28,7 @@ enum Why {
 }
 
 impl Model {
-    pub(super) fn revoke(&mut self, id: u64, asks: &Asks) {
+    pub(super) fn revoke(&mut self, id: u64, options: &TokenRequestOptions) {
         if !self.setup.can_revoke {
             return self.tell(id, Told::Revoked(Err(Wrong::Unsupported)));
         }
@@ -45,14 +46,14 @@ impl Model {
         }
         let barrier = self.barrier.get_or_insert_with(|| Barrier {
             callers: Vec::new(),
-            asks: Asks::default(),
+            options: TokenRequestOptions::new(),
             stuck: None,
             outstanding: 0,
             confirmed: false,
             errors: Vec::new(),
         });
         barrier.callers.push(id);
-        barrier.asks = asks.clone();
+        barrier.options = options.clone();
         barrier.stuck = None;
     }
 
@@ -103,7 +104,7 @@ impl Model {
         }
         if !self.revocation.open && left > 0 && barrier.stuck.is_none() {
             if self.revocation.may_open(self.now) {
-                self.revocation.open(&self.setup, &barrier.asks);
+                self.revocation.open(&self.setup, &barrier.options);
             } else {
                 barrier.stuck = Some(Why::Cools);
             }
@@ -116,8 +117,8 @@ impl Model {
         barrier.errors.clear();
         let number = self.revocation.start(self.now, self.revokes);
         for text in batch {
-            let asks = self.revocation.asks.clone();
-            self.out.starts.push(Start::Revocation { number, text, asks });
+            let options = self.revocation.options.clone();
+            self.out.starts.push(Start::Revocation { number, text, options });
         }
     }
 

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::operations::*;
-use super::words::{self, Asks, Found, Output, What, put_into_words};
-use super::{Model, Nanos, SECOND};
+use super::words::{self, Output, put_into_words};
+use super::{Model, Nanos, SECOND, SESSION};
 use crate::error::TokenError;
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
-use crate::judge::{History, Session};
-use crate::machine::{CallerId, Effects, Ended, Event, Machine, Moment, Reply, Request};
-use crate::request::ExchangeKey;
+use crate::judge::{History, Session, Verdict};
+use crate::machine::{self, CallerId, Effects, Ended, Event, Machine, Moment, Reply, Request};
+use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
 use crate::token::TokenId;
 
 /// The session's clock does not begin with the session.
 const BEGINNING: Nanos = 1_000_000 * SECOND;
 /// A token of another session.
-const OF_ANOTHER: TokenId = TokenId { session: 2, generation: 1 };
+const OF_ANOTHER: TokenId = TokenId { session: SESSION + 1, generation: 1 };
 
 /// An attempt on the wire.
 enum Wire {
@@ -36,7 +36,7 @@ pub(crate) fn nothing(machine: Machine<CallerId>) -> Box<dyn Session> {
 
 /// The machine, its model, and the world around them.
 struct Run {
-    setup: Setup,
+    abilities: machine::Abilities,
     session: Box<dyn Session>,
     model: Model,
     now: Nanos,
@@ -47,7 +47,7 @@ struct Run {
     /// Tokens that somebody saw.
     ids: Vec<TokenId>,
     history: History,
-    next_id: u64,
+    last_id: CallerId,
     events: usize,
 }
 
@@ -96,12 +96,17 @@ pub(crate) fn pasteable(setup: &Setup, steps: &[Step]) -> String {
     text + "    ]).unwrap();\n}\n"
 }
 
+fn options(left: u32, ip: u8) -> TokenRequestOptions {
+    let options = TokenRequestOptions::new().min_remaining(Duration::from_secs(left.into()));
+    if ip == 0 { options } else { options.ip(&format!("192.0.2.{ip}")).unwrap() }
+}
+
 impl Run {
     fn new(around: Around<'_>, setup: &Setup) -> Self {
         let (config, abilities) = (setup.config(), setup.abilities());
-        let machine = Machine::new(config.clone(), abilities, 1);
+        let machine = Machine::new(config.clone(), abilities, SESSION);
         Self {
-            setup: setup.clone(),
+            abilities,
             history: History::new(machine.published(), &config, abilities),
             session: around(machine),
             model: Model::new(setup),
@@ -110,41 +115,61 @@ impl Run {
             wire: Vec::new(),
             texts: Vec::new(),
             ids: Vec::new(),
-            next_id: 1,
+            last_id: 0,
             events: 0,
         }
     }
 
-    fn step(&mut self, random: f64, op: Op) -> Result<(), String> {
-        match op {
-            Use => self.used |= self.history.published.token.is_some(),
-            Pass(millis) => self.now += millis * 1_000_000,
-            To(mark, off) => self.pass_to(mark, off),
+    fn step(&mut self, random: f64, op: Op) -> Verdict {
+        let event = match op {
+            Use => {
+                self.used |= self.history.published.token.is_some();
+                return Ok(());
+            }
+            Pass(millis) => {
+                self.now += millis * 1_000_000;
+                return Ok(());
+            }
+            To(mark, off) => {
+                self.pass_to(mark, off);
+                return Ok(());
+            }
             Wake => {
                 self.pass_to(Deadline, 0);
-                return self.tell(random, Event::Timer, &What::Timer);
+                Some(Event::Timer)
             }
-            Timer => return self.tell(random, Event::Timer, &What::Timer),
+            Timer => Some(Event::Timer),
             Abilities { exchange, revoke } => {
-                let learnt =
-                    Setup { can_exchange: exchange, can_revoke: revoke, ..self.setup.clone() };
-                let event = Event::Abilities(learnt.abilities());
-                return self.tell(random, event, &What::Abilities { exchange, revoke });
+                let abilities = self.abilities;
+                Some(Event::Abilities(machine::Abilities { exchange, revoke, ..abilities }))
             }
-            Shutdown => return self.tell(random, Event::Shutdown, &What::Shutdown),
-            End(which, outcome) => return self.end(random, usize::from(which), outcome),
-            Get { .. } | Exchange { .. } | Revoke { .. } => return self.call(random, op),
+            Shutdown => Some(Event::Shutdown),
+            End(which, outcome) => self.end(usize::from(which), outcome),
+            Get { left, ip } => {
+                let id = self.next_id();
+                Some(Event::GetToken(id, id, options(left, ip)))
+            }
+            Exchange { key, reversed, left, ip } => {
+                let id = self.next_id();
+                let mut scopes = [format!("key-{key}"), "zone".to_string()];
+                if reversed {
+                    scopes.reverse();
+                }
+                let request = ExchangeRequest::scopes(scopes).options(options(left, ip));
+                Some(Event::Exchange(id, id, Box::new(request)))
+            }
+            Revoke { ip } => {
+                let id = self.next_id();
+                Some(Event::Revoke(id, id, options(0, ip)))
+            }
             Leave(which) => {
                 let waiting = &self.history.callers;
-                if let Some(id) = waiting.keys().nth(usize::from(which) % waiting.len().max(1)) {
-                    let id = *id;
-                    return self.tell(random, Event::Left(id), &What::Left(id));
-                }
+                let leaving = waiting.keys().nth(usize::from(which) % waiting.len().max(1));
+                leaving.map(|id| Event::Left(*id))
             }
             Asked { current } => {
                 let number = self.history.published.number;
-                let number = if current { number } else { number.wrapping_sub(1) };
-                return self.tell(random, Event::Asked(number), &What::Asked { current });
+                Some(Event::Asked(if current { number } else { number.wrapping_sub(1) }))
             }
             Invalidate(which) => {
                 let published = self.history.published.token.as_ref();
@@ -153,14 +178,10 @@ impl Run {
                     Back(back) => self.ids.iter().rev().nth(usize::from(back)).copied(),
                     Foreign => Some(OF_ANOTHER),
                 };
-                if let Some(id) = id {
-                    let (ours, generation) = (id != OF_ANOTHER, id.generation());
-                    let what = What::Invalidate { ours, generation };
-                    return self.tell(random, Event::Invalidate(id), &what);
-                }
+                id.map(Event::Invalidate)
             }
-        }
-        Ok(())
+        };
+        event.map_or(Ok(()), |event| self.tell(random, event))
     }
 
     fn pass_to(&mut self, mark: Mark, off: i8) {
@@ -178,89 +199,53 @@ impl Run {
         }
     }
 
-    fn call(&mut self, random: f64, op: Op) -> Result<(), String> {
-        let id = self.next_id;
-        self.next_id += 1;
-        match op {
-            Get { left, ip } => {
-                let asks = Asks { left, ip };
-                let event = Event::GetToken(id, id, asks.options());
-                self.tell(random, event, &What::Get(id, asks))
-            }
-            Exchange { key, reversed, left, ip } => {
-                let asks = Asks { left, ip };
-                let request = words::exchange_request(key, &asks, reversed);
-                let event = Event::Exchange(id, id, Box::new(request));
-                self.tell(random, event, &What::Exchange(id, key, asks))
-            }
-            Revoke { ip } => {
-                let asks = Asks { left: 0, ip };
-                let event = Event::Revoke(id, id, asks.options());
-                self.tell(random, event, &What::Revoke(id, asks))
-            }
-            other => unreachable!("{other:?} is not a call"),
-        }
+    fn next_id(&mut self) -> CallerId {
+        self.last_id += 1;
+        self.last_id
     }
 
-    fn end(&mut self, random: f64, which: usize, outcome: Outcome) -> Result<(), String> {
+    fn end(&mut self, which: usize, outcome: Outcome) -> Option<Event<CallerId>> {
         if self.wire.is_empty() {
-            return Ok(());
+            return None;
         }
         let wire = self.wire.remove(which % self.wire.len());
-        let (event, what) = match wire {
-            Wire::Grant => {
-                let (result, found) = self.found(outcome);
-                (Ended::Grant(result), What::GrantEnded(found))
-            }
-            Wire::Exchange(key) => {
-                let (result, found) = self.found(outcome);
-                let name = words::key_name(&key);
-                (Ended::Exchange(key, result), What::ExchangeEnded(name, found))
-            }
-            Wire::Revocation(text) => {
-                let result = match outcome {
+        Some(Event::Ended(match wire {
+            Wire::Grant => Ended::Grant(self.result(outcome)),
+            Wire::Exchange(key) => Ended::Exchange(key, self.result(outcome)),
+            Wire::Revocation(text) => Ended::Revocation(
+                text,
+                match outcome {
                     New(_) | Again(..) => Ok(()),
-                    Fails(failure) => Err(failure),
-                };
-                let name = text.expose().to_string();
-                let event = Ended::Revocation(text, result.map_err(Failure::error));
-                (event, What::RevocationEnded(name, result))
-            }
-        };
-        self.tell(random, Event::Ended(event), &what)
+                    Fails(failure) => Err(failure.error()),
+                },
+            ),
+        }))
     }
 
-    fn found(&mut self, outcome: Outcome) -> (Result<Grant, TokenError>, Found) {
+    fn result(&mut self, outcome: Outcome) -> Result<Grant, TokenError> {
         let (back, life) = match outcome {
             New(life) => (None, life),
             Again(back, life) => (Some(usize::from(back)), life),
-            Fails(failure) => return (Err(failure.error()), Err(failure)),
+            Fails(failure) => return Err(failure.error()),
         };
         let again = back.and_then(|back| self.texts.iter().rev().nth(back).cloned());
         let text = again.unwrap_or_else(|| format!("token-{}", self.texts.len()));
         self.texts.push(text.clone());
-        let mut grant = Grant::bearer(text.clone()).unwrap();
-        if let Some(nanos) = life.nanos() {
-            grant = grant.expires_in(Duration::from_nanos(nanos));
-        }
-        if let Some(nanos) = life.refresh_in() {
-            grant = grant.refresh_in(Duration::from_nanos(nanos));
-        }
-        (Ok(grant), Ok((text, life)))
+        Ok(life.of(Grant::bearer(text)?))
     }
 
-    fn tell(&mut self, random: f64, event: Event<CallerId>, what: &What) -> Result<(), String> {
+    fn tell(&mut self, random: f64, event: Event<CallerId>) -> Verdict {
         self.events += 1;
         let moment = Moment { now: Instant::from_nanos(self.now), random, used: self.used };
+        let should = self.model.handle(self.now, random, self.used, &event);
         let effects = self.history.tell(&mut *self.session, moment, event)?;
         let did = put_into_words(&effects);
-        let should = self.model.handle(self.now, random, self.used, what);
         self.carry_out(effects);
         self.compare(&did, &should)?;
         self.history.judge(&*self.session, Moment { used: self.used, ..moment })
     }
 
-    fn compare(&self, did: &Output, should: &Output) -> Result<(), String> {
+    fn compare(&self, did: &Output, should: &Output) -> Verdict {
         if did != should {
             return Err(format!("the machine says\n{did:#?}\nthe model says\n{should:#?}"));
         }

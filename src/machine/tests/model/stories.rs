@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::operations::*;
-use super::words::LEFT;
 
 fn lives() -> impl Strategy<Value = Life> {
     prop_oneof![

@@ -4,126 +4,77 @@ use std::time::Duration;
 
 use super::Nanos;
 use super::operations::{ATTEMPT_TIMEOUT, Failure};
-use crate::error::SessionError;
+use crate::error::{SessionError, TokenError};
+use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{CallerId, Effects, Published, Reply, Request, Warning};
-use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
+use crate::request::{ExchangeKey, TokenRequestOptions};
 use crate::token::Issued;
 
-/// The options of a caller.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Asks {
-    /// Seconds that the token should have left.
-    pub left: u32,
-    /// Which address, zero for none.
-    pub ip: u8,
-}
+/// What came of a grant or an exchange.
+pub(super) type Found = Result<Came, Failure>;
 
-impl Asks {
-    pub fn min_remaining(&self) -> Nanos {
-        Nanos::from(self.left) * super::SECOND
-    }
-
-    pub fn options(&self) -> TokenRequestOptions {
-        let options =
-            TokenRequestOptions::new().min_remaining(Duration::from_secs(u64::from(self.left)));
-        match self.ip {
-            0 => options,
-            ip => options.ip(&format!("192.0.2.{ip}")).unwrap(),
-        }
-    }
-}
-
-/// How long the server says that a token lives.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Life {
-    Unsaid,
-    Millis(u64),
-    Huge,
-    /// The first, and the second is when the server wants it refreshed.
-    Hinted(u64, u64),
-}
-
-impl Life {
-    pub fn nanos(self) -> Option<Nanos> {
-        match self {
-            Self::Unsaid => None,
-            Self::Millis(millis) | Self::Hinted(millis, _) => Some(millis * 1_000_000),
-            Self::Huge => Some(Nanos::MAX),
-        }
-    }
-
+/// A token that came.
+pub(super) struct Came {
+    pub(super) text: String,
+    /// How long it lives, if the server says so.
+    pub(super) life: Option<Nanos>,
     /// When the server wants it refreshed.
-    pub fn refresh_in(self) -> Option<Nanos> {
-        match self {
-            Self::Hinted(_, millis) => Some(millis * 1_000_000),
-            _ => None,
-        }
-    }
+    pub(super) refresh_in: Option<Nanos>,
 }
 
-/// What came of a grant or an exchange: a text and its life.
-pub type Found = Result<(String, Life), Failure>;
-
-/// What happens to the machine.
-#[derive(Clone, Debug, PartialEq)]
-pub enum What {
-    Get(u64, Asks),
-    Exchange(u64, u8, Asks),
-    Revoke(u64, Asks),
-    Asked { current: bool },
-    Invalidate { ours: bool, generation: u64 },
-    Left(u64),
-    GrantEnded(Found),
-    ExchangeEnded(u8, Found),
-    RevocationEnded(String, Result<(), Failure>),
-    Abilities { exchange: bool, revoke: bool },
-    Timer,
-    Shutdown,
+pub(super) fn found(result: &Result<Grant, TokenError>) -> Found {
+    let grant = result.as_ref().map_err(Failure::of)?;
+    Ok(Came {
+        text: grant.text().expose().into(),
+        life: grant.life().map(span),
+        refresh_in: grant.get_refresh_in().map(span),
+    })
 }
 
 /// What it wants done.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
-    pub publish: Option<Seen>,
-    pub starts: Vec<Start>,
-    pub replies: Vec<(u64, Told)>,
-    pub warnings: Vec<String>,
+pub(super) struct Output {
+    pub(super) publish: Option<Seen>,
+    pub(super) starts: Vec<Start>,
+    pub(super) replies: Vec<(u64, Told)>,
+    pub(super) warnings: Vec<String>,
 }
 
-/// A publication, without its number.
+/// A publication.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
-    pub token: Option<SeenToken>,
-    pub ask_at: Nanos,
-    pub cooling: Option<(Nanos, Failure)>,
-    pub closed: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct SeenToken {
-    pub generation: u64,
-    pub text: String,
-    pub usable_until: Nanos,
-    pub doubts_dismissed: u64,
+pub(super) struct Seen {
+    pub(super) number: u64,
+    pub(super) token: Option<SeenToken>,
+    pub(super) ask_at: Nanos,
+    pub(super) cooling: Option<(Nanos, Failure)>,
+    pub(super) closed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Start {
-    Grant { number: u32, asks: Asks, refused: Option<String> },
-    Exchange { number: u32, key: u8, subject: u64, asks: Asks },
-    Revocation { number: u32, text: String, asks: Asks },
+pub(super) struct SeenToken {
+    pub(super) generation: u64,
+    pub(super) text: String,
+    pub(super) usable_until: Nanos,
+    pub(super) doubts_dismissed: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub(super) enum Start {
+    Grant { number: u32, options: TokenRequestOptions, refused: Option<String> },
+    Exchange { number: u32, key: ExchangeKey, subject: u64, options: TokenRequestOptions },
+    Revocation { number: u32, text: String, options: TokenRequestOptions },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Told {
     Token(Result<(u64, String), Wrong>),
     Exchanged(Result<(u64, String), Wrong>),
     Revoked(Result<(), Wrong>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wrong {
+pub(super) enum Wrong {
     Failed(Failure, Nanos),
     Cooling(Failure, Nanos),
     Overloaded,
@@ -131,22 +82,8 @@ pub enum Wrong {
     Closed,
 }
 
-/// A request for the token that goes by this name; two ways to write it, which give the same key.
-pub fn exchange_request(key: u8, asks: &Asks, reversed: bool) -> ExchangeRequest {
-    let mut scopes = [format!("key-{key}"), "zone".to_string()];
-    if reversed {
-        scopes.reverse();
-    }
-    ExchangeRequest::scopes(scopes).options(asks.options())
-}
-
-pub fn key_name(key: &ExchangeKey) -> u8 {
-    let is_named = |name: &u8| exchange_request(*name, &Asks::default(), false).key() == *key;
-    (0..=9).find(is_named).expect("one of our keys")
-}
-
 /// Puts the real machine's effects into words.
-pub fn put_into_words(effects: &Effects<CallerId>) -> Output {
+pub(super) fn put_into_words(effects: &Effects<CallerId>) -> Output {
     Output {
         publish: effects.publish.as_ref().map(seen),
         starts: effects.start.iter().map(start).collect(),
@@ -155,11 +92,11 @@ pub fn put_into_words(effects: &Effects<CallerId>) -> Output {
     }
 }
 
-pub fn nanos(instant: Instant) -> Nanos {
+pub(super) fn nanos(instant: Instant) -> Nanos {
     if instant == Instant::NEVER { Nanos::MAX } else { span(instant.since(Instant::ZERO)) }
 }
 
-fn span(span: Duration) -> Nanos {
+pub(super) fn span(span: Duration) -> Nanos {
     Nanos::try_from(span.as_nanos()).unwrap()
 }
 
@@ -172,7 +109,8 @@ fn seen(published: &Published) -> Seen {
     });
     let cooling = published.cooling.as_ref();
     let cooling = cooling.map(|cooling| (nanos(cooling.until), Failure::of(&cooling.last)));
-    Seen { token, ask_at: nanos(published.ask_at), cooling, closed: published.closed }
+    let Published { number, ask_at, closed, .. } = *published;
+    Seen { number, token, ask_at: nanos(ask_at), cooling, closed }
 }
 
 fn start(start: &crate::machine::Start) -> Start {
@@ -181,29 +119,20 @@ fn start(start: &crate::machine::Start) -> Start {
     match &start.request {
         Request::Grant(request) => Start::Grant {
             number,
-            asks: asks(&request.options),
+            options: request.options.clone(),
             refused: request.refused.as_ref().map(|text| text.expose().into()),
         },
         Request::Exchange(key, subject, request) => Start::Exchange {
             number,
-            key: key_name(key),
+            key: (**key).clone(),
             subject: subject.id().generation(),
-            asks: asks(&request.options),
+            options: request.options.clone(),
         },
         Request::Revocation(text, options) => {
-            Start::Revocation { number, text: text.expose().into(), asks: asks(options) }
+            let (text, options) = (text.expose().into(), options.clone());
+            Start::Revocation { number, text, options }
         }
     }
-}
-
-/// How much life is asked for.
-pub const LEFT: [u32; 5] = [0, 1, 40, 1_800, 1_000_000];
-
-/// The addresses of options are compared by their text.
-fn asks(options: &TokenRequestOptions) -> Asks {
-    let all = LEFT.into_iter().flat_map(|left| (0..3).map(move |ip| Asks { left, ip }));
-    let mut same = all.filter(|asks| asks.options() == *options);
-    same.next().expect("options that somebody asked for")
 }
 
 fn told(answer: &Reply) -> Told {
