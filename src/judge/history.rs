@@ -243,7 +243,7 @@ impl History {
         }
         for (caller, answer) in &fx.replies {
             self.ask(&Seen::Answered(*caller, answer))?;
-            self.barrier_may_be_up &= !matches!(answer, Reply::Revoked(_));
+            self.barrier_may_be_up &= !matches!(answer, Reply::Revoked(_)) || is_refusal(answer);
             self.callers.remove(caller);
             if let Reply::Token(Ok(token)) = answer {
                 self.highest = self.highest.max(token.id().generation());
@@ -465,11 +465,12 @@ impl History {
 
 /// Neither impossible, nor one too many, nor too late.
 pub(crate) fn is_taken(caller: CallerId, fx: &Effects<CallerId>) -> bool {
-    let is_refusal = |answer: &Reply| {
-        use SessionError::{Closed, Overloaded, Unsupported};
-        matches!(answer, Reply::Revoked(Err(Unsupported(_) | Overloaded | Closed)))
-    };
     !fx.replies.iter().any(|(whom, answer)| *whom == caller && is_refusal(answer))
+}
+
+fn is_refusal(answer: &Reply) -> bool {
+    use SessionError::{Closed, Overloaded, Unsupported};
+    matches!(answer, Reply::Revoked(Err(Unsupported(_) | Overloaded | Closed)))
 }
 
 fn is_denied(error: &TokenError, code: &str) -> bool {

@@ -1,12 +1,16 @@
-//! Stories out of bytes, for a fuzzer: a byte for each choice.
+//! Stories out of bytes, a fuzzer's or those of chance: a byte for each choice.
 
 use super::operations::*;
 use super::run::play_or_show;
 
 /// The body of a fuzz target.
 pub fn fuzz(data: &[u8]) {
-    let (setup, steps) = Bytes(data).story();
+    let (setup, steps) = story(data);
     play_or_show(&setup, &steps);
+}
+
+pub fn story(data: &[u8]) -> (Setup, Vec<Step>) {
+    Bytes(data).story()
 }
 
 struct Bytes<'a>(&'a [u8]);

@@ -10,8 +10,6 @@ pub(crate) mod operations;
 mod revocation;
 pub(crate) mod run;
 #[cfg(test)]
-mod stories;
-#[cfg(test)]
 mod tests;
 mod words;
 
@@ -146,13 +144,7 @@ impl Model {
     }
 
     /// What the machine has to do when this happens.
-    fn handle(
-        &mut self,
-        now: Nanos,
-        random: f64,
-        used: bool,
-        event: &Event<CallerId>,
-    ) -> Output {
+    fn handle(&mut self, now: Nanos, random: f64, used: bool, event: &Event<CallerId>) -> Output {
         (self.now, self.random, self.used) = (now, random, used);
         self.ledger.forget_expired(now);
         if self.closed {

@@ -4,11 +4,17 @@
 //! `PROPTEST_CASES=20000 cargo test --lib model` runs it longer. A failure prints a test that can be pasted
 //! here; its seed goes to `regressions.txt`, which is played first by every later run.
 
+use proptest::prelude::*;
+
 use super::super::broken::{Broken, Fault};
+use super::bytes::story;
 use super::operations::*;
 use super::run::{nothing, pasteable, play, shrink};
-use super::stories::stories;
 use crate::judge::search::{Failure, search, search_seeded};
+
+fn stories() -> impl Strategy<Value = (Setup, Vec<Step>)> {
+    prop::collection::vec(any::<u8>(), 10..500).prop_map(|bytes| story(&bytes))
+}
 
 #[test]
 fn the_machine_does_what_the_model_does() {
@@ -70,6 +76,11 @@ const ONE_ATTEMPT: Setup = Setup { attempts: 1, ..USUAL };
 
 /// What the model found in the machine: each was wrong once.
 const FOUND: &[(&str, Setup, &[Op])] = &[
+    (
+        "a barrier ends though its last token has expired, and a revoke was turned away",
+        Setup { cooling: 1, max_held: 2, can_exchange: false, ..USUAL },
+        &[ASK, REVOKE, lives(1), fails(TimedOut), Pass(1_000), ASK, REVOKE, LIVES],
+    ),
     (
         "an unexpired exchanged token is given when too many wait for its successor",
         Setup { max_held: 1, ..USUAL },
