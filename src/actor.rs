@@ -153,6 +153,8 @@ impl<M: TokenManager> SessionActor<M> {
 
     fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
         let moment = self.moment();
+        #[cfg(all(test, feature = "testing"))]
+        crate::judge::overhear(moment, &event);
         self.machine.handle(moment, event, effects);
         self.carry_out(effects);
     }

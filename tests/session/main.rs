@@ -1,14 +1,10 @@
 //! The session on tokio's paused clock, with a manager whose answers the test decides. Time moves only
 //! when every task is idle, so a wait for simulated time is a wait for everything that can happen.
 
-#[path = "../histories/mod.rs"]
-mod histories;
-#[path = "../invariants/mod.rs"]
-mod invariants;
 #[path = "../common/scripted.rs"]
+#[allow(dead_code, reason = "the crate's own tests use more of it")]
 mod scripted;
 
-mod anything;
 mod attempts;
 mod callers;
 mod closing;
@@ -21,7 +17,6 @@ mod revocation;
 mod runtimes;
 mod storms;
 mod suspended;
-mod world;
 
 use std::fmt::Debug;
 use std::sync::Arc;
