@@ -14,6 +14,8 @@ mod flight;
 mod ledger;
 mod lifetime;
 mod status;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
