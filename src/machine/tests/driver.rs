@@ -325,7 +325,7 @@ impl Session {
             ["usable"] => format!("{:?}", self.usable_for()),
             ["ask_at"] => self.ask_at().map_or_else(|| "never".into(), |at| format!("{at:?}")),
             ["deadline"] => self.deadline().map_or_else(|| "never".into(), |at| format!("{at:?}")),
-            ["cooling"] => match &self.history.published.cooling {
+            ["cools"] => match &self.history.published.cooling {
                 Some(cooling) => format!("{:?}: {}", cooling.until.since(self.now), cooling.last),
                 None => "nothing".into(),
             },
@@ -453,12 +453,13 @@ impl Session {
         }))
     }
 
-    /// Whatever is on the wire, and whatever that leads to at once: grants, exchanges, revocations.
+    /// Whatever is on the wire, and whatever that leads to at once ends like this, by its kind; or hangs.
     fn all_end(&mut self, how: &[&[&str]; 3]) -> String {
+        let how = |start: &Start| how[kind(start) as usize];
         let mut said = Vec::new();
-        while !self.on_wire.is_empty() {
-            let (_, start) = self.on_wire.remove(0);
-            let how = outcome(how[kind(&start) as usize]);
+        while let Some(at) = self.on_wire.iter().position(|(_, start)| how(start) != ["hangs"]) {
+            let (_, start) = self.on_wire.remove(at);
+            let how = outcome(how(&start));
             said.push(self.ends(start, how));
         }
         joined(said)
@@ -534,6 +535,10 @@ impl Session {
         self.on_wire.iter().any(|(_, start)| kind(start) == what)
     }
 
+    pub(crate) fn on_wire(&self) -> usize {
+        self.on_wire.len()
+    }
+
     pub(crate) fn waits(&self, caller: CallerId) -> bool {
         self.history.callers.contains_key(&caller)
     }
@@ -553,7 +558,7 @@ impl Session {
         sent.map(|(at, _)| at.since(START)).collect()
     }
 
-    fn last(&self) -> &Start {
+    pub(crate) fn last(&self) -> &Start {
         &self.started.last().expect("an attempt").1
     }
 
