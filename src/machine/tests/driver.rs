@@ -1,20 +1,6 @@
-//! Drives a machine by a story: events line by line, set apart by commas, and behind an arrow what the
-//! machine did about the last one, in words.
-//!
-//! ```text
-//! ask, ask               -> nothing                  // joins: a comment
-//! +5s, granted 60s       -> publish t1; 1: t1; 2: t1
-//! suspend 54s, ask, granted 503
-//! waiting                -> nobody
-//! ```
-//!
-//! Callers are numbered from 1 in the order in which they come, tokens are called t1, t2, …, exchanged
-//! ones x1, x2, …; a line may begin with one of the [`SITUATIONS`]. All words are in [`Session::does`],
-//! how an attempt ends in [`outcome`].
-//!
-//! The clock stands still until `+` moves it; then the timer is sent when the machine asked for it, and
-//! attempts end with `TimedOut` when their time is over, as the actor does it. The judge hears of each
-//! event.
+//! Drives a machine by hand, and says in words what it does. The clock stands still until
+//! [`Session::pass`] moves it; then the timer is sent when the machine asked for it, and attempts end with
+//! `TimedOut` when their time is over, as the actor does it. The judge hears of each event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,43 +24,6 @@ pub(crate) const START: Instant = Instant::from_nanos(1_000_000_000_000_000);
 /// What its manager says.
 const ASSUMED_LIFETIME: Duration = secs(300);
 
-/// Where a story may begin. A token of 60 s is stale after 28.5 s, held after 54 s, over after 60 s.
-const SITUATIONS: [(&str, &str); 10] = [
-    ("holding", "ask -> publish nothing; grant #1"),
-    ("cooling", "holding, grant_fails denied -> publish nothing; 1: failed"),
-    ("fresh", "holding, granted 60s -> publish t1; 1: t1"),
-    ("fresh_for_1h", "holding, granted 1h -> publish t1; 1: t1"),
-    // Past its `stale_at`, and nobody has noticed.
-    ("stale", "fresh, suspend 28.5s"),
-    ("refreshing", "stale, ask -> publish t1; grant #1; 2: t1"),
-    ("stale_and_cooling", "refreshing, grant_fails denied -> publish t1"),
-    // Past its `hold_at`, and nobody has noticed.
-    ("unusable", "fresh, suspend 54s"),
-    ("revoking", "fresh, revoke -> publish nothing; revoke t1"),
-    // An exchange is on the wire, so the barrier stays up.
-    (
-        "revoking_and_cooling",
-        "fresh, exchange a, suspend 28.5s, ask, grant_fails denied -> publish t1
-         revoke -> publish nothing; revoke t1",
-    ),
-];
-
-/// Stories, a test each, named after what they show; in one mode or in several.
-macro_rules! stories {
-    ($($(#[$doc:meta])* $name:ident $(in $modes:expr)? => $($story:expr),+;)+) => { $(
-        $(#[$doc])*
-        #[test]
-        fn $name() {
-            for mode in stories!(@ $($modes)?) {
-                $($crate::machine::tests::driver::Session::of(mode).play($story);)+
-            }
-        }
-    )+ };
-    (@) => { [$crate::RefreshMode::WhileUsed] };
-    (@ $modes:expr) => { $modes };
-}
-pub(crate) use stories;
-
 pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -94,59 +43,10 @@ pub(crate) type Outcome = Result<Issue, TokenError>;
 #[derive(Clone, Default)]
 pub(crate) struct Issue {
     /// It may not say.
-    life: Option<Duration>,
+    pub(super) life: Option<Duration>,
     /// Else the next number.
-    name: Option<String>,
-    refresh_in: Option<Duration>,
-}
-
-/// How an attempt ends: `60s` (the token's life), `60s as same`, `60s refresh_in 30s`, `untold`, or an
-/// error: `503`, `429 4s` (with `Retry-After`), `denied`, `changed` (the credentials), or an OAuth error
-/// and its description.
-pub(crate) fn outcome(words: &[&str]) -> Outcome {
-    let retry_after = |after: &[&str]| after.first().map(|after| duration(after));
-    match *words {
-        ["untold"] => Ok(Issue::default()),
-        ["503", ref after @ ..] => {
-            Err(TokenError::Server { status: 503, retry_after: retry_after(after) })
-        }
-        ["429", ref after @ ..] => Err(TokenError::RateLimited { retry_after: retry_after(after) }),
-        ["denied"] => Err(TokenError::denied("invalid_client", "")),
-        ["changed"] => Err(TokenError::Denied {
-            error: "invalid_client".into(),
-            description: None,
-            uri: None,
-            status: 401,
-            credentials_changed: true,
-        }),
-        [life, ref rest @ ..] if life.starts_with(char::is_numeric) => {
-            let issue = Issue { life: Some(duration(life)), ..Issue::default() };
-            Ok(match *rest {
-                [] => issue,
-                ["as", name] => Issue { name: Some(name.into()), ..issue },
-                ["refresh_in", wait] => Issue { refresh_in: Some(duration(wait)), ..issue },
-                _ => panic!("no outcome: {words:?}"),
-            })
-        }
-        [error, ref description @ ..] => Err(TokenError::denied(error, description.join(" "))),
-        [] => panic!("no outcome"),
-    }
-}
-
-fn duration(word: &str) -> Duration {
-    let units = [("ms", 0.001), ("s", 1.0), ("h", 3_600.0), ("d", 86_400.0)];
-    let number = |(unit, factor): (&str, f64)| {
-        Some(Duration::from_secs_f64(word.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
-    };
-    units.into_iter().find_map(number).unwrap_or_else(|| panic!("no duration: {word:?}"))
-}
-
-/// `54s` is the life that a token should have left, `ip4` an address.
-fn options(words: &[&str]) -> TokenRequestOptions {
-    words.iter().fold(TokenRequestOptions::new(), |options, word| match word.strip_prefix("ip") {
-        Some(last) => options.ip(&format!("192.0.2.{last}")).expect("an address"),
-        None => options.min_remaining(duration(word)),
-    })
+    pub(super) name: Option<String>,
+    pub(super) refresh_in: Option<Duration>,
 }
 
 /// What an attempt is for.
@@ -234,138 +134,7 @@ impl Session {
         }
     }
 
-    /// Plays a story, and checks what it says of the machine. What the last event led to.
-    pub(crate) fn play(&mut self, story: &str) -> String {
-        let mut said = String::new();
-        for line in story.lines() {
-            let line = line.split("//").next().unwrap_or_default().trim();
-            if line.is_empty() {
-                continue;
-            }
-            let (events, expected) = match line.split_once("->") {
-                Some((events, expected)) => (events, Some(expected.trim())),
-                None => (line, None),
-            };
-            for event in events.split(',') {
-                said = self.does(event.trim());
-            }
-            if let Some(expected) = expected {
-                assert_eq!(said, expected, "{line}");
-            }
-        }
-        said
-    }
-
-    fn does(&mut self, event: &str) -> String {
-        if let Some((_, story)) = SITUATIONS.iter().find(|(name, _)| *name == event) {
-            return self.play(story);
-        }
-        if let Some(time) = event.strip_prefix('+') {
-            return self.pass(duration(time));
-        }
-        let words: Vec<_> = event.split_whitespace().collect();
-        match *words {
-            // Before anything else.
-            ["attempts", n] => self.configure(|config| config.retry.attempts = number(n)),
-            ["capacity", n] => self.configure(|config| config.exchange_capacity = number(n)),
-            ["max_held", n] => self.configure(|config| config.max_held = number(n)),
-            // Callers, and readers of what is published.
-            ["ask", ref with @ ..] => self.ask_with(options(with)),
-            ["exchange", name, ref with @ ..] => self.exchange(scope(name).options(options(with))),
-            ["revoke", ref with @ ..] => self.revoke(options(with)),
-            ["leave", caller] => self.send(Event::Left(number(caller))),
-            ["leave_all"] => {
-                let waiting = self.history.callers.clone().into_keys();
-                joined(waiting.map(|caller| self.send(Event::Left(caller))))
-            }
-            ["read"] => self.read(),
-            ["try_token"] => self.try_token(),
-            ["asked"] => self.send(Event::Asked(self.snapshot.number())),
-            ["asked", "of", snapshot] => self.send(Event::Asked(number(snapshot))),
-            ["invalidate", "held"] => match self.held() {
-                Some(name) => self.invalidate(&name),
-                None => "nothing".into(),
-            },
-            ["invalidate", name] => self.invalidate(name),
-            ["can", "exchange", "and", "revoke"] => self.can(true, true),
-            ["can", "exchange"] => self.can(true, false),
-            ["can", "revoke"] => self.can(false, true),
-            ["timer"] => self.send(Event::Timer),
-            ["shutdown"] => self.send(Event::Shutdown),
-            // Attempts end.
-            ["granted" | "grant_fails", ref how @ ..] => self.grant_ends(outcome(how)),
-            ["exchanged" | "exchange_fails", ref how @ ..] => {
-                let attempt = self.take(Kind::Exchange);
-                self.ends(attempt, outcome(how))
-            }
-            ["confirmed"] => self.revocations_end(|_| Ok(Issue::default())),
-            ["revocations_fail", ref how @ ..] => self.revocations_end(|_| outcome(how)),
-            ["all_succeed" | "all_fail", ref how @ ..] => self.all_end(&[how; 3]),
-            ["all_end", grant, exchange, revocation] => {
-                self.all_end(&[&[grant], &[exchange], &[revocation]])
-            }
-            ["suspend", time] => {
-                self.now = self.now + duration(time);
-                "nothing".into()
-            }
-            _ => self.shows(&words),
-        }
-    }
-
-    /// What there is to see.
-    fn shows(&self, words: &[&str]) -> String {
-        match *words {
-            ["waiting"] if self.history.callers.is_empty() => "nobody".into(),
-            ["waiting"] => {
-                let waiting: Vec<_> = self.history.callers.keys().map(u64::to_string).collect();
-                waiting.join(" ")
-            }
-            ["held"] => self.held().unwrap_or_else(|| "nothing".into()),
-            // How far ahead these are.
-            ["usable"] => format!("{:?}", self.usable_for()),
-            ["ask_at"] => self.ask_at().map_or_else(|| "never".into(), |at| format!("{at:?}")),
-            ["deadline"] => self.deadline().map_or_else(|| "never".into(), |at| format!("{at:?}")),
-            ["cools"] => match &self.history.published.cooling {
-                Some(cooling) => format!("{:?}: {}", cooling.until.since(self.now), cooling.last),
-                None => "nothing".into(),
-            },
-            ["doubts_dismissed"] => match &self.history.published.token {
-                Some(token) => token.doubts_dismissed.to_string(),
-                None => "no token".into(),
-            },
-            // The error that a caller got.
-            ["retry_after", caller] => {
-                format!("{:?}", self.error_of(number(caller)).retry_after().expect("one"))
-            }
-            ["error", caller] => {
-                self.error_of(number(caller)).token_error().expect("one").to_string()
-            }
-            // How many requests have been sent.
-            ["grants"] => self.sent(Kind::Grant).len().to_string(),
-            ["revocations"] => self.sent(Kind::Revocation).len().to_string(),
-            // Of the attempt that was started last.
-            ["options"] => {
-                let options = match &self.last().request {
-                    Request::Grant(grant) => &grant.options,
-                    Request::Exchange(_, _, request) => &request.options,
-                    Request::Revocation(_, options) => options,
-                };
-                let ip = options.forwarded_for().unwrap_or("no ip");
-                format!("{ip}; {:?}", options.get_min_remaining())
-            }
-            ["timeout"] => format!("{:?}", self.last().timeout),
-            ["refused"] => match &self.last().request {
-                Request::Grant(grant) => {
-                    let refused = grant.refused.as_ref();
-                    refused.map_or("nothing", |text| text.expose()).to_owned()
-                }
-                request => panic!("not a grant: {request:?}"),
-            },
-            _ => panic!("no such event: {words:?}"),
-        }
-    }
-
-    fn configure(&mut self, change: impl FnOnce(&mut SessionConfig)) -> String {
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut SessionConfig)) -> String {
         assert!(self.log.is_empty(), "too late to change the configuration");
         let mut config = self.config.clone();
         change(&mut config);
@@ -385,22 +154,22 @@ impl Session {
         self.send(Event::Exchange(caller, caller, Box::new(request)))
     }
 
-    fn revoke(&mut self, options: TokenRequestOptions) -> String {
+    pub(super) fn revoke(&mut self, options: TokenRequestOptions) -> String {
         let caller = self.next_caller();
         self.send(Event::Revoke(caller, caller, options))
     }
 
     /// A caller, as the handle has it: the snapshot's answer where there is one, else a message.
-    fn read(&mut self) -> String {
+    pub(super) fn read(&mut self) -> String {
         let snapshot = Arc::clone(&self.snapshot);
         let Some(answer) = snapshot.read(self.now, &TokenRequestOptions::NONE) else {
-            return self.does("ask");
+            return self.ask_with(TokenRequestOptions::NONE);
         };
         let said = format!("fast: {}", self.word(&Reply::Token(answer.cloned())));
         joined([said, self.note_use()])
     }
 
-    fn try_token(&mut self) -> String {
+    pub(super) fn try_token(&mut self) -> String {
         let snapshot = Arc::clone(&self.snapshot);
         assert!(snapshot.read(self.now, &TokenRequestOptions::NONE).is_none(), "there is a token");
         self.note_use()
@@ -415,7 +184,7 @@ impl Session {
     }
 
     /// The token of this name was refused by an API.
-    fn invalidate(&mut self, name: &str) -> String {
+    pub(super) fn invalidate(&mut self, name: &str) -> String {
         let id = self.ids[name];
         self.snapshot.doubt(id, || ());
         self.invalidate_id(id)
@@ -426,7 +195,7 @@ impl Session {
     }
 
     /// What the manager has learnt of its server.
-    fn can(&mut self, exchange: bool, revoke: bool) -> String {
+    pub(super) fn can(&mut self, exchange: bool, revoke: bool) -> String {
         self.send(Event::Abilities(Abilities {
             exchange,
             revoke,
@@ -453,25 +222,24 @@ impl Session {
         }))
     }
 
-    /// Whatever is on the wire, and whatever that leads to at once ends like this, by its kind; or hangs.
-    fn all_end(&mut self, how: &[&[&str]; 3]) -> String {
-        let how = |start: &Start| how[kind(start) as usize];
+    /// Whatever is on the wire, and whatever that leads to at once, ends as its kind does; or hangs.
+    pub(super) fn all_end(&mut self, how: impl Fn(Kind) -> Option<Outcome>) -> String {
         let mut said = Vec::new();
-        while let Some(at) = self.on_wire.iter().position(|(_, start)| how(start) != ["hangs"]) {
+        let ends = |(at, (_, start)): (usize, &(Instant, Start))| Some((at, how(kind(start))?));
+        while let Some((at, how)) = self.on_wire.iter().enumerate().find_map(ends) {
             let (_, start) = self.on_wire.remove(at);
-            let how = outcome(how(&start));
             said.push(self.ends(start, how));
         }
         joined(said)
     }
 
     /// The first of this kind that is on the wire.
-    fn take(&mut self, what: Kind) -> Start {
+    pub(super) fn take(&mut self, what: Kind) -> Start {
         let at = self.on_wire.iter().position(|(_, start)| kind(start) == what);
         self.on_wire.remove(at.expect("none is on the wire")).1
     }
 
-    fn ends(&mut self, start: Start, how: Outcome) -> String {
+    pub(super) fn ends(&mut self, start: Start, how: Outcome) -> String {
         let ended = match start.request {
             Request::Grant(_) => Ended::Grant(how.map(|issue| self.issue(issue, "t"))),
             Request::Exchange(key, ..) => {
@@ -566,7 +334,7 @@ impl Session {
         self.ids[name]
     }
 
-    fn held(&self) -> Option<String> {
+    pub(super) fn held(&self) -> Option<String> {
         self.history.published.token.as_ref().map(|token| token.token.secret().to_owned())
     }
 
@@ -593,7 +361,7 @@ impl Session {
         self.callers
     }
 
-    fn send(&mut self, event: Event<CallerId>) -> String {
+    pub(super) fn send(&mut self, event: Event<CallerId>) -> String {
         let at = format!("{:.3}s", self.elapsed().as_secs_f64());
         self.log.push_back(format!("{at:>10} {:.120}", format!("{event:?}")));
         if self.log.len() > 120 {
@@ -602,6 +370,10 @@ impl Session {
         let moment = Moment { now: self.now, random: self.random, used: self.snapshot.is_used() };
         let fx = self.history.tell(&mut self.machine, moment, event);
         let said = self.carry_out(fx.unwrap_or_else(|why| panic!("{why}")));
+        if !self.history.is_crowded {
+            let moment = Moment { used: self.snapshot.is_used(), ..moment };
+            self.history.judge(&self.machine, moment).unwrap_or_else(|why| panic!("{why}"));
+        }
         self.log.push_back(format!("           -> {said}"));
         said
     }
@@ -656,10 +428,6 @@ impl Session {
     }
 }
 
-fn number<T: std::str::FromStr>(word: &str) -> T {
-    word.parse().unwrap_or_else(|_| panic!("no number: {word:?}"))
-}
-
 fn word(error: &SessionError) -> &'static str {
     match error {
         SessionError::Failed { .. } => "failed",
@@ -671,7 +439,7 @@ fn word(error: &SessionError) -> &'static str {
     }
 }
 
-fn joined(said: impl IntoIterator<Item = String>) -> String {
+pub(super) fn joined(said: impl IntoIterator<Item = String>) -> String {
     let said: Vec<_> = said.into_iter().filter(|said| said != "nothing").collect();
     if said.is_empty() { "nothing".into() } else { said.join("; ") }
 }

@@ -1,7 +1,7 @@
 //! The design's event table: a test for each cell, named after what it promises. The left column's
 //! tests say `no_usable_token`, the right column's `usable_token`.
 
-use super::driver::stories;
+use super::story::stories;
 use crate::config::RefreshMode::{self, Always, OnRequest, WhileUsed};
 
 const EVERY: [RefreshMode; 3] = [WhileUsed, OnRequest, Always];

@@ -1,6 +1,7 @@
 //! Exchanged tokens: the key, the cache and its bound, the subject and its end.
 
-use super::driver::{Session, scope, stories};
+use super::driver::{Session, scope, secs};
+use super::story::stories;
 use crate::machine::Request;
 use crate::request::{Actor, ExchangeRequest, TokenRequestOptions};
 
@@ -57,7 +58,7 @@ stories! {
 #[test]
 fn requests_that_would_give_the_same_token_share_it() {
     let resources = || scope("a").resource("r").resource("s");
-    let options = TokenRequestOptions::new().min_remaining(super::driver::secs(9));
+    let options = TokenRequestOptions::new().min_remaining(secs(9));
     let same = [
         (ExchangeRequest::scopes(["a", "b"]), ExchangeRequest::scopes(["b", "a", "b"])),
         (resources(), resources().resource("r")),

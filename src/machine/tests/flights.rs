@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::{Kind, Session, millis, secs, stories};
+use super::driver::{Kind, Session, millis, secs};
+use super::story::stories;
 use crate::config::RefreshMode;
 use crate::error::{SessionError, TokenError};
 

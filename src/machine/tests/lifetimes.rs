@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::driver::{Session, millis, secs, stories};
+use super::driver::{Session, millis, secs};
+use super::story::stories;
 use crate::config::{RefreshMode, SessionConfig};
 
 /// As good as one.

@@ -19,4 +19,6 @@ mod rules;
 #[cfg(test)]
 mod storms;
 #[cfg(test)]
+mod story;
+#[cfg(test)]
 mod traces;

@@ -1,6 +1,6 @@
 //! What the machine publishes for readers, as far as it is the machine that decides it.
 
-use super::driver::stories;
+use super::story::stories;
 use crate::config::RefreshMode::Always;
 
 // `ask_at`

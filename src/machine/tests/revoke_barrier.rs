@@ -1,6 +1,7 @@
 //! Rule 5: revoke is a barrier.
 
-use super::driver::{Session, outcome, stories};
+use super::driver::Session;
+use super::story::{outcome, stories};
 
 /// A token of an hour is held, and so many exchanged ones beside it.
 fn with_exchanged(tokens: usize) -> Session {

@@ -1,7 +1,8 @@
 //! The rules that the event table rests on, apart from those with a file of their own: 1 and 2 in
 //! `storms.rs`, 5 in `revoke_barrier.rs`.
 
-use super::driver::{Session, stories};
+use super::driver::Session;
+use super::story::stories;
 use crate::config::SessionConfig;
 
 /// How many tokens the ledger holds.

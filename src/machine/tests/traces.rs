@@ -2,7 +2,8 @@
 //! model that found them: a token of 60 s (stale at 28.5 s, hold at 54 s), 2 attempts of 10 s,
 //! cooling 30 s.
 
-use super::driver::{Session, stories};
+use super::driver::Session;
+use super::story::stories;
 
 stories! {
     a_revoke_is_ok_while_an_attempt_that_was_given_up_is_still_out =>
