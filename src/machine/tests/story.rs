@@ -127,9 +127,8 @@ impl Session {
             ["all_end", grant, exchange, revocation] => {
                 let how = [grant, exchange, revocation];
                 self.all_end(|kind| {
-                    Some(how[kind as usize])
-                        .filter(|how| *how != "hangs")
-                        .map(|how| outcome(&[how]))
+                    let how = how[kind as usize];
+                    (how != "hangs").then(|| outcome(&[how]))
                 })
             }
             ["suspend", time] => {
