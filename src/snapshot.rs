@@ -193,3 +193,6 @@ impl Reader {
         self.0.load()
     }
 }
+
+#[cfg(test)]
+mod tests;

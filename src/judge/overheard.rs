@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 
 use super::{History, Verdict};
 use crate::config::SessionConfig;
-use crate::machine::{Abilities, CallerId, Event, Machine, Moment};
+use crate::machine::{CallerId, Event, Machine, Moment};
 use crate::manager::TokenManager;
 use crate::token::TokenId;
 
