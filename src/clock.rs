@@ -21,14 +21,14 @@ pub(crate) async fn sleep_until(at: Instant) {
     }
 }
 
-#[cfg(not(feature = "testing"))]
+#[cfg(not(feature = "test-util"))]
 pub(crate) use real::now;
-#[cfg(feature = "testing")]
+#[cfg(feature = "test-util")]
 pub(crate) use tokio_time::now;
-#[cfg(feature = "testing")]
+#[cfg(feature = "test-util")]
 pub use tokio_time::suspend;
 
-#[cfg(all(target_os = "linux", not(feature = "testing")))]
+#[cfg(all(target_os = "linux", not(feature = "test-util")))]
 mod real {
     use super::Instant;
     use rustix::time::{ClockId, clock_gettime};
@@ -46,7 +46,7 @@ fn from_timespec(read: rustix::time::Timespec) -> Instant {
     Instant::from_nanos(read.tv_sec as u64 * 1_000_000_000 + read.tv_nsec as u64)
 }
 
-#[cfg(all(not(target_os = "linux"), not(feature = "testing")))]
+#[cfg(all(not(target_os = "linux"), not(feature = "test-util")))]
 mod real {
     use super::Instant;
 
@@ -55,7 +55,7 @@ mod real {
     }
 }
 
-#[cfg(any(not(target_os = "linux"), feature = "testing"))]
+#[cfg(any(not(target_os = "linux"), feature = "test-util"))]
 mod origin {
     use std::sync::OnceLock;
     use std::time::{Duration, Instant as StdInstant};
@@ -71,9 +71,9 @@ mod origin {
     }
 }
 
-/// With the feature `testing`: tokio's clock, plus the time that the machine was suspended. The same
+/// With the feature `test-util`: tokio's clock, plus the time that the machine was suspended. The same
 /// value as without the feature, unless tokio's time is paused.
-#[cfg(feature = "testing")]
+#[cfg(feature = "test-util")]
 mod tokio_time {
     use std::cell::Cell;
     use std::time::Duration;

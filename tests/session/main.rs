@@ -5,8 +5,6 @@
 mod histories;
 #[path = "../invariants/mod.rs"]
 mod invariants;
-#[path = "../common/scripted.rs"]
-mod scripted;
 
 mod anything;
 mod attempts;
@@ -19,6 +17,7 @@ mod invalidation;
 mod refresh;
 mod revocation;
 mod runtimes;
+mod scripted;
 mod storms;
 mod suspended;
 mod world;
@@ -28,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ccg_session::testing::suspend;
+use ccg_session::test_util::suspend;
 use ccg_session::{
     ConfigError, ExchangeRequest, ExchangedToken, Grant, GrantRequest, Phase, RefreshMode, Session,
     SessionBuilder, SessionConfig, SessionError, SessionHandle, TokenError, TokenManager,
