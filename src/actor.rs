@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::{SessionError, TokenError};
 use crate::instant::Instant;
 use crate::machine::{
     Abilities, CallerId, Effects, Ended, Event, Machine, Moment, Published, Reply, Request, Start,
@@ -77,6 +77,8 @@ pub(crate) struct SessionActor<M> {
     pub(crate) board: Arc<Board>,
     pub(crate) random: fastrand::Rng,
     pub(crate) attempts: Attempts,
+    /// Why it ends, if nobody told it to.
+    pub(crate) time_paused: bool,
 }
 
 impl<M: TokenManager> SessionActor<M> {
@@ -104,23 +106,31 @@ impl<M: TokenManager> SessionActor<M> {
             }
             self.report();
         }
-        self.handle(Event::Shutdown, &mut Effects::default());
-        self.report();
+        if self.time_paused {
+            // Who waits is told so too, by the loss of its reply.
+            tracing::error!("{}", SessionError::TimePaused);
+        } else {
+            self.handle(Event::Shutdown, &mut Effects::default());
+            self.report();
+        }
         self.attempts.stop().await;
     }
 
-    /// Waits for what comes next; `None` once the session is to stop.
+    /// Waits for what comes next; `None` once the session is to stop, or cannot go on.
     async fn woken(&mut self) -> Option<Woken> {
         if self.mailbox.is_stopped() {
             return None;
         }
-        let deadline = self.machine.next_deadline();
+        // While attempts are on the wire there is something to sleep for, if only to see time pass.
+        let deadline =
+            self.machine.next_deadline().or(self.attempts.any().then_some(Instant::NEVER));
         tokio::select! {
             // After a stop: results, then the clock, then callers: a flood of messages delays none.
             biased;
             Some(ended) = self.attempts.next() => Some(Woken::Attempt(ended)),
-            () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
-                Some(Woken::Deadline)
+            slept = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
+                self.time_paused = slept.is_err();
+                slept.ok().map(|()| Woken::Deadline)
             }
             filled = self.mailbox.fill(&mut self.inbox) => filled.then_some(Woken::Mail),
         }
@@ -174,7 +184,7 @@ impl<M: TokenManager> SessionActor<M> {
 /// the inbox, which are dropped after this.
 impl<M> Drop for SessionActor<M> {
     fn drop(&mut self) {
-        self.publisher.close();
+        self.publisher.close(self.time_paused);
         self.board.end();
         self.mailbox.close();
     }
@@ -186,6 +196,10 @@ impl<M> Drop for SessionActor<M> {
 pub(crate) struct Attempts(Option<JoinSet<Ended>>);
 
 impl Attempts {
+    fn any(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn start<M: TokenManager>(&mut self, manager: &Arc<M>, start: Start) {
         let Start { number, timeout, request } = start;
         let span = tracing::debug_span!(
@@ -253,7 +267,8 @@ async fn within<T>(
         tokio::select! {
             biased;
             result = request => result,
-            () = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
+            // On paused time it is not this attempt that ends, but, after a sleep of its own, the session.
+            Ok(()) = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
         }
     });
     let result = result.await;

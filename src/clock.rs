@@ -10,14 +10,27 @@ use crate::instant::Instant;
 /// one go: a deadline that passed in suspend is noticed within it after waking.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// tokio's time is paused, as a test may, and this clock is not: so a sleep is over at once, time and
+/// again, and what it waits for does not come.
+#[derive(Debug)]
+pub(crate) struct TimePaused;
+
 /// Sleeps until this clock, not tokio's, has reached `at`.
-pub(crate) async fn sleep_until(at: Instant) {
+pub(crate) async fn sleep_until(at: Instant) -> Result<(), TimePaused> {
+    /// tokio's timers count milliseconds: of a shorter sleep nothing can be said.
+    const NOTICEABLE: Duration = Duration::from_millis(2);
     loop {
         let left = at.since(now());
         if left.is_zero() {
-            return;
+            return Ok(());
         }
-        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        let nap = left.min(LONGEST_SLEEP);
+        // What tokio measures its time by, unless that is paused: a nap is not over before its time.
+        let began = std::time::Instant::now();
+        tokio::time::sleep(nap).await;
+        if cfg!(not(feature = "test-util")) && nap >= NOTICEABLE && began.elapsed() < nap / 2 {
+            return Err(TimePaused);
+        }
     }
 }
 

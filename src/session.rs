@@ -177,6 +177,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             board,
             random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             attempts: Attempts::default(),
+            time_paused: false,
         };
         Ok((Box::new(actor), handle))
     }

@@ -9,6 +9,8 @@ mod discovery;
 mod dpop;
 mod examples;
 mod loopback;
+#[cfg(not(feature = "test-util"))]
+mod paused;
 mod rotation;
 mod secrets;
 mod tls;
