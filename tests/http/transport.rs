@@ -203,7 +203,8 @@ async fn a_slow_body_ends_with_the_attempts_time() {
 
 #[tokio::test]
 async fn a_body_without_end_is_read_to_its_limit_only() {
-    let chunk = "4\r\n    \r\n".repeat(1000).leak();
+    let spaces = &*" ".repeat(4096).leak();
+    let chunk = format!("1000\r\n{spaces}\r\n").leak();
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let error = Raw::start(head, Some(chunk)).await.grant().await.unwrap_err();
     assert!(
@@ -211,11 +212,11 @@ async fn a_body_without_end_is_read_to_its_limit_only() {
     );
 
     let head = "HTTP/1.1 200 OK\r\n\r\n{";
-    let error = Raw::start(head, Some("      ")).await.grant().await.unwrap_err();
+    let error = Raw::start(head, Some(spaces)).await.grant().await.unwrap_err();
     assert!(matches!(error, TokenError::Malformed { .. }), "{error}");
 
     let head = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 99999999999\r\n\r\n";
-    let error = Raw::start(head, Some("      ")).await.grant().await.unwrap_err();
+    let error = Raw::start(head, Some(spaces)).await.grant().await.unwrap_err();
     assert!(matches!(error, TokenError::Denied { status: 401, .. }), "{error}");
 }
 
