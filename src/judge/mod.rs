@@ -6,9 +6,9 @@
 //! as the machine.
 
 mod history;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(all(test, feature = "test-util"))]
 pub(crate) mod intervals;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(all(test, feature = "test-util"))]
 mod overheard;
 mod pace;
 mod properties;
@@ -16,8 +16,9 @@ mod properties;
 pub(crate) mod search;
 
 pub(crate) use history::*;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(all(test, feature = "test-util"))]
 pub(crate) use overheard::{Overheard, overhear};
+#[cfg(all(test, feature = "test-util"))]
 pub(crate) use pace::{Pace, Policy};
 
 use properties::*;
@@ -63,6 +64,7 @@ impl Session for Machine<CallerId> {
 macro_rules! named {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name)),*] };
 }
+#[cfg(all(test, feature = "test-util"))]
 pub(crate) use named;
 
 type Property = fn(&History, &Seen<'_>) -> Verdict;
