@@ -9,8 +9,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::pace::{Pace, Policy};
 use super::properties::{GRANT_GAP, INVALIDATE_GAP};
-use super::{LONGEST_LIFE, Pace, Policy, Purpose, Verdict, named, refuses_subject};
+use super::{LONGEST_LIFE, Purpose, Verdict, named, refuses_subject};
 use crate::config::SessionConfig;
 use crate::error::TokenError;
 use crate::instant::Instant;

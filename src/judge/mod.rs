@@ -18,7 +18,6 @@ pub(crate) mod search;
 pub(crate) use history::*;
 #[cfg(all(test, feature = "testing"))]
 pub(crate) use overheard::{Overheard, overhear};
-pub(crate) use pace::{Pace, Policy};
 pub(crate) use properties::PROPERTIES;
 
 use crate::error::TokenError;

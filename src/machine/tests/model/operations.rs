@@ -34,6 +34,7 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(7);
 
 impl Setup {
     /// What a test starts from.
+    #[cfg(test)]
     pub const fn usual() -> Self {
         Self {
             mode: Mode::WhileUsed,
