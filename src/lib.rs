@@ -86,7 +86,6 @@ mod instant;
 #[cfg(any(test, fuzzing))]
 mod judge;
 mod machine;
-mod mailbox;
 mod manager;
 mod request;
 mod session;
@@ -113,8 +112,8 @@ pub use error::{ConfigError, SessionError, TokenError};
 pub use grant::{Grant, TokenText};
 pub use handle::SessionHandle;
 pub use machine::{Counters, Phase};
-pub use manager::{GrantRequest, TokenManager};
-pub use request::{Actor, ExchangeRequest, TokenRequestOptions};
+pub use manager::TokenManager;
+pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};
 pub use token::{AccessToken, ExchangedToken, TokenId};

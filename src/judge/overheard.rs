@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 
 use super::{History, Verdict};
 use crate::config::SessionConfig;
-use crate::machine::{Abilities, CallerId, Event, Machine, Moment};
+use crate::machine::{CallerId, Event, Machine, Moment};
 use crate::manager::TokenManager;
 use crate::token::TokenId;
 
@@ -26,7 +26,7 @@ pub(crate) struct Overheard(Rc<RefCell<Listener>>);
 impl Overheard {
     /// A session with this configuration, from its first event on.
     pub(crate) fn of(config: &SessionConfig, manager: &impl TokenManager) -> Self {
-        let abilities = Abilities::of(manager);
+        let abilities = crate::actor::abilities_of(manager);
         let machine = Machine::new(config.clone(), abilities, 1);
         let history = History::new(machine.published(), config, abilities);
         let listener = Listener { machine, history, events: 0, verdict: Ok(()) };

@@ -2,21 +2,28 @@
 //! revoke. They meet again and again, each time over a snapshot of their own; and they need neither a
 //! clock nor a runtime, so that Miri can run them too.
 
-#[path = "common/published.rs"]
-mod published;
-
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use ccg_session::Grant;
-use ccg_session::testing::internals::{Ended, Event, Published, Publisher, Request};
-use published::{LIFE, Session, at, plain, secs, wants};
+use super::{HOLDING, after, at, plain, token};
+use crate::machine::Published;
+use crate::machine::tests::driver::Session;
+use crate::snapshot::Publisher;
 
 /// Miri is some thousand times slower, but makes up for it: each of its seeds is another interleaving.
 const ROUNDS: usize = if cfg!(miri) { 2 } else { 2_000 };
+
+/// What is published after each of these events.
+fn published(session: &mut Session, events: &[&str]) -> Vec<Published> {
+    let after = |event: &&str| {
+        session.play(event);
+        session.history.published.clone()
+    };
+    events.iter().map(after).collect()
+}
 
 /// So many threads do something with each of these at the same time.
 fn together<T: Sync>(threads: usize, rounds: &[T], run: impl Fn(usize, &T) + Sync) {
@@ -53,11 +60,11 @@ fn who_refuses_a_token_second_asks_behind_the_word_of_the_first() {
         mailbox: Sender<Word>,
         words: Mutex<Receiver<Word>>,
     }
-    let session = Session::holding();
-    let token = session.token().id();
+    let session = after(HOLDING);
+    let token = token(&session);
     let round = |_| {
         let (mailbox, words) = mpsc::channel();
-        let publisher = Publisher::new(session.published.clone());
+        let publisher = Publisher::new(session.history.published.clone());
         Round { publisher, mailbox, words: Mutex::new(words) }
     };
     let rounds: Vec<_> = (0..ROUNDS).map(round).collect();
@@ -82,13 +89,9 @@ fn who_refuses_a_token_second_asks_behind_the_word_of_the_first() {
 /// Whatever is published meanwhile, each snapshot is asked about at most once, and only one that wants it.
 #[test]
 fn a_stale_snapshot_is_asked_about_once() {
-    let mut session = Session::holding();
-    let stale = session.published.clone();
-    session.ask(at(3_100), plain());
-    let refreshing = session.published.clone();
-    session.fail(at(3_101));
-    let failed = session.published.clone();
-
+    let mut session = after("");
+    let events = [HOLDING, "suspend 3100s, ask", "suspend 1s, grant_fails 503"];
+    let [stale, refreshing, failed] = published(&mut session, &events).try_into().unwrap();
     let rounds: Vec<_> =
         (0..ROUNDS).map(|_| (Publisher::new(stale.clone()), Mutex::new(Vec::new()))).collect();
     together(3, &rounds, |number, (publisher, asked)| {
@@ -118,37 +121,19 @@ fn a_stale_snapshot_is_asked_about_once() {
     }
 }
 
-/// What a session publishes in its life: a token, its refresh, the next, a revoke, another, the end. And
-/// which of it is the revoke, and what it took.
-fn life() -> (Vec<Published>, u64, u64) {
-    let mut session = Session::holding();
-    let mut life = vec![session.published.clone()];
-    session.ask(at(3_100), plain());
-    life.push(session.published.clone());
-    session.grant(at(3_101), Ok(Grant::bearer("two").unwrap().expires_in(LIFE)));
-    life.push(session.published.clone());
-    let revoked = session.token().id().generation();
-    let effects = session.handle(at(3_102), Event::Revoke(9, (), plain()));
-    life.push(session.published.clone());
-    let revoke = session.published.number;
-    for start in effects.start {
-        if let Request::Revocation(text, _) = start.request {
-            session.handle(at(3_103), Event::Ended(Ended::Revocation(text, Ok(()))));
-        }
-    }
-    life.push(session.published.clone());
-    session.ask(at(3_110), plain());
-    session.grant(at(3_110), Ok(Grant::bearer("three").unwrap().expires_in(LIFE)));
-    assert!(session.published.token.is_some());
-    life.push(session.published.clone());
-    session.handle(at(3_111), Event::Shutdown);
-    life.push(session.published.clone());
-    (life, revoke, revoked)
-}
-
 #[test]
 fn readers_follow_what_is_published_and_never_go_back() {
-    let (life, revoke, revoked) = life();
+    let events = [
+        HOLDING,
+        "suspend 3100s, ask",
+        "suspend 1s, granted 1h",
+        "suspend 1s, revoke",
+        "suspend 1s, confirmed",
+        "suspend 7s, ask, granted 1h",
+        "suspend 1s, shutdown",
+    ];
+    let life = published(&mut after(""), &events);
+    let (revoke, revoked) = (life[3].number, 2);
     let rounds: Vec<_> = (0..ROUNDS.div_ceil(10))
         .map(|_| (Publisher::new(life[0].clone()), AtomicU64::new(0)))
         .collect();
@@ -174,15 +159,14 @@ fn readers_follow_what_is_published_and_never_go_back() {
                     let next = token.id().generation();
                     assert!(next >= generation, "{next} after {generation}");
                     assert!(next > gone, "{next} is read after {gone} was revoked");
-                    let text = ["t0ken", "two", "three"][usize::try_from(next).unwrap() - 1];
-                    assert_eq!(token.clone().secret(), text);
+                    assert_eq!(token.clone().secret(), format!("t{next}"));
                     generation = next;
                 }
                 Some(Err(_)) => is_closed = true,
                 None => thread::yield_now(),
             }
         }
-        assert_eq!(number, life.last().unwrap().number);
+        assert_eq!(number, life[6].number);
     });
 }
 
@@ -190,20 +174,13 @@ fn readers_follow_what_is_published_and_never_go_back() {
 /// actor has dismissed the doubt.
 #[test]
 fn a_doubt_stays_until_it_is_dismissed() {
-    let mut session = Session::holding();
-    session.handle(at(20), Event::Invalidate(session.token().id()));
-    session.ask(at(20), plain());
-    session.grant(at(20), Ok(Grant::bearer("two").unwrap().expires_in(secs(20))));
-    let held = session.published.clone();
-    let token = session.token().id();
-    session.handle(at(23), Event::GetToken(1, (), wants(18)));
-    let refreshing = session.published.clone();
-    session.fail(at(24));
-    let failed = session.published.clone();
-    session.handle(at(25), Event::Invalidate(token));
-    let dismissed = session.published.clone();
+    let mut session = after("ask, granted 1h, suspend 20s, invalidate t1, ask");
+    let events =
+        ["granted 20s", "suspend 3s, ask 18s", "suspend 1s, grant_fails 503", "invalidate t2"];
+    let [held, refreshing, failed, dismissed] =
+        published(&mut session, &events).try_into().unwrap();
     assert!(dismissed.number > failed.number && failed.number > refreshing.number);
-
+    let token = session.id("t2");
     let rounds: Vec<_> = (0..ROUNDS).map(|_| Publisher::new(held.clone())).collect();
     together(2, &rounds, |number, publisher| {
         if number == 0 {
