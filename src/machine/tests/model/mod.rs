@@ -464,9 +464,9 @@ impl Model {
         } else if expires_at <= self.now || self.ledger.is_marked(&text) {
             return Err(Failure::Expired);
         }
-        let stale = self.setup.stale_buffer().min(lifetime / 2);
+        let stale = (self.setup.stale_buffer * SECOND).min(lifetime / 2);
         let stale = times(stale, 1.0 + self.random / 10.0);
-        let hold_at = expires_at - self.setup.expired_buffer().min(lifetime / 10);
+        let hold_at = expires_at - (self.setup.expired_buffer * SECOND).min(lifetime / 10);
         let mut stale_at = expires_at.saturating_sub(stale).min(hold_at);
         if let Some(refresh_in) = refresh_in
             && refresh_in >= lifetime / 10

@@ -49,18 +49,6 @@ impl Setup {
         }
     }
 
-    pub fn stale_buffer(&self) -> Nanos {
-        self.stale_buffer * SECOND
-    }
-
-    pub fn expired_buffer(&self) -> Nanos {
-        self.expired_buffer * SECOND
-    }
-
-    pub fn cooling(&self) -> Nanos {
-        self.cooling * SECOND
-    }
-
     pub fn config(&self) -> SessionConfig {
         SessionConfig {
             refresh_mode: self.mode,
