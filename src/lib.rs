@@ -60,8 +60,9 @@
 //!   [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
 //! - `ring` (default) or `aws-lc`: the crypto library under `http`, for TLS and for keys. For the second,
 //!   leave the default features out: `default-features = false, features = ["http", "aws-lc"]`.
-//! - `testing`: an embedded authority for your own tests (module `testing`), and a session clock that
-//!   follows tokio's paused time. For `[dev-dependencies]`.
+//! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
+//! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
+//!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Tracing
@@ -93,6 +94,8 @@ mod snapshot;
 mod status;
 mod token;
 
+#[cfg(feature = "test-util")]
+pub mod test_util;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]

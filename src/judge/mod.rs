@@ -6,9 +6,9 @@
 //! as the machine.
 
 mod history;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(all(test, feature = "test-util"))]
 pub(crate) mod intervals;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(all(test, feature = "test-util"))]
 mod overheard;
 mod pace;
 mod properties;
@@ -16,7 +16,7 @@ mod properties;
 pub(crate) mod search;
 
 pub(crate) use history::*;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(all(test, feature = "test-util"))]
 pub(crate) use overheard::{Overheard, overhear};
 pub(crate) use properties::PROPERTIES;
 

@@ -19,7 +19,7 @@ use super::scripted::{Asked, Call, Endpoint, scripted};
 use crate::judge::intervals::{Attempt, Call as Seen, History, Outcome, Point, Revocation};
 use crate::judge::intervals::{Revoke as Revoked, What};
 use crate::judge::{Overheard, Purpose, Verdict};
-use crate::testing::suspend;
+use crate::test_util::suspend;
 use crate::{
     AccessToken, ExchangeRequest, Phase, RefreshMode, RetryPolicy, Session, SessionConfig,
     SessionError, SessionHandle, TokenError, TokenRequestOptions,

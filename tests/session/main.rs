@@ -1,10 +1,6 @@
 //! The session on tokio's paused clock, with a manager whose answers the test decides. Time moves only
 //! when every task is idle, so a wait for simulated time is a wait for everything that can happen.
 
-#[path = "../common/scripted.rs"]
-#[allow(dead_code, reason = "the crate's own tests use more of it")]
-mod scripted;
-
 mod attempts;
 mod callers;
 mod closing;
@@ -15,6 +11,8 @@ mod invalidation;
 mod refresh;
 mod revocation;
 mod runtimes;
+#[allow(dead_code, reason = "the crate's own tests use more of it")]
+mod scripted;
 mod storms;
 mod suspended;
 
@@ -23,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ccg_session::testing::suspend;
+use ccg_session::test_util::suspend;
 use ccg_session::{
     ConfigError, ExchangeRequest, ExchangedToken, Grant, GrantRequest, Phase, RefreshMode, Session,
     SessionBuilder, SessionConfig, SessionError, SessionHandle, TokenError, TokenManager,

@@ -1,9 +1,6 @@
 //! The whole session on real HTTP and in real time, against the embedded authority: nothing here sleeps
 //! to wait for something, and no clock is paused.
 
-#[path = "common/random.rs"]
-mod random;
-
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,29 +9,19 @@ use std::time::Duration;
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
 use ccg_session::{
     AccessToken, ExchangeRequest, Grant, GrantRequest, HttpTokenManager, Phase, RefreshMode,
-    Session, SessionConfig, SessionError, SessionHandle, Status, TokenError, TokenId, TokenManager,
+    SessionConfig, SessionError, SessionHandle, Status, TokenError, TokenId, TokenManager,
     TokenRequestOptions, TokenText,
 };
 use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderValue, StatusCode};
-use random::Random;
-use reqwest::Client;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
+use super::{client, millis, secs, session_of};
 
 /// A session with this authority.
 fn session_with(authority: &Authority, change: impl FnOnce(&mut SessionConfig)) -> SessionHandle {
-    let mut config = SessionConfig::default();
-    change(&mut config);
-    Session::builder(authority.manager().unwrap()).config(config).seed(1).spawn().unwrap()
+    session_of(authority.manager().unwrap(), change)
 }
 
 fn session(authority: &Authority) -> SessionHandle {
@@ -46,19 +33,13 @@ fn one_attempt(authority: &Authority) -> SessionHandle {
     session_with(authority, |config| config.retry.attempts = 1)
 }
 
-fn client() -> Client {
-    // With the feature http, reqwest is built without a provider of its own; a second installation fails.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().build().unwrap()
-}
-
 /// Uses a token, as a service does.
-async fn resource(client: &Client, authority: &Authority, token: &AccessToken) -> (u16, Value) {
-    use_header(client, authority, token.header_value()).await
+async fn resource(authority: &Authority, token: &AccessToken) -> (u16, Value) {
+    use_header(authority, token.header_value()).await
 }
 
-async fn use_header(client: &Client, authority: &Authority, header: &HeaderValue) -> (u16, Value) {
-    let request = client.get(authority.resource_url()).header(AUTHORIZATION, header);
+async fn use_header(authority: &Authority, header: &HeaderValue) -> (u16, Value) {
+    let request = client().get(authority.resource_url()).header(AUTHORIZATION, header);
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or(Value::Null))
@@ -97,18 +78,17 @@ async fn is_active_by_introspection(authority: &Authority, token: &str) -> bool 
 #[tokio::test]
 async fn a_whole_life_grant_use_refresh_exchange_introspect_revoke() {
     let authority = Authority::builder().ttl(secs(2)).start().await.unwrap();
-    let client = client();
     let session = session_with(&authority, |config| config.refresh_mode = RefreshMode::Always);
 
     let first = session.get_token().await.unwrap();
-    assert_eq!(resource(&client, &authority, &first).await.0, 200);
+    assert_eq!(resource(&authority, &first).await.0, 200);
     assert!(first.scope().unwrap().contains("item_preview"));
 
     // Refreshed behind its users' backs: nobody waits, and nothing is refused.
     let mut changes = session.subscribe();
     while session.status().generation() == Some(first.id().generation()) {
         let token = session.try_token().expect("given out while it is refreshed");
-        assert_eq!(resource(&client, &authority, &token).await.0, 200);
+        assert_eq!(resource(&authority, &token).await.0, 200);
         timeout(secs(5), changes.changed()).await.unwrap().unwrap();
     }
     assert_eq!(session.status().counters().held_max, 1, "the first caller alone has waited");
@@ -124,9 +104,9 @@ async fn a_whole_life_grant_use_refresh_exchange_introspect_revoke() {
         assert!(!authority.is_active(text));
         assert!(!is_active_by_introspection(&authority, text).await);
     }
-    assert_eq!(resource(&client, &authority, &second).await.0, 401);
+    assert_eq!(resource(&authority, &second).await.0, 401);
     let third = session.get_token().await.unwrap();
-    assert_eq!(resource(&client, &authority, &third).await.0, 200);
+    assert_eq!(resource(&authority, &third).await.0, 200);
     assert_eq!(authority.counts().grants_in_flight_max, 1);
 
     session.shutdown().await;
@@ -259,31 +239,30 @@ async fn retry_after_is_waited_for() {
 async fn an_outage_inside_the_stale_stretch_is_seen_by_nobody() {
     let authority = Authority::builder().ttl(secs(4)).start().await.unwrap();
     let session = session_with(&authority, |config| config.refresh_mode = RefreshMode::Always);
-    let client = client();
     session.get_token().await.unwrap();
     authority.fail(Kind::Grant, unavailable());
     let outage = until(&session, |status| status.counters().grants_failed > 0).await;
     assert!(matches!(outage.phase(), Phase::Refreshing | Phase::Stale), "{outage:?}");
     let token = session.get_token().await.unwrap();
-    assert_eq!(resource(&client, &authority, &token).await.0, 200);
+    assert_eq!(resource(&authority, &token).await.0, 200);
     authority.heal();
     until(&session, |status| status.generation() > Some(token.id().generation())).await;
     let token = session.get_token().await.unwrap();
-    assert_eq!(resource(&client, &authority, &token).await.0, 200);
+    assert_eq!(resource(&authority, &token).await.0, 200);
 }
 
 #[tokio::test]
 async fn a_401_is_invalidated_and_retried_once() {
     let authority = Authority::start().await.unwrap();
-    let (session, client) = (session(&authority), client());
+    let session = session(&authority);
     let mut token = session.get_token().await.unwrap();
     assert!(authority.revoke_behind(token.secret()));
-    let (status, body) = resource(&client, &authority, &token).await;
+    let (status, body) = resource(&authority, &token).await;
     assert_eq!((status, body["refused"].as_str()), (401, Some("revoked")));
     session.invalidate(&token);
     let refused = std::mem::replace(&mut token, session.get_token().await.unwrap());
     assert_ne!(token, refused);
-    assert_eq!(resource(&client, &authority, &token).await.0, 200);
+    assert_eq!(resource(&authority, &token).await.0, 200);
     assert_eq!(authority.counts().grants, 2);
 }
 
@@ -475,25 +454,32 @@ async fn a_server_that_is_down_at_the_start_poisons_nothing() {
     session.get_token().await.unwrap();
 }
 
+/// Chance that can be repeated: the threads' order cannot be, but what they do is.
+fn chance() -> fastrand::Rng {
+    let seed = std::env::var("SEED").map(|seed| seed.parse().expect("SEED is a number"));
+    let seed = seed.unwrap_or_else(|_| fastrand::u64(..));
+    println!("to repeat: SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
 /// Everything that can fail does, by chance, while a few hundred tasks on several threads use the
 /// session; then it heals, and everybody must get a token that works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
-    let mut random = Random::from_env();
+    let mut random = chance();
     let authority = Arc::new(Authority::builder().ttl(secs(2)).start().await.unwrap());
     let manager = Watched { manager: authority.manager().unwrap(), grants: Arc::default() };
     let grants_on_wire = manager.grants.clone();
-    let mut config = SessionConfig::default();
-    config.retry.attempt_timeout = millis(200);
-    config.retry.cooling = secs(1);
-    let session = Session::builder(manager).config(config).spawn().unwrap();
+    let session = session_of(manager, |config| {
+        config.retry.attempt_timeout = millis(200);
+        config.retry.cooling = secs(1);
+    });
     let healed = Arc::new(AtomicBool::new(false));
     let deaths = Arc::<Deaths>::default();
-    let client = client();
     let tasks: Vec<_> = (0..200)
         .map(|number| {
             let (session, authority) = (session.clone(), authority.clone());
-            let (healed, deaths, client) = (healed.clone(), deaths.clone(), client.clone());
+            let (healed, deaths) = (healed.clone(), deaths.clone());
             tokio::spawn(async move {
                 let (mut used, mut used_after_healing) = (0, 0);
                 while used_after_healing < 2 {
@@ -502,8 +488,7 @@ async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
                     match obtain(&session, number % 4 == 0).await {
                         Ok(token) => {
                             deaths.note(&token, authority.elapsed());
-                            let (status, body) =
-                                use_header(&client, &authority, &token.header).await;
+                            let (status, body) = use_header(&authority, &token.header).await;
                             if status != 200 {
                                 deaths.excuse(&token, asked_at, &body);
                             }
@@ -521,7 +506,7 @@ async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
     let start = Instant::now();
     let mut revokes = 0;
     while start.elapsed() < secs(3) {
-        let fault = match random.below(8) {
+        let fault = match random.u8(..8) {
             0 => Some(Fault::Drop),
             1 => Some(Fault::Hang),
             2 => Some(Fault::Cut),
@@ -532,16 +517,16 @@ async fn hundreds_of_tasks_get_through_random_faults_and_all_heal() {
         };
         let mut script = Script::new();
         for kind in [Kind::Grant, Kind::Exchange, Kind::Revoke] {
-            if let Some(fault) = fault.clone().filter(|_| random.below(2) == 0) {
+            if let Some(fault) = fault.clone().filter(|_| random.bool()) {
                 script = script.rule(Rule::new(kind).fault(fault));
             }
         }
         authority.set_script(script);
-        if random.below(4) == 0 {
+        if random.u8(..4) == 0 {
             // It may fail, as its endpoint does.
             revokes += u64::from(session.revoke().await.is_ok());
         }
-        tokio::time::sleep(millis(50 + random.below(150))).await;
+        tokio::time::sleep(millis(random.u64(50..200))).await;
     }
     authority.heal();
     healed.store(true, Ordering::SeqCst);

@@ -8,11 +8,9 @@ use ccg_session::{
     Subject, TokenRequestOptions,
 };
 
-const DAY: Duration = secs(24 * 60 * 60);
+use super::secs;
 
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
+const DAY: Duration = secs(24 * 60 * 60);
 
 fn parse(json: &str) -> Result<SessionConfig, serde_json::Error> {
     serde_json::from_str(json)

@@ -1,25 +1,23 @@
 //! A server with a CA of its own that asks for a client certificate (RFC 8705): a real TLS server, and
 //! certificates that are made here.
 
-#[path = "common/loopback.rs"]
-mod loopback;
-
 use std::sync::{Arc, Mutex};
 
 use ccg_session::{
     ClientAuth, ConfigError, Credential, GrantRequest, HttpTokenManager, HttpTokenManagerBuilder,
     Provider, TokenError, TokenManager,
 };
-use loopback::{Request, answer};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use super::client;
+use super::loopback::{answer, converse};
 
 /// A certificate and its key, in PEM.
 struct Pair {
@@ -82,12 +80,13 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 // Whoever is not let in sees why.
-                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let Some(request) = Request::read(&mut stream).await else { continue };
-                seen.lock().unwrap().push(request.body);
-                let body = r#"{"access_token":"T","token_type":"Bearer","expires_in":60}"#;
-                let _ = stream.write_all(answer(200, "", body).as_bytes()).await;
-                let _ = stream.shutdown().await;
+                let Ok(stream) = acceptor.accept(stream).await else { continue };
+                let granting = converse(stream, |request| {
+                    seen.lock().unwrap().push(request.body.clone());
+                    let body = r#"{"access_token":"T","token_type":"Bearer","expires_in":60}"#;
+                    answer(200, "", body)
+                });
+                granting.await;
             }
         });
         Self { ca, url, bodies }
@@ -172,7 +171,7 @@ async fn certificates_that_cannot_be_used_are_refused_before_anything_is_sent() 
             "no certificate",
         ),
         (
-            tls().http_client(reqwest_client()).root_certificate(server.ca.pem()),
+            tls().http_client(client()).root_certificate(server.ca.pem()),
             "http_client",
             "root_certificate and client_certificate have no effect",
         ),
@@ -184,10 +183,5 @@ async fn certificates_that_cannot_be_used_are_refused_before_anything_is_sent() 
         assert!(!format!("{error} {error:?}").contains(secret), "{error}");
     }
     // One of the user's own may have a certificate; nobody can tell.
-    assert!(tls().http_client(reqwest_client()).build().is_ok());
-}
-
-fn reqwest_client() -> reqwest::Client {
-    let _ = default_provider().install_default();
-    reqwest::Client::new()
+    assert!(tls().http_client(client()).build().is_ok());
 }

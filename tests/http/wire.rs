@@ -2,55 +2,39 @@
 //!
 //! `goldens/box-wire-golden.json` was recorded from box-node-sdk. Each of its calls is made here
 //! through a session, against a server on loopback that only records.
-#![cfg(all(feature = "http", feature = "testing"))]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use ccg_session::{
-    Actor, ClientAuth, ExchangeRequest, GrantRequest, HttpTokenManager, Provider, Session,
-    SessionHandle, Subject, TokenManager, TokenRequestOptions,
+    Actor, ClientAuth, ExchangeRequest, GrantRequest, HttpTokenManager, Provider, SessionHandle,
+    Subject, TokenManager, TokenRequestOptions,
 };
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+
+use super::loopback::{Request, Server, answer};
+use super::session_of;
 
 type Recorded = Arc<Mutex<Vec<Value>>>;
 
 /// A server that takes every request, and notes it in the form of the recordings.
 struct Recorder {
-    base_url: String,
+    server: Server,
     requests: Recorded,
-    connections: Arc<AtomicUsize>,
 }
 
 impl Recorder {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}", listener.local_addr().unwrap());
-        let server = Self { base_url, requests: Recorded::default(), connections: Arc::default() };
-        let (requests, connections) = (server.requests.clone(), server.connections.clone());
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.fetch_add(1, Ordering::SeqCst);
-                let requests = requests.clone();
-                let service = service_fn(move |request| record(requests.clone(), request));
-                let connection =
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                tokio::spawn(connection);
-            }
-        });
-        server
+        let requests = Recorded::default();
+        let recorded = requests.clone();
+        let server = Server::start(move |request| record(&recorded, request)).await;
+        Self { server, requests }
     }
 
     fn session(&self, subject: Subject) -> SessionHandle {
-        session(Provider::box_ccg(subject).base_url(&self.base_url))
+        session(Provider::box_ccg(subject).base_url(&self.server.base))
     }
 
     fn taken(&self) -> Vec<Value> {
@@ -60,38 +44,34 @@ impl Recorder {
 
 fn session(provider: Provider) -> SessionHandle {
     let manager = HttpTokenManager::builder(provider, "CLIENT_ID", "CLIENT_SECRET");
-    Session::builder(manager.build().unwrap()).spawn().unwrap()
+    session_of(manager.build().unwrap(), |_| {})
 }
 
-async fn record(
-    requests: Recorded,
-    request: hyper::Request<Incoming>,
-) -> hyper::Result<hyper::Response<String>> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let mut form: Vec<(String, String)> = url::form_urlencoded::parse(&body).into_owned().collect();
+fn record(requests: &Recorded, request: &Request) -> String {
+    let (method, path) = request.line().split_once(' ').unwrap();
+    let mut form = request.form();
     form.sort();
     let is_exchange = form.iter().any(|(name, _)| name == "subject_token");
     let token = if is_exchange { "EXCHANGED_TOKEN" } else { "SESSION_TOKEN" };
     let mut headers = serde_json::Map::new();
     for name in ["authorization", "x-forwarded-for", "content-type", "accept"] {
-        if let Some(value) = head.headers.get(name) {
-            headers.insert(name.into(), value.to_str().unwrap().into());
+        if let Some(value) = request.header(name) {
+            headers.insert(name.into(), value.into());
         }
     }
     requests.lock().unwrap().push(json!({
-        "method": head.method.as_str(),
-        "path": head.uri.to_string(),
+        "method": method,
+        "path": path,
         "headers": headers,
         "form": form,
     }));
-    let answer = json!({ "access_token": token, "token_type": "bearer", "expires_in": 3600 });
-    Ok(hyper::Response::new(answer.to_string()))
+    let body = json!({ "access_token": token, "token_type": "bearer", "expires_in": 3600 });
+    answer(200, "", &body.to_string())
 }
 
 /// The recorded requests of one call.
 fn golden(call: &str) -> Vec<Value> {
-    let all: Value = serde_json::from_str(include_str!("goldens/box-wire-golden.json")).unwrap();
+    let all: Value = serde_json::from_str(include_str!("../goldens/box-wire-golden.json")).unwrap();
     let requests = all["golden"][call]["requests"].as_array();
     requests.unwrap_or_else(|| panic!("no recording of {call:?}")).clone()
 }
@@ -245,8 +225,8 @@ async fn revoke_with_no_token_held_sends_nothing() {
 #[tokio::test]
 async fn a_generic_provider_with_basic_authentication() {
     let server = Recorder::start().await;
-    let provider = Provider::generic(format!("{}/token?tenant=1", server.base_url))
-        .revocation_url(format!("{}/revoke", server.base_url))
+    let provider = Provider::generic(format!("{}/token?tenant=1", server.server.base))
+        .revocation_url(format!("{}/revoke", server.server.base))
         .client_auth(ClientAuth::Basic)
         .scopes(["read", "write"])
         .param("audience", "https://api.example.com");
@@ -293,12 +273,12 @@ async fn a_generic_provider_with_basic_authentication() {
 #[tokio::test]
 async fn no_connection_is_kept_for_the_next_attempt() {
     let server = Recorder::start().await;
-    let provider = Provider::box_ccg(enterprise()).base_url(&server.base_url);
+    let provider = Provider::box_ccg(enterprise()).base_url(&server.server.base);
     let builder = HttpTokenManager::builder(provider, "CLIENT_ID", "CLIENT_SECRET");
     // A client that keeps connections shows that the server would let it.
     let keeping = reqwest::Client::builder().tls_backend_preconfigured(no_tls()).build().unwrap();
     for (builder, expected) in [(builder.clone(), 3), (builder.http_client(keeping), 1)] {
-        server.connections.store(0, Ordering::SeqCst);
+        server.server.connections.store(0, Ordering::SeqCst);
         let manager = builder.build().unwrap();
         for _ in 0..3 {
             manager.grant(GrantRequest::default()).await.unwrap();
@@ -307,7 +287,7 @@ async fn no_connection_is_kept_for_the_next_attempt() {
                 tokio::task::yield_now().await;
             }
         }
-        assert_eq!(server.connections.load(Ordering::SeqCst), expected);
+        assert_eq!(server.server.connections.load(Ordering::SeqCst), expected);
     }
 }
 

@@ -1,30 +1,26 @@
 //! No client secret and no token in anything that is shown: not in a tracing event or span at any level,
 //! not in any `Debug` or `Display`, whatever the server answers.
 
-#[path = "common/loopback.rs"]
-mod loopback;
-
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Script};
 use ccg_session::{
     AccessToken, Actor, ClientAuth, Credential, DpopKey, ExchangeRequest, Grant, GrantRequest,
-    HttpTokenManager, JwtAuth, Provider, RefreshMode, Session, SessionConfig, SessionError,
-    SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
+    HttpTokenManager, JwtAuth, Provider, RefreshMode, Session, SessionError, SessionHandle,
+    TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 use http::StatusCode;
-use loopback::{Request, answer};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
+
+use super::loopback::{Request, Server, answer};
+use super::{client, millis, session_of};
 
 /// Not to be found in anything; its other forms are `%2B` for `+`, and base64.
 const SECRET: &str = "pl4nted+s3cret";
@@ -134,18 +130,6 @@ async fn authority() -> Authority {
     Authority::builder().client("the-client", SECRET).start().await.unwrap()
 }
 
-/// One HTTP client for all: making one takes longer than most of what is tested here.
-fn client() -> reqwest::Client {
-    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-        // With the feature http, reqwest is built without a provider of its own; a second installation
-        // fails.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-        builder.pool_max_idle_per_host(0).build().unwrap()
-    });
-    CLIENT.clone()
-}
-
 fn manager(authority: &Authority, auth: ClientAuth) -> HttpTokenManager {
     let provider = authority.provider().client_auth(auth);
     let builder = HttpTokenManager::builder(provider, "the-client", SECRET);
@@ -153,10 +137,10 @@ fn manager(authority: &Authority, auth: ClientAuth) -> HttpTokenManager {
 }
 
 fn session(authority: &Authority, auth: ClientAuth) -> SessionHandle {
-    let mut config = SessionConfig::default();
-    config.retry.attempts = 1;
-    config.retry.attempt_timeout = Duration::from_millis(300);
-    Session::builder(manager(authority, auth)).config(config).spawn().unwrap()
+    session_of(manager(authority, auth), |config| {
+        config.retry.attempts = 1;
+        config.retry.attempt_timeout = millis(300);
+    })
 }
 
 fn narrow() -> ExchangeRequest {
@@ -258,41 +242,35 @@ async fn failures_show_no_secret_even_if_the_server_repeats_it() {
 /// A server that refuses everybody, and repeats all that it was sent of a secret.
 async fn echo() -> (String, Arc<Mutex<Vec<String>>>) {
     const SECRET: [&str; 2] = ["client_secret", "client_assertion"];
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let url = format!("http://{}/token", listener.local_addr().unwrap());
     let sent = Arc::new(Mutex::new(Vec::new()));
     let seen = sent.clone();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let Some(request) = Request::read(&mut stream).await else { continue };
-            let form = request.form().into_iter().filter(|(name, _)| SECRET.contains(&&**name));
-            let mut secrets: Vec<_> = form.map(|(_, value)| value).collect();
-            let header = request.header("authorization");
-            secrets.extend(header.map(|header| header.split_once(' ').unwrap().1.to_owned()));
-            secrets.extend(request.header("dpop").map(str::to_owned));
-            // An assertion's signature, and a secret as it stands in the form.
-            let signatures = secrets.iter().filter_map(|secret| secret.rsplit_once('.'));
-            let signatures: Vec<_> = signatures.map(|(_, signature)| signature.into()).collect();
-            let encoded = request.body.split('&').filter_map(|pair| pair.split_once('='));
-            let encoded = encoded.filter(|(name, _)| SECRET.contains(name));
-            secrets.extend(encoded.map(|(_, value)| value.to_owned()));
-            secrets.extend(signatures);
-            let body = serde_json::json!({
-                "error": "invalid_client", "error_description": secrets.join(" "),
-            });
-            let answer = answer(401, "", &body.to_string());
-            seen.lock().unwrap().append(&mut secrets);
-            stream.write_all(answer.as_bytes()).await.unwrap();
-        }
+    let server = Server::start(move |request: &Request| {
+        let form = request.form().into_iter().filter(|(name, _)| SECRET.contains(&&**name));
+        let mut secrets: Vec<_> = form.map(|(_, value)| value).collect();
+        let header = request.header("authorization");
+        secrets.extend(header.map(|header| header.split_once(' ').unwrap().1.to_owned()));
+        secrets.extend(request.header("dpop").map(str::to_owned));
+        // An assertion's signature, and a secret as it stands in the form.
+        let signatures = secrets.iter().filter_map(|secret| secret.rsplit_once('.'));
+        let signatures: Vec<_> = signatures.map(|(_, signature)| signature.into()).collect();
+        let encoded = request.body.split('&').filter_map(|pair| pair.split_once('='));
+        let encoded = encoded.filter(|(name, _)| SECRET.contains(name));
+        secrets.extend(encoded.map(|(_, value)| value.to_owned()));
+        secrets.extend(signatures);
+        let body = serde_json::json!({
+            "error": "invalid_client", "error_description": secrets.join(" "),
+        });
+        seen.lock().unwrap().append(&mut secrets);
+        answer(401, "", &body.to_string())
     });
-    (url, sent)
+    (format!("{}/token", server.await.base), sent)
 }
 
 /// Each way of authenticating, with each kind of credential, against a server that repeats it.
 #[tokio::test]
 async fn what_each_method_sends_is_not_shown() {
-    const KEY: &str = include_str!("keys/p256.pem");
-    const JWK: &str = include_str!("keys/rsa.jwk");
+    const KEY: &str = include_str!("../keys/p256.pem");
+    const JWK: &str = include_str!("../keys/rsa.jwk");
     const ASSERTION: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.pl4nted-s1gnature";
     let (shown, _recorder) = Shown::recording();
     let (url, sent) = echo().await;
@@ -340,7 +318,7 @@ async fn what_each_method_sends_is_not_shown() {
 /// a password or a key in an address.
 #[tokio::test]
 async fn the_configuration_shows_no_secret() {
-    const KEY: &str = include_str!("keys/p256.pem");
+    const KEY: &str = include_str!("../keys/p256.pem");
     let shown = Shown::default();
     let url = |path: &str| format!("https://the-client:{SECRET}@as.example/{path}?key={SECRET}");
     let provider = Provider::generic(url("token"))
@@ -437,7 +415,7 @@ async fn what_a_manager_is_handed_shows_no_secret() {
     impl TokenManager for Showing {
         async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
             self.0.debug(&request);
-            let grant = Grant::bearer(format!("t0ken-{}", fastrand_like(&self.0)))?;
+            let grant = Grant::bearer(format!("t0ken-{}", fastrand::u32(..)))?;
             self.0.debug(&grant);
             Ok(grant)
         }
@@ -469,11 +447,6 @@ async fn what_a_manager_is_handed_shows_no_secret() {
         fn can_revoke(&self) -> bool {
             true
         }
-    }
-
-    /// A text that differs from call to call: the manager need not be clever.
-    fn fastrand_like(shown: &Shown) -> usize {
-        shown.text().len()
     }
 
     let (shown, _recorder) = Shown::recording();
@@ -527,16 +500,11 @@ fn configuration_errors_show_no_secret() {
 #[tokio::test]
 async fn a_refresh_behind_the_scenes_shows_no_secret() {
     let (shown, _recorder) = Shown::recording();
-    let authority = Authority::builder()
-        .client("the-client", SECRET)
-        .ttl(Duration::from_millis(2_500))
-        .start()
-        .await
-        .unwrap();
-    let mut config = SessionConfig::default();
-    config.refresh_mode = RefreshMode::Always;
-    let session =
-        Session::builder(manager(&authority, ClientAuth::Post)).config(config).spawn().unwrap();
+    let authority =
+        Authority::builder().client("the-client", SECRET).ttl(millis(2_500)).start().await.unwrap();
+    let session = session_of(manager(&authority, ClientAuth::Post), |config| {
+        config.refresh_mode = RefreshMode::Always;
+    });
     let first = session.get_token().await.unwrap();
     authority.fail(
         Kind::Grant,

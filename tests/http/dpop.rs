@@ -1,25 +1,22 @@
 //! Tokens bound to a key (RFC 9449), against a server that checks each proof as the RFC wants it (§4.3)
 //! and has a new nonce for each answer.
 
-#[path = "common/loopback.rs"]
-mod loopback;
-
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use ccg_session::{
-    ClientAuth, Credential, DpopKey, ExchangeRequest, HttpTokenManager, JwtAuth, Provider, Session,
-    SessionConfig, SessionHandle, TokenError,
+    ClientAuth, Credential, DpopKey, ExchangeRequest, HttpTokenManager, JwtAuth, Provider,
+    SessionHandle, TokenError,
 };
 use http::Method;
-use loopback::{Request, answer};
 use ring::digest::{SHA256, digest};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
+
+use super::loopback::{self, Request, answer};
+use super::{client, session_of};
 
 /// What the server does, and what it has seen.
 #[derive(Default)]
@@ -48,18 +45,10 @@ struct Server {
 
 impl Server {
     async fn start(state: State) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(state));
-        let (shared, own) = (state.clone(), base.clone());
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let Some(request) = Request::read(&mut stream).await else { continue };
-                let answer = shared.lock().unwrap().answer(&own, &request);
-                let _ = stream.write_all(answer.as_bytes()).await;
-            }
-        });
-        Self { base, state }
+        let shared = state.clone();
+        let answer = move |request: &Request| shared.lock().unwrap().answer(request);
+        Self { base: loopback::Server::start(answer).await.base, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -70,20 +59,16 @@ impl Server {
         let provider = Provider::generic(format!("{}/token?tenant=1", self.base))
             .revocation_url(format!("{}/revoke", self.base))
             .client_auth(ClientAuth::PrivateKeyJwt(JwtAuth::new()));
-        let credential = Credential::from(include_str!("keys/ed25519.pem"));
+        let credential = Credential::from(include_str!("../keys/ed25519.pem"));
         let manager =
             HttpTokenManager::builder(provider, "the-client", credential).dpop(key.clone());
-        let mut config = SessionConfig::default();
-        config.retry.attempts = 1;
-        Session::builder(manager.build().unwrap()).config(config).spawn().unwrap()
+        session_of(manager.build().unwrap(), |config| config.retry.attempts = 1)
     }
 
     /// Uses a token; gives the status and the nonce that the resource wants to see.
     async fn get(&self, authorization: &str, proof: Option<&str>) -> (u16, String) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut request = reqwest::Client::new()
-            .get(format!("{}/api?q=1", self.base))
-            .header("authorization", authorization);
+        let mut request =
+            client().get(format!("{}/api?q=1", self.base)).header("authorization", authorization);
         if let Some(proof) = proof {
             request = request.header("dpop", proof);
         }
@@ -94,7 +79,8 @@ impl Server {
 }
 
 impl State {
-    fn answer(&mut self, base: &str, request: &Request) -> String {
+    fn answer(&mut self, request: &Request) -> String {
+        let base = format!("http://{}", request.header("host").unwrap());
         self.requests.push(request.line().to_owned());
         let form = request.form();
         let param = |name| form.iter().find(|(key, _)| key == name).map(|(_, value)| &**value);
@@ -276,7 +262,7 @@ async fn without_a_key_nothing_is_bound() {
     let provider = Provider::generic(format!("{}/token?tenant=1", server.base))
         .client_auth(ClientAuth::SecretJwt(JwtAuth::new()));
     let manager = HttpTokenManager::builder(provider, "the-client", "s3cr3t").build().unwrap();
-    let session = Session::builder(manager).spawn().unwrap();
+    let session = session_of(manager, |_| {});
     let token = session.get_token().await.unwrap();
     assert_eq!(token.header_value(), "Bearer T");
     assert!(token.proof(&Method::GET, &server.base).unwrap().is_none());
@@ -299,7 +285,7 @@ async fn the_command_binds_tokens_too() {
     let server = Server::start(State { wants_nonce: true, ..State::default() }).await;
     let token = run(&server, &["token", "--format", "header"]);
     assert_eq!(token, ("Authorization: DPoP token-1\n".into(), Some(0)));
-    let key = DpopKey::parse(include_str!("keys/p256.pem")).unwrap();
+    let key = DpopKey::parse(include_str!("../keys/p256.pem")).unwrap();
     assert_eq!(server.state().thumbprint, Some(key.thumbprint()));
     let (token, code) = run(&server, &["exchange", "--format", "json"]);
     let token: Value = serde_json::from_str(&token).unwrap();

@@ -1,18 +1,19 @@
 //! One attempt over a real connection, and all that can go wrong with it.
-#![cfg(feature = "http")]
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ccg_session::{
-    Actor, ExchangeRequest, Grant, GrantRequest, HttpTokenManager, Provider, Session,
-    SessionConfig, SessionError, TokenError, TokenManager,
+    Actor, ExchangeRequest, Grant, GrantRequest, HttpTokenManager, Provider, Session, SessionError,
+    TokenError, TokenManager,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::{millis, secs, session_of};
 
 const SECRET: &str = "p+s3cr3t/ä";
 
@@ -54,7 +55,7 @@ impl Raw {
     async fn grant(&self) -> Result<Grant, TokenError> {
         let manager = self.manager();
         let grant = manager.grant(GrantRequest::default());
-        let result = tokio::time::timeout(Duration::from_secs(20), grant).await.unwrap();
+        let result = tokio::time::timeout(secs(20), grant).await.unwrap();
         assert_eq!(self.connections.load(Ordering::SeqCst), 1, "one attempt, one connection");
         if let Err(error) = &result {
             assert_clean(error);
@@ -190,19 +191,20 @@ fn shown(grant: &Grant) -> String {
 async fn a_slow_body_ends_with_the_attempts_time() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"access_token";
     let server = Raw::start_slow(head).await;
-    let mut config = SessionConfig::default();
-    config.retry.attempts = 1;
-    config.retry.attempt_timeout = Duration::from_millis(200);
-    let session = Session::builder(server.manager()).config(config).spawn().unwrap();
+    let session = session_of(server.manager(), |config| {
+        config.retry.attempts = 1;
+        config.retry.attempt_timeout = millis(200);
+    });
     let began = Instant::now();
     let error = session.get_token().await.unwrap_err();
     assert!(matches!(error.token_error(), Some(TokenError::TimedOut { .. })), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < secs(5));
 }
 
 #[tokio::test]
 async fn a_body_without_end_is_read_to_its_limit_only() {
-    let chunk = "4\r\n    \r\n".repeat(1000).leak();
+    let spaces = &*" ".repeat(4096).leak();
+    let chunk = format!("1000\r\n{spaces}\r\n").leak();
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     let error = Raw::start(head, Some(chunk)).await.grant().await.unwrap_err();
     assert!(
@@ -210,11 +212,11 @@ async fn a_body_without_end_is_read_to_its_limit_only() {
     );
 
     let head = "HTTP/1.1 200 OK\r\n\r\n{";
-    let error = Raw::start(head, Some("      ")).await.grant().await.unwrap_err();
+    let error = Raw::start(head, Some(spaces)).await.grant().await.unwrap_err();
     assert!(matches!(error, TokenError::Malformed { .. }), "{error}");
 
     let head = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 99999999999\r\n\r\n";
-    let error = Raw::start(head, Some("      ")).await.grant().await.unwrap_err();
+    let error = Raw::start(head, Some(spaces)).await.grant().await.unwrap_err();
     assert!(matches!(error, TokenError::Denied { status: 401, .. }), "{error}");
 }
 
@@ -299,7 +301,7 @@ async fn a_secret_that_is_echoed_is_not_kept() {
 #[tokio::test]
 async fn what_only_box_has_is_refused_elsewhere() {
     let server = Raw::start(with_length("200 OK", "", r#"{"access_token":"T"}"#), None).await;
-    let session = Session::builder(server.manager()).spawn().unwrap();
+    let session = session_of(server.manager(), |_| {});
     session.get_token().await.unwrap();
     for request in [
         ExchangeRequest::scopes(["a"]).actor(Actor::new("7", "Ada")),

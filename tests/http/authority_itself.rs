@@ -8,6 +8,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AU
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
+use super::client;
+
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const GRANT: &[(&str, &str)] = &[
@@ -40,13 +42,6 @@ impl Got {
     fn header(&self, name: impl reqwest::header::AsHeaderName) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
-}
-
-fn client() -> reqwest::Client {
-    // With the feature http, reqwest is built without a provider of its own; a second installation fails.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    // No idle connections: a test that breaks one shall not meet it again.
-    reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
 }
 
 async fn send(request: RequestBuilder) -> reqwest::Result<Got> {

@@ -1,16 +1,17 @@
 //! A server that is known by its issuer alone (RFC 8414), on real HTTP: the embedded authority publishes
 //! its metadata, and only where RFC 8414 puts it, so each discovery here tries another place first.
-#![cfg(all(feature = "http", feature = "testing"))]
 
 use std::time::Duration;
 
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
 use ccg_session::{
-    ClientAuth, ExchangeRequest, GrantRequest, HttpTokenManager, Provider, Session, SessionConfig,
-    SessionError, SessionHandle, TokenError, TokenManager,
+    ClientAuth, ExchangeRequest, GrantRequest, HttpTokenManager, Provider, SessionError,
+    SessionHandle, TokenError, TokenManager,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
+
+use super::{millis, session_of};
 
 fn discovered(issuer: &str) -> HttpTokenManager {
     let provider = Provider::discover(issuer).client_auth(ClientAuth::Basic);
@@ -22,10 +23,10 @@ fn manager(authority: &Authority) -> HttpTokenManager {
 }
 
 fn session(authority: &Authority, attempts: u32) -> SessionHandle {
-    let mut config = SessionConfig::default();
-    config.retry.attempts = attempts;
-    config.retry.attempt_timeout = Duration::from_millis(500);
-    Session::builder(manager(authority)).config(config).spawn().unwrap()
+    session_of(manager(authority), |config| {
+        config.retry.attempts = attempts;
+        config.retry.attempt_timeout = millis(500);
+    })
 }
 
 /// What the authority publishes, with these changes.
@@ -236,7 +237,7 @@ async fn an_address_that_was_set_counts_more() {
         Provider::discover(authority.base_url()).revocation_url(authority.revocation_url());
     let manager =
         HttpTokenManager::builder(provider, "test-client", "test-secret").build().unwrap();
-    let session = Session::builder(manager).spawn().unwrap();
+    let session = session_of(manager, |_| {});
     let token = session.get_token().await.unwrap();
     session.revoke().await.unwrap();
     assert!(authority.revoked_at(token.secret()).is_some());

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ccg_session::testing::{Authority, Kind};
-use ccg_session::{
-    Credential, HttpTokenManager, RefreshMode, Session, SessionConfig, SessionHandle, TokenError,
-};
+use ccg_session::{Credential, HttpTokenManager, RefreshMode, SessionHandle, TokenError};
+
+use super::{secs, session_of};
 
 /// A file of its own for each test, gone with it.
 struct SecretFile(PathBuf);
@@ -33,15 +32,15 @@ impl Drop for SecretFile {
 
 /// Tokens of 3 seconds, refreshed after half of that.
 async fn authority() -> Authority {
-    Authority::builder().client("app", "old").ttl(Duration::from_secs(3)).start().await.unwrap()
+    Authority::builder().client("app", "old").ttl(secs(3)).start().await.unwrap()
 }
 
 fn session(authority: &Authority, credential: Credential, cooling: u64) -> SessionHandle {
     let manager = HttpTokenManager::builder(authority.provider(), "app", credential).build();
-    let mut config = SessionConfig::default();
-    config.refresh_mode = RefreshMode::Always;
-    config.retry.cooling = Duration::from_secs(cooling);
-    Session::builder(manager.unwrap()).config(config).spawn().unwrap()
+    session_of(manager.unwrap(), |config| {
+        config.refresh_mode = RefreshMode::Always;
+        config.retry.cooling = secs(cooling);
+    })
 }
 
 /// Callers that ask again and again until one has the token of `generation`; none may meet an error.
@@ -150,7 +149,7 @@ async fn a_refusal_is_told_though_the_credential_cannot_be_read_again() {
     };
     let manager =
         HttpTokenManager::builder(authority.provider(), "app", Credential::from_fn(read)).build();
-    let session = Session::builder(manager.unwrap()).spawn().unwrap();
+    let session = session_of(manager.unwrap(), |_| {});
     let error = session.get_token().await.unwrap_err();
     let error = error.token_error().unwrap();
     assert!(matches!(error, TokenError::Denied { status: 401, .. }), "{error}");
