@@ -138,7 +138,8 @@ scripts! {
     use_of_an_earlier_snapshot_is_no_use_of_this_one =>
         "fresh, read, +30s -> publish t1; grant #1
          granted 60s -> publish t2
-         +1h -> nothing";
+         +1h -> nothing",
+        "refreshing, read, suspend 30s, granted 60s -> publish t2 // stale when it comes";
 
     ask_at_passed_with_a_usable_token_opens_nothing_on_request in [OnRequest] =>
         "fresh, read, ask, +29s -> nothing
