@@ -53,7 +53,7 @@ use wire::{Answer, Asked};
 ///   up to three places. None is repeated otherwise, and none follows a redirect.
 /// - A connection is not kept for the next request, since one that sat idle for most of a token's life is
 ///   likely to be dead. At most 1 MiB of an answer is read.
-/// - TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is, and
+/// - TLS is rustls with aws-lc-rs (or ring: the feature `ring` without `aws-lc`), whatever the process's default is, and
 ///   trusts what the platform trusts.
 /// - Proxies are taken from the environment (`HTTPS_PROXY` and the like), as reqwest does, unless one of
 ///   the server's addresses is on this machine.
