@@ -142,8 +142,8 @@ impl<M: TokenManager> SessionActor<M> {
     /// Waits for what comes next.
     async fn woken(&mut self) -> Woken {
         // While attempts are on the wire there is something to sleep for, if only to see time pass.
-        let deadline = self.machine.next_deadline();
-        let deadline = deadline.or(self.attempts.any().then_some(Instant::NEVER));
+        let deadline =
+            self.machine.next_deadline().or(self.attempts.any().then_some(Instant::NEVER));
         tokio::select! {
             // The end, results, the clock, then callers: a flood of messages delays none of the others.
             biased;
@@ -161,6 +161,8 @@ impl<M: TokenManager> SessionActor<M> {
 
     fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
         let moment = self.moment();
+        #[cfg(all(test, feature = "test-util"))]
+        crate::judge::overhear(moment, &event);
         self.machine.handle(moment, event, effects);
         self.carry_out(effects);
     }
@@ -230,7 +232,7 @@ impl<M> SessionActor<M> {
         let moment = self.moment();
         guarded(|| self.machine.handle(moment, Event::Shutdown, &mut effects));
         if self.time_paused {
-            // The machine says that it is closed; the loss of a reply says why.
+            // These too are told by the loss of their replies.
             for (reply, _) in effects.replies.drain(..) {
                 guarded(|| drop(reply));
             }

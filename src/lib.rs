@@ -76,11 +76,16 @@ mod actor;
 mod clock;
 mod config;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod grant;
 mod handle;
 #[cfg(feature = "http")]
 mod http;
 mod instant;
+#[cfg(any(test, fuzzing))]
+mod judge;
 mod machine;
 mod manager;
 mod request;
@@ -93,6 +98,12 @@ mod token;
 pub mod test_util;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod tests;
+
+/// The tests of `tests/` share some of theirs with those in here.
+#[cfg(test)]
+extern crate self as ccg_session;
 
 #[cfg(feature = "http")]
 pub use crate::http::{

@@ -201,3 +201,6 @@ impl Reader {
         self.0.load()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,8 +59,6 @@ mod client;
 mod counts;
 mod endpoints;
 #[doc(hidden)]
-pub mod fuzz;
-#[doc(hidden)]
 pub mod internals;
 mod reply;
 mod script;
