@@ -140,7 +140,6 @@ pub(crate) struct History {
     /// The highest generation whose invalidation was honoured.
     pub(crate) invalidated: u64,
     pub(crate) invalidated_at: Option<Instant>,
-    /// Who waits.
     pub(crate) callers: BTreeMap<CallerId, Caller>,
     /// Grants and exchanges on the wire.
     pub(crate) wire: BTreeMap<Purpose, Attempt>,
@@ -161,7 +160,6 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Nothing has happened yet.
     pub(crate) fn new(published: &Published, config: &SessionConfig, abilities: Abilities) -> Self {
         Self {
             now: Instant::ZERO,

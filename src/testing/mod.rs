@@ -58,8 +58,6 @@ mod authority;
 mod client;
 mod counts;
 mod endpoints;
-#[doc(hidden)]
-pub mod internals;
 mod reply;
 mod script;
 mod server;

@@ -20,29 +20,23 @@ use crate::token::{AccessToken, ExchangedToken};
 pub(super) enum Fault {
     /// When an attempt ends and answers several, the last answer is lost.
     LosesAnAnswer,
-    /// Callers that left are kept.
     KeepsDepartedCallers,
     /// A second `GetToken` is answered with the first token that was ever given.
     GivesTheFirstTokenAgain,
     /// An exchange is answered with the first exchanged token that was ever given.
     GivesTheFirstExchangedTokenAgain,
-    /// Each grant attempt starts twice.
     StartsASecondGrant,
     /// After a grant that failed, the next starts at once.
     RetriesAtOnce,
     /// After a revoke a grant starts at once.
     GrantsBehindTheBarrier,
-    /// A revoke does not tell readers.
     DoesNotPublishARevoke,
     /// A revoke is answered when it is taken.
     AnswersARevokeAtOnce,
     /// A refused revocation counts as done.
     TakesARefusalForARevocation,
-    /// An invalidation is ignored.
     IgnoresInvalidate,
-    /// The timer is not asked for.
     ForgetsTheTimer,
-    /// The timer is asked for again and again.
     SpinsOnTheTimer,
     /// What readers see is usable for a second longer than it is.
     PublishesTooLongALife,
@@ -52,7 +46,6 @@ pub(super) enum Fault {
     GivesATokenInPlaceOfAnError,
     /// Callers 1 and 2 are answered with the next event, whatever is there.
     AnswersWithTheNextEvent,
-    /// Shutdown leaves those alone who wait for a revoke.
     ForgetsRevokersAtTheEnd,
     /// What answers several answers the last of them twice.
     AnswersTwice,
@@ -64,11 +57,8 @@ pub(super) enum Fault {
     GrantsInThePauseOfARevoke,
     /// A token that came is revoked, though nobody asked for it.
     RevokesANewToken,
-    /// What was revoked is revoked once more.
     RevokesTwice,
-    /// A timer publishes what is published already.
     PublishesAtEachTimer,
-    /// Publications keep the number of the first.
     DoesNotCountPublications,
     /// A grant that succeeds is taken for one that was refused.
     TakesASuccessForARefusal,
@@ -78,27 +68,18 @@ pub(super) enum Fault {
     GoesOnAfterTheEnd,
 
     // Small ones, which only the model can tell.
-    /// An invalidation forgets the ledger.
     ForgetsTheLedgerAtAnInvalidate,
-    /// Who asked last is answered first.
     AnswersTheLastFirst,
     /// An invalidation starts a second grant.
     GrantsAgainAtAnInvalidate,
-    /// `stale_at` is taken for `hold_at`.
     TakesStaleAtForHoldAt,
-    /// An `Asked` of an old snapshot counts.
     TakesAnOldAsked,
-    /// A republished token loses its doubt.
     LosesADoubtAtAPublication,
-    /// A revoke lifts `earliest`.
     LiftsEarliestAtARevoke,
     /// The barrier does not wait for exchanges.
     DoesNotWaitForExchanges,
-    /// An invalidation lifts `not_before`.
     LiftsNotBeforeAtAnInvalidate,
-    /// A revoke answers before its ledger is done.
     AnswersARevokeBeforeItsLedger,
-    /// A marked token is forgotten once confirmed.
     ForgetsWhatIsConfirmed,
 }
 

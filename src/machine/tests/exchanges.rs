@@ -1,12 +1,12 @@
 //! Exchanged tokens: the key, the cache and its bound, the subject and its end.
 
 use super::driver::{Session, scope, secs};
-use super::story::stories;
+use super::script::scripts;
 use crate::machine::Request;
 use crate::request::{Actor, ExchangeRequest, TokenRequestOptions};
 
 // Cache and flight
-stories! {
+scripts! {
     an_exchange_never_changes_the_sessions_own_token =>
         "fresh_for_1h, exchange a, exchanged 600s -> 2: x1
          held -> t1
@@ -117,7 +117,7 @@ fn the_wire_keeps_the_callers_order_and_options() {
 }
 
 // The bound
-stories! {
+scripts! {
     beyond_the_capacity_the_first_to_expire_goes =>
         "capacity 2, fresh_for_1h
          exchange a, exchanged 600s, exchange b, exchanged 500s, exchange c, exchanged 700s
@@ -165,7 +165,7 @@ fn of_more_than_1024_keys_that_failed_the_first_to_end_goes() {
 }
 
 // The end of its parent
-stories! {
+scripts! {
     an_exchanged_token_outlives_its_parents_refresh =>
         "fresh_for_1h, suspend 2970s, exchange a, exchanged 1h, granted 1h -> publish t2
          exchange a -> 3: x1";
@@ -192,7 +192,7 @@ stories! {
 }
 
 // The need of a subject
-stories! {
+scripts! {
     callers_that_wait_for_a_subject_get_the_grants_error_and_the_key_does_not_cool =>
         "exchange a, grant_fails denied -> publish nothing; 1: failed
          +30s, ask, granted 60s, exchange a -> exchange #1 of t1
@@ -224,7 +224,7 @@ stories! {
 }
 
 // The subject is refused
-stories! {
+scripts! {
     a_refused_subject_is_invalidated_and_the_exchange_runs_once_more =>
         "fresh_for_1h, exchange a, exchange_fails invalid_grant -> publish nothing
          +1s -> grant #1

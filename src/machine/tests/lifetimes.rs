@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::driver::{Session, millis, secs};
-use super::story::stories;
+use super::script::scripts;
 use crate::config::{RefreshMode, SessionConfig};
 
 /// As good as one.
@@ -107,7 +107,7 @@ fn a_life_is_capped_at_30_days() {
     }
 }
 
-stories! {
+scripts! {
     a_life_is_counted_from_when_the_request_was_sent =>
         "holding, suspend 4s, granted 60s, usable -> 50s
          ask_at -> 24.5s";

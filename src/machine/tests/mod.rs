@@ -23,11 +23,11 @@ mod published;
 mod revoke_barrier;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod script;
 mod small_world;
 pub(crate) mod stories;
 #[cfg(test)]
 mod storms;
-#[cfg(test)]
-mod story;
 #[cfg(test)]
 mod traces;

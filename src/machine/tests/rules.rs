@@ -2,14 +2,14 @@
 //! `storms.rs`, 5 in `revoke_barrier.rs`.
 
 use super::driver::Session;
-use super::story::stories;
+use super::script::scripts;
 use crate::config::SessionConfig;
 
 /// How many tokens the ledger holds.
 const LEDGER: usize = 4_096;
 
 // Rule 3: Invalidate names a generation
-stories! {
+scripts! {
     an_older_generation_is_ignored =>
         "fresh_for_1h, suspend 3000s, ask, granted 1h, invalidate t1 -> nothing
          read -> fast: t2";
@@ -67,7 +67,7 @@ fn one_counter_serves_both_kinds_of_tokens() {
 }
 
 // Rule 4: the ledger
-stories! {
+scripts! {
     every_token_that_was_received_is_revoked_until_it_expires =>
         "holding, granted 600s, exchange a, exchanged 500s, suspend 320s, ask, granted 1h
          suspend 1s, invalidate t2, revoke -> publish nothing; revoke x1; revoke t1; revoke t2";
@@ -123,7 +123,7 @@ fn beyond_4096_tokens_the_first_to_expire_leaves_the_ledger_with_a_warning() {
 }
 
 // Rule 6: min_remaining
-stories! {
+scripts! {
     min_remaining_is_served_from_what_is_left =>
         "holding, granted 100s, suspend 40s, ask 60s -> 2: t1
          ask 61s -> publish t1; grant #1";
@@ -147,7 +147,7 @@ stories! {
 }
 
 // Rule 7: ip
-stories! {
+scripts! {
     ip_decides_nothing_about_a_token_that_is_there =>
         "fresh_for_1h, ask ip1 -> 2: t1
          exchange a ip1, exchanged 60s, exchange a ip2 -> 4: x1";
@@ -157,7 +157,7 @@ stories! {
 }
 
 // Rule 8: max_held
-stories! {
+scripts! {
     above_max_held_callers_are_told_overloaded =>
         "max_held 2, ask, ask, ask -> 3: overloaded
          exchange a -> 4: overloaded

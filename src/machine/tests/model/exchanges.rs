@@ -67,14 +67,14 @@ impl Model {
         tokens.map(|token| token.hold_at).filter(|hold_at| *hold_at > self.now).min()
     }
 
-    pub(super) fn exchange(&mut self, id: u64, name: ExchangeKey, options: &TokenRequestOptions) {
+    pub(super) fn exchange(&mut self, id: u64, name: &ExchangeKey, options: &TokenRequestOptions) {
         if !self.setup.can_exchange {
             return self.tell(id, Told::Exchanged(Err(Wrong::Unsupported)));
         }
         self.note_caller(options);
         let full = self.is_full();
         let no_subject = self.usable().is_none();
-        let at = self.entry(&name);
+        let at = self.entry(name);
         let key = &self.keys[at];
         let cached = key.token.clone().filter(|token| self.now < token.hold_at);
         if let Some(token) = cached {

@@ -153,7 +153,7 @@ impl Model {
         }
         match event {
             Event::GetToken(id, _, options) => self.get(*id, options),
-            Event::Exchange(id, _, request) => self.exchange(*id, request.key(), &request.options),
+            Event::Exchange(id, _, request) => self.exchange(*id, &request.key(), &request.options),
             Event::Revoke(id, _, options) => self.revoke(*id, options),
             Event::Asked(snapshot) => self.asked(*snapshot),
             Event::Invalidate(id) if id.session == SESSION => self.invalidate(id.generation),
@@ -464,9 +464,9 @@ impl Model {
         } else if expires_at <= self.now || self.ledger.is_marked(&text) {
             return Err(Failure::Expired);
         }
-        let stale = self.setup.stale_buffer().min(lifetime / 2);
+        let stale = (self.setup.stale_buffer * SECOND).min(lifetime / 2);
         let stale = times(stale, 1.0 + self.random / 10.0);
-        let hold_at = expires_at - self.setup.expired_buffer().min(lifetime / 10);
+        let hold_at = expires_at - (self.setup.expired_buffer * SECOND).min(lifetime / 10);
         let mut stale_at = expires_at.saturating_sub(stale).min(hold_at);
         if let Some(refresh_in) = refresh_in
             && refresh_in >= lifetime / 10

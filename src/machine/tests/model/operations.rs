@@ -34,6 +34,7 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(7);
 
 impl Setup {
     /// What a test starts from.
+    #[cfg(test)]
     pub const fn usual() -> Self {
         Self {
             mode: Mode::WhileUsed,
@@ -46,18 +47,6 @@ impl Setup {
             can_exchange: true,
             can_revoke: true,
         }
-    }
-
-    pub fn stale_buffer(&self) -> Nanos {
-        self.stale_buffer * SECOND
-    }
-
-    pub fn expired_buffer(&self) -> Nanos {
-        self.expired_buffer * SECOND
-    }
-
-    pub fn cooling(&self) -> Nanos {
-        self.cooling * SECOND
     }
 
     pub fn config(&self) -> SessionConfig {
