@@ -132,6 +132,9 @@ impl<M: TokenManager> SessionActor<M> {
                 turn_began = clock::now();
             }
         }
+        if self.time_paused {
+            guarded(|| tracing::error!("{}", SessionError::TimePaused));
+        }
         self.close();
         self.attempts.stop().await;
     }
@@ -229,7 +232,6 @@ impl<M> SessionActor<M> {
         let moment = self.moment();
         guarded(|| self.machine.handle(moment, Event::Shutdown, &mut effects));
         if self.time_paused {
-            guarded(|| tracing::error!("{}", SessionError::TimePaused));
             // These too are told by the loss of their replies.
             for (reply, _) in effects.replies.drain(..) {
                 guarded(|| drop(reply));

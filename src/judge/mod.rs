@@ -6,7 +6,7 @@
 //! as the machine.
 
 mod history;
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(all(test, any(feature = "test-util", all(feature = "http", feature = "testing"))))]
 pub(crate) mod intervals;
 #[cfg(all(test, feature = "test-util"))]
 mod overheard;
