@@ -213,22 +213,25 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
     let good = ["token", "--token-url", &url];
     let with = |more: &'static [&'static str]| [&good[..], more].concat();
     for (args, sentence) in [
-        (with(&["--client-id", ""]), "client_id is empty"),
-        (vec!["token", "--token-url", "nonsense"], "token_url is \"nonsense\", which is not a URL"),
+        (with(&["--client-id", ""]), "--client-id is empty"),
+        (
+            vec!["token", "--token-url", "nonsense"],
+            "--token-url is \"nonsense\", which is not a URL",
+        ),
         (vec!["token", "--token-url", "http://192.0.2.1/token"], "without TLS"),
-        (with(&["--revocation-url", "nonsense"]), "revocation_url is \"nonsense\""),
-        (with(&["--stale-buffer", "0s"]), "stale_buffer is 0s, but must be more than 0s"),
-        (with(&["--stale-buffer", "25h"]), "stale_buffer is 1day 1h, but must be more than 0s"),
+        (with(&["--revocation-url", "nonsense"]), "--revocation-url is \"nonsense\""),
+        (with(&["--stale-buffer", "0s"]), "--stale-buffer is 0s, but must be more than 0s"),
+        (with(&["--stale-buffer", "25h"]), "--stale-buffer is 1day 1h, but must be more than 0s"),
         (
             with(&["--stale-buffer", "10s", "--expired-buffer", "10s"]),
-            "expired_buffer is 10s, but must be shorter than the stale_buffer",
+            "--expired-buffer is 10s, but must be shorter than the stale_buffer",
         ),
         (
             with(&["--connect-timeout", "2s", "--attempt-timeout", "1s"]),
-            "connect_timeout is 2s, but an attempt may take only 1s",
+            "--connect-timeout is 2s, but an attempt may take only 1s",
         ),
-        (with(&["--attempts", "0"]), "attempts is 0, but without an attempt"),
-        (vec!["token", "--box-enterprise", ""], "subject has an empty id"),
+        (with(&["--attempts", "0"]), "--attempts is 0, but without an attempt"),
+        (vec!["token", "--box-enterprise", ""], "--box-enterprise or --box-user has an empty id"),
         (
             vec!["token"],
             "no provider: give --box-enterprise ID or --box-user ID for Box, or --issuer",
@@ -253,7 +256,7 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
         "{empty}"
     );
     for (content, sentence) in [
-        ("\r\n".to_owned(), "the client's secret is empty ("),
+        ("\r\n".to_owned(), "the client's credential is empty (the file "),
         ("x".repeat(1024 * 1024 + 1), "it is longer than 1 MiB"),
     ] {
         let file = TempFile::new("unfit-secret", &content);

@@ -124,7 +124,7 @@ async fn what_is_wrong_in_the_file_is_told_and_nothing_is_sent() {
         // A command that asks once has no use for it.
         ("[session]\nrefresh-mode = \"always\"\n", "there is no setting \"refresh-mode\""),
         ("client-secret = \"hunter2\"\n", "client-secret-file"),
-        ("[session]\nstale-buffer = \"25h\"\n", "stale_buffer is 1day 1h"),
+        ("[session]\nstale-buffer = \"25h\"\n", "--stale-buffer is 1day 1h"),
         ("token-url = \"https://x.example\"\n", "only one of issuer, token-url"),
         ("scope = [\n", "line 4"),
         ("param = \"password=hunter2\"\n", "line 4: param"),
@@ -144,7 +144,10 @@ async fn what_is_wrong_in_the_file_is_told_and_nothing_is_sent() {
         "{text}"
     );
     let missing = problem(&run(as_client().args(["token", "--config", "/nonexistent.toml"])), 2);
-    assert!(missing.contains("the configuration /nonexistent.toml cannot be used"), "{missing}");
+    assert!(
+        missing.contains("the configuration cannot be read from /nonexistent.toml"),
+        "{missing}"
+    );
     let two = ["token", "--issuer", "https://x.example", "--token-url", "https://x.example"];
     assert!(problem(&run(as_client().args(two)), 2).contains("cannot be used with"));
     assert_eq!(authority.counts().of(Kind::Any), 0);
@@ -184,7 +187,7 @@ async fn each_method_of_authentication_has_a_name() {
     let mut bound = as_client();
     bound.args(["token", "--issuer", authority.base_url(), "--dpop-key"]).arg(&file.0);
     let text = problem(&run(&mut bound), 2);
-    assert!(text.contains("dpop is no private key") && text.contains("no-key"), "{text}");
+    assert!(text.contains("--dpop-key is no private key") && text.contains("no-key"), "{text}");
     assert!(!text.contains("s3cr3t"), "{text}");
     let mut half = as_client();
     half.args(["token", "--issuer", authority.base_url(), "--client-certificate", "/nonexistent"]);
@@ -229,11 +232,11 @@ async fn an_assertion_says_what_flags_or_the_file_say() {
         (["--auth", "basic", "--key-id", "mine"], "give --auth private-key-jwt or secret-jwt"),
         (
             ["--auth", "secret-jwt", "--algorithm", "RS256"],
-            "algorithm is RS256, but a secret signs",
+            "--algorithm is RS256, but a secret signs",
         ),
         (
             ["--auth", "secret-jwt", "--algorithm", "none"],
-            "algorithm is \"none\", but must be one of",
+            "--algorithm is \"none\", but must be one of",
         ),
     ] {
         let mut token = as_client();

@@ -1,6 +1,5 @@
 //! `authority`: the embedded one, for tests in any language.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::AuthorityArgs;
 use crate::failure::Failure;
-use crate::{output, provider};
+use crate::{input, output, provider};
 
 pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
     let builder = builder(args)?;
@@ -29,7 +28,7 @@ pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
 
 fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
     let secret = match &args.client_secret_file {
-        Some(path) => provider::secret_file(path)?,
+        Some(path) => input::secret(provider::SECRET, path)?,
         None => SecretString::from("test-secret"),
     };
     let mut builder = Authority::builder()
@@ -55,11 +54,9 @@ fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
 }
 
 fn script(path: &Path) -> Result<Script, Failure> {
-    let unusable = |problem: &dyn std::fmt::Display| {
-        Failure::Usage(format!("the fault script {} cannot be used: {problem}", path.display()))
-    };
-    let text = fs::read_to_string(path).map_err(|error| unusable(&error))?;
-    serde_json::from_str(&text).map_err(|error| unusable(&error))
+    serde_json::from_str(&input::text("the fault script", path)?).map_err(|error| {
+        Failure::Usage(format!("the fault script {} cannot be used: {error}", path.display()))
+    })
 }
 
 /// What whoever started this has to know.

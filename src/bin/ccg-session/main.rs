@@ -6,6 +6,7 @@ mod authority;
 mod check;
 mod demo;
 mod failure;
+mod input;
 mod output;
 mod provider;
 mod revoke;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     };
     log_to_stderr(cli.verbose);
     let as_json = cli.command.reports_errors_as_json();
-    match run(&cli.command) {
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report(as_json);
@@ -37,18 +38,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Token(args) => token::token(args),
         Command::Exchange(args) => token::exchange(args),
         Command::Revoke(args) => revoke::run(args),
         Command::Check(args) => check::run(args),
-        Command::Authority(args) => authority::run(args),
+        Command::Authority(args) => authority::run(&args),
         Command::Completions { shell } => {
             // Into memory first, since the generator panics when its reader has gone.
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "ccg-session", &mut script);
+            clap_complete::generate(shell, &mut Cli::command(), "ccg-session", &mut script);
             output::bytes(&script)
         }
     }

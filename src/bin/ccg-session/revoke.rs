@@ -1,7 +1,6 @@
 //! `revoke`: a session whose only token is the one from stdin, so that its revoke, with all its rules,
 //! is that token's.
 
-use std::path::Path;
 use std::time::Duration;
 
 use ccg_session::{
@@ -11,12 +10,12 @@ use ccg_session::{
 
 use crate::args::RevokeArgs;
 use crate::failure::Failure;
-use crate::provider;
-use crate::settings::Settings;
+use crate::settings::is_stdin;
+use crate::{input, provider};
 
-pub(crate) fn run(args: &RevokeArgs) -> Result<(), Failure> {
-    let settings = Settings::new(&args.provider, &args.session)?;
-    if settings.client_secret_file.as_deref() == Some(Path::new("-")) {
+pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
+    let settings = args.settings.complete(args.grant)?;
+    if settings.client_secret_file.as_deref().is_some_and(is_stdin) {
         let problem = "the token to revoke is read from stdin, so the client's secret cannot be: \
                        give --client-secret-file another file, or set CCG_SESSION_CLIENT_SECRET";
         return Err(Failure::Usage(problem.into()));
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &RevokeArgs) -> Result<(), Failure> {
         let problem = "this provider has no revocation endpoint: give --revocation-url URL";
         return Err(Failure::Usage(problem.into()));
     }
-    let text = provider::secret_from_stdin("the token to revoke")?;
+    let text = input::secret_from_stdin("the token to revoke")?;
     let token = Grant::bearer(text)
         .map_err(|_| Failure::Usage("what stdin has is not a token: no header takes it".into()))?;
     let manager = Given { token: token.expires_in(LONG_ENOUGH), server };
