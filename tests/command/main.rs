@@ -1,6 +1,7 @@
 //! The command as shells and other programs meet it: the built binary, real processes, real HTTP.
 
 mod check;
+mod inputs;
 mod languages;
 mod output;
 mod settings;
@@ -270,17 +271,6 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
         json_problem(&run(as_client().args(with(&["--attempts", "0", "--format", "json"]))), 2);
     assert_eq!((&as_json["kind"], &as_json["attempts"]), (&json!("config"), &json!(0)));
     assert_eq!(as_json["retry_after_seconds"], Value::Null);
-}
-
-#[test]
-fn a_secret_on_the_command_line_is_refused_with_advice_and_not_repeated() {
-    for args in [&["--client-secret", "hunter2"][..], &["--client-secret=hunter2"]] {
-        let output = run(as_client().args(["token", "--box-user", "1"]).args(args));
-        let text = problem(&output, 2);
-        assert!(text.contains("CCG_SESSION_CLIENT_SECRET"), "{text}");
-        assert!(text.contains("--client-secret-file"), "{text}");
-        assert!(!text.contains("hunter2"), "{text}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,8 +20,7 @@ const TIME: Duration = Duration::from_secs(10);
 
 /// The text of this file.
 pub(crate) fn text(what: &str, path: &Path) -> Result<String, Failure> {
-    let place = path.display().to_string();
-    within(TIME, path).map_err(|error| unread(what, &place, &error))
+    within(TIME, path).map_err(|error| unread(what, &place(path), &error))
 }
 
 /// The secret in this file, or on stdin if it is `-`.
@@ -29,7 +28,7 @@ pub(crate) fn secret(what: &str, path: &Path) -> Result<SecretString, Failure> {
     if is_stdin(path) {
         return secret_from_stdin(what);
     }
-    without_newline(what, &path.display().to_string(), text(what, path)?)
+    without_newline(what, &place(path), text(what, path)?)
 }
 
 /// All of stdin. It has no time-out: somebody may be typing.
@@ -61,6 +60,15 @@ fn bounded(source: impl Read) -> io::Result<String> {
         text.remove(0);
     }
     Ok(text)
+}
+
+/// The path, unless somebody has given what belongs into the file.
+fn place(path: &Path) -> String {
+    let shown = path.display().to_string();
+    if shown.contains(['\n', '{']) || shown.starts_with("-----") {
+        return "what was given, which is no path".into();
+    }
+    shown
 }
 
 fn unread(what: &str, place: &str, error: &io::Error) -> Failure {
