@@ -4,7 +4,6 @@
 //! Metadata gives addresses and nothing else. What servers say in it about methods and grants is often
 //! incomplete, so it neither picks nor refuses any.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -16,10 +15,13 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::client_auth::Endpoint;
-use super::provider::{check_url, is_loopback, without_secrets};
+use super::address::{Address, check_url, is_loopback, without_secrets};
+use super::assertion::Endpoint;
+use super::jwt::Object;
+use super::limits::MAX_ADDRESS;
+use super::names::JSON;
+use super::response::{Response, transport};
 use super::wire::is_visible;
-use super::{Object, Response, transport};
 use crate::error::{ConfigError, TokenError};
 
 /// Where a provider's requests go, as configured or discovered: see
@@ -30,19 +32,6 @@ pub struct Endpoints {
     pub(super) revocation: Option<Address>,
     pub(super) introspection: Option<Address>,
     pub(super) issuer: Option<String>,
-}
-
-/// A checked address, and its text as it was given: an assertion names that, byte for byte.
-#[derive(Clone)]
-pub(super) struct Address {
-    pub(super) url: Url,
-    pub(super) text: String,
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(without_secrets(&self.text), f)
-    }
 }
 
 impl Endpoints {
@@ -68,7 +57,7 @@ impl Endpoints {
 
     /// Where it is asked for something else than tokens.
     pub(super) fn other<'a>(&'a self, address: &'a Address) -> Endpoint<'a> {
-        Endpoint { url: &address.text, issuer: self.issuer.as_deref(), gives_tokens: false }
+        Endpoint { address, issuer: self.issuer.as_deref(), gives_tokens: false }
     }
 
     fn urls(&self) -> impl Iterator<Item = &Url> {
@@ -134,9 +123,6 @@ pub(super) fn nobody_there(status: StatusCode) -> bool {
     let gone = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
     status.is_redirection() || gone.contains(&status)
 }
-
-/// The longest address that metadata may give, in bytes.
-const MAX_ADDRESS: usize = 2_048;
 
 /// A server that is known by its issuer.
 #[derive(Debug)]
@@ -215,7 +201,7 @@ impl Discovery {
     async fn ask(&self, client: &Client) -> Result<Endpoints, TokenError> {
         let (mut problems, mut failure) = (Vec::new(), None);
         for place in &self.places {
-            let request = client.get(place.clone()).header(ACCEPT, "application/json");
+            let request = client.get(place.clone()).header(ACCEPT, JSON);
             let response = Response::read(request.send().await.map_err(transport)?).await?;
             let problem = match response.answer(&[], &[], None).metadata() {
                 Ok(metadata) => match self.endpoints(&metadata) {

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use ::http::{HeaderMap, StatusCode};
 
-use super::wire::{Answer, Asked, MAX_BODY};
+use super::limits::MAX_BODY;
+use super::wire::{Asked, ServerAnswer};
 use crate::error::TokenError;
 use crate::grant::Grant;
 
@@ -35,8 +36,8 @@ pub(crate) fn revocation_answer(
     answer(status, headers, body).revocation()
 }
 
-fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> Answer<'a> {
-    Answer {
+fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> ServerAnswer<'a> {
+    ServerAnswer {
         status,
         headers,
         body: (body.len() <= MAX_BODY).then_some(body),

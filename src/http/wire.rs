@@ -9,23 +9,18 @@ use ::http::header::{DATE, LOCATION, RETRY_AFTER};
 use ::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-use super::Object;
+use super::address::without_secrets;
 use super::dpop::DpopKey;
-use super::provider::without_secrets;
+use super::jwt::Object;
+use super::limits::MAX_WORDS;
 use crate::error::TokenError;
 use crate::grant::Grant;
 
-/// The longest answer that is read. A token's answer has a few KiB.
-pub(super) const MAX_BODY: usize = 1024 * 1024;
-
-/// How much of a server's words is kept, in characters.
-const MAX_WORDS: usize = 256;
-
 /// A response, and what is needed to read it.
-pub(super) struct Answer<'a> {
+pub(super) struct ServerAnswer<'a> {
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
-    /// `None` if it was longer than [`MAX_BODY`].
+    /// `None` if it was longer than [`MAX_BODY`](super::limits::MAX_BODY).
     pub(super) body: Option<&'a [u8]>,
     /// The wall clock, for a `Retry-After` that is a date when the server tells no `Date`.
     pub(super) received: SystemTime,
@@ -44,7 +39,7 @@ pub(super) enum Asked {
     Exchange,
 }
 
-impl Answer<'_> {
+impl ServerAnswer<'_> {
     /// The answer to a request for a token.
     pub(super) fn token(&self, asked: Asked) -> Result<Grant, TokenError> {
         self.grant(&self.success()?, asked)

@@ -11,7 +11,7 @@ fn with_answer<T>(
     status: u16,
     header_lines: &str,
     body: &[u8],
-    read: impl FnOnce(&Answer<'_>) -> T,
+    read: impl FnOnce(&ServerAnswer<'_>) -> T,
 ) -> T {
     let mut headers = HeaderMap::new();
     for line in header_lines.split('|').filter(|line| !line.is_empty()) {
@@ -19,7 +19,7 @@ fn with_answer<T>(
         let name = ::http::HeaderName::try_from(name.trim()).unwrap();
         headers.append(name, value.trim().parse().unwrap());
     }
-    read(&Answer {
+    read(&ServerAnswer {
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers,
         body: Some(body),
@@ -301,7 +301,7 @@ fn a_servers_words_are_cut_to_length() {
 fn an_answer_that_was_too_long_to_read_still_has_a_status() {
     let at = |status| {
         with_answer(status, "", b"", |answer| {
-            shown(Answer { body: None, ..*answer }.token(Asked::Grant))
+            shown(ServerAnswer { body: None, ..*answer }.token(Asked::Grant))
         })
     };
     assert_eq!(at(200), "malformed: the answer is longer than 1 MiB (HTTP 200)");
