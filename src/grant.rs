@@ -119,7 +119,8 @@ impl Grant {
         !matches!(self.token_type, TokenType::Other)
     }
 
-    pub(crate) fn life(&self) -> Option<Duration> {
+    /// The life that was set with [`expires_in`](Self::expires_in), if any was.
+    pub fn life(&self) -> Option<Duration> {
         self.expires_in
     }
 

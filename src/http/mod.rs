@@ -10,8 +10,8 @@
 //! | [`client_auth`], [`assertion`], [`credential`] | how the client proves who it is, and with what |
 //! | [`keys`], [`jwt`], [`dpop`] | what is signed |
 //! | [`form`], [`exchange`] | what a request says |
-//! | [`request`] | what one attempt sends, and how often |
-//! | [`response`], [`wire`] | how an answer arrives, and what it means |
+//! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
+//! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
 //! | [`tls`], [`crypto`] | whom the connection trusts, and on which library |
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
@@ -23,10 +23,12 @@ mod credential;
 mod crypto;
 mod discovery;
 mod dpop;
+mod event;
 mod exchange;
 mod form;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
+mod introspection;
 mod jwt;
 mod keys;
 mod limits;
@@ -48,6 +50,7 @@ pub use client_auth::ClientAuth;
 pub use credential::Credential;
 pub use discovery::Endpoints;
 pub use dpop::DpopKey;
+pub use introspection::Introspection;
 pub use keys::JwtAlgorithm;
 pub use provider::{Provider, Subject};
 
@@ -203,12 +206,6 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn is_active(&self, token: &str) -> Result<bool, TokenError> {
-        let endpoints = self.addresses.get(&self.client).await?;
-        let address =
-            endpoints.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
-        let (endpoint, form) = (endpoints.other(address), vec![("token", token)]);
-        let options = &TokenRequestOptions::default();
-        let request = Request { endpoint, form, options, token: Some(token) };
-        self.ask(&request, |answer: &ServerAnswer<'_>| answer.introspection()).await
+        Ok(self.introspect(token).await?.active)
     }
 }
