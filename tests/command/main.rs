@@ -1,6 +1,7 @@
 //! The command as shells and other programs meet it: the built binary, real processes, real HTTP.
 
 mod check;
+mod flags;
 mod inputs;
 mod languages;
 mod output;
@@ -225,7 +226,7 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
         (with(&["--stale-buffer", "25h"]), "--stale-buffer is 1day 1h, but must be more than 0s"),
         (
             with(&["--stale-buffer", "10s", "--expired-buffer", "10s"]),
-            "--expired-buffer is 10s, but must be shorter than the stale_buffer",
+            "--expired-buffer is 10s, but must be shorter than the --stale-buffer",
         ),
         (
             with(&["--connect-timeout", "2s", "--attempt-timeout", "1s"]),

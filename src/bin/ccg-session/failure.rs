@@ -92,7 +92,16 @@ impl Failure {
             Self::Check { failed, steps } => format!("steps that failed: {failed} of {steps}"),
             Self::Output(error) => format!("the result could not be written: {error}"),
             Self::Usage(problem) | Self::Unfit { problem, .. } => problem.clone(),
-            Self::Session { error, .. } => error.to_string(),
+            Self::Session { error: SessionError::Unsupported(what), .. } => {
+                format!("the server has no {what} endpoint that is known: give --{what}-url URL")
+            }
+            // What the server says stays as it is.
+            Self::Session { error, .. } => match error.token_error() {
+                Some(TokenError::Denied { status: 0, .. } | TokenError::Credential { .. }) => {
+                    in_our_words(&error.to_string())
+                }
+                _ => error.to_string(),
+            },
         }
     }
 
@@ -150,9 +159,37 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let (setting, message) = (error.setting(), error.to_string());
         let problem = message.strip_prefix(setting).unwrap_or(&message);
-        Self::Usage(format!("{}{problem}", flag(setting).unwrap_or(setting)))
+        Self::Usage(in_our_words(&format!("{}{problem}", flag(setting).unwrap_or(setting))))
     }
 }
+
+/// The library's own message, of which none was the server's, without its names for things.
+pub(crate) fn in_our_words(message: &str) -> String {
+    let setting = |(name, _): &&(&str, &str)| name.contains('_');
+    let words = WORDS.iter().chain(SETTINGS.iter().filter(setting));
+    words.fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
+}
+
+/// What the library calls things that are no settings, the longer ones first.
+const WORDS: [(&str, &str); 17] = [
+    ("retry.", ""),
+    ("ClientAuth::PrivateKeyJwt", "--auth private-key-jwt"),
+    ("ClientAuth::SecretJwt", "--auth secret-jwt"),
+    ("ClientAuth::BasicRaw", "--auth basic-raw"),
+    ("ClientAuth::Basic", "--auth basic"),
+    ("ClientAuth::Post", "--auth post"),
+    ("ClientAuth::Assertion", "--auth assertion"),
+    ("ClientAuth::TlsClient", "--auth tls-client"),
+    ("ClientAuth::None", "--auth none"),
+    ("client_auth", "--auth"),
+    ("allow_insecure_http", "--allow-insecure-http"),
+    ("to the builder", "by --client-id and --client-secret-file"),
+    (", or give a client of yours", ""),
+    (": give a client of yours", ""),
+    ("this provider has no revocation endpoint", "the server has no revocation endpoint"),
+    ("this provider has no introspection endpoint", "the server has no introspection endpoint"),
+    ("if there is one, set ", "if there is one, give "),
+];
 
 /// What the command calls a setting of the library.
 fn flag(setting: &str) -> Option<&'static str> {
@@ -163,7 +200,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 /// its name in the file, or else where it comes from.
 const SETTINGS: [(&str, &str); 30] = [
     ("algorithm", "--algorithm"),
-    ("assumed_lifetime", "the assumed lifetime"),
+    ("assumed_lifetime", "--assumed-lifetime"),
     ("attempt_timeout", "--attempt-timeout"),
     ("attempts", "--attempts"),
     ("audience", "--assertion-audience"),

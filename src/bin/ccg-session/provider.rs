@@ -36,11 +36,13 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
         algorithm,
         key_id,
         assertion_audience,
+        revocation_audience,
         dpop_key,
         root_certificate,
         client_certificate,
         client_key,
         connect_timeout,
+        assumed_lifetime,
         allow_insecure_http,
         scope,
         resource,
@@ -49,7 +51,7 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
     } = settings;
     let auth = auth.unwrap_or(Auth::Post);
     let server = [issuer, box_enterprise, box_user, token_url].map(Option::as_deref);
-    let jwt = [algorithm, key_id, assertion_audience].map(Option::as_deref);
+    let jwt = [algorithm, key_id, assertion_audience, revocation_audience].map(Option::as_deref);
     let mut provider = provider(server, box_base_url.as_deref())?
         .client_auth(client_auth(auth, jwt, issuer.is_some())?)
         .scopes(scope);
@@ -67,6 +69,9 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
     }
     if let Some(url) = introspection_url {
         provider = provider.introspection_url(url);
+    }
+    if let Some(lifetime) = assumed_lifetime {
+        provider = provider.assumed_lifetime(*lifetime);
     }
     let client_id = match client_id {
         Some(id) => id.clone(),
@@ -133,7 +138,7 @@ fn provider(server: [Option<&str>; 4], box_base_url: Option<&str>) -> Result<Pro
 
 fn client_auth(
     auth: Auth,
-    jwt: [Option<&str>; 3],
+    jwt: [Option<&str>; 4],
     has_issuer: bool,
 ) -> Result<ClientAuth, Failure> {
     let auth = match auth {
@@ -147,15 +152,23 @@ fn client_auth(
         Auth::None => ClientAuth::None,
     };
     if jwt.iter().any(Option::is_some) {
-        let wanted = "algorithm, key-id and assertion-audience say how an assertion is made: give \
-                      --auth private-key-jwt or secret-jwt, or leave them out";
+        let wanted = "algorithm, key-id, assertion-audience and revocation-audience say how an assertion \
+                      is made: give --auth private-key-jwt or secret-jwt, or leave them out";
         return Err(Failure::Usage(wanted.into()));
     }
     Ok(auth)
 }
 
-fn assertions(jwt: [Option<&str>; 3], has_issuer: bool) -> Result<JwtAuth, Failure> {
-    let [algorithm, key_id, audience] = jwt;
+fn assertions(jwt: [Option<&str>; 4], has_issuer: bool) -> Result<JwtAuth, Failure> {
+    let [algorithm, key_id, audience, revocation_audience] = jwt;
+    let whom = |flag, whom: &str| match whom {
+        "endpoint" => Ok(AssertionAudience::Endpoint),
+        "issuer" if has_issuer => Ok(AssertionAudience::Issuer),
+        "issuer" => Err(Failure::Usage(format!(
+            "{flag} is issuer, which is known with --issuer only: write it out"
+        ))),
+        text => Ok(AssertionAudience::value(text)),
+    };
     let mut jwt = JwtAuth::new();
     if let Some(name) = algorithm {
         jwt = jwt.algorithm(name.parse()?);
@@ -163,17 +176,11 @@ fn assertions(jwt: [Option<&str>; 3], has_issuer: bool) -> Result<JwtAuth, Failu
     if let Some(id) = key_id {
         jwt = jwt.key_id(id);
     }
-    if let Some(whom) = audience {
-        jwt = jwt.audience(match whom {
-            "endpoint" => AssertionAudience::Endpoint,
-            "issuer" if has_issuer => AssertionAudience::Issuer,
-            "issuer" => {
-                let wanted = "assertion-audience is issuer, which is known with --issuer only: \
-                              write it out";
-                return Err(Failure::Usage(wanted.into()));
-            }
-            text => AssertionAudience::value(text),
-        });
+    if let Some(audience) = audience {
+        jwt = jwt.audience(whom("--assertion-audience", audience)?);
+    }
+    if let Some(audience) = revocation_audience {
+        jwt = jwt.revocation_audience(whom("--revocation-audience", audience)?);
     }
     Ok(jwt)
 }

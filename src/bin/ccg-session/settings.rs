@@ -73,6 +73,9 @@ pub(crate) struct Settings {
     /// Whom an assertion is for: endpoint, issuer, or another text [default: endpoint]
     #[arg(long, value_name = "WHOM")]
     pub(crate) assertion_audience: Option<String>,
+    /// The same, for revocations and introspections [default: as --assertion-audience]
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) revocation_audience: Option<String>,
     /// A file with a private key (PEM or JWK) that tokens are to be bound to (RFC 9449)
     ///
     /// A request that uses such a token has a proof beside it, which only who holds the key can make.
@@ -91,6 +94,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub(crate) connect_timeout: Option<Duration>,
+    /// How long a token is taken to live if the server does not say [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub(crate) assumed_lifetime: Option<Duration>,
     /// Let the secret and the tokens travel without TLS to a server that is not this machine
     #[arg(long)]
     pub(crate) allow_insecure_http: bool,
@@ -130,26 +137,43 @@ pub(crate) struct SessionSettings {
     pub(crate) expired_buffer: Option<Duration>,
 }
 
-/// A method of client authentication by its name here.
+/// A method of client authentication, by its name here or its registered one (RFC 7591 §2, RFC 8705 §2).
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String")]
 pub(crate) enum Auth {
     /// `client_secret_post`: in the form
+    #[value(alias = "client_secret_post")]
     Post,
     /// `client_secret_basic`: in a header
+    #[value(alias = "client_secret_basic")]
     Basic,
     /// In a header, not encoded before base64
     BasicRaw,
     /// `client_secret_jwt`: the secret signs an assertion
+    #[value(alias = "client_secret_jwt")]
     SecretJwt,
     /// `private_key_jwt`: a private key (PEM or JWK, in place of the secret) signs an assertion
+    #[value(alias = "private_key_jwt")]
     PrivateKeyJwt,
     /// An assertion that a platform writes, in place of the secret
     Assertion,
     /// `tls_client_auth`: a client certificate, and no secret
+    #[value(alias = "tls_client_auth", alias = "self_signed_tls_client_auth")]
     TlsClient,
     /// No secret at all
     None,
+}
+
+/// In the file as in the flag.
+impl TryFrom<String> for Auth {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let methods = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let known: Vec<_> = methods.map(|method| method.get_name().to_owned()).collect();
+        <Self as ValueEnum>::from_str(&name, false)
+            .map_err(|_| format!("auth is {name:?}, but must be one of {}", known.join(", ")))
+    }
 }
 
 impl Settings {
@@ -205,11 +229,13 @@ impl Settings {
             algorithm: self.algorithm.or(file.algorithm),
             key_id: self.key_id.or(file.key_id),
             assertion_audience: self.assertion_audience.or(file.assertion_audience),
+            revocation_audience: self.revocation_audience.or(file.revocation_audience),
             dpop_key: self.dpop_key.or(file.dpop_key.map(there)),
             root_certificate: self.root_certificate.or(file.root_certificate.map(there)),
             client_certificate: self.client_certificate.or(file.client_certificate.map(there)),
             client_key: self.client_key.or(file.client_key.map(there)),
             connect_timeout: self.connect_timeout.or(file.connect_timeout),
+            assumed_lifetime: self.assumed_lifetime.or(file.assumed_lifetime),
             allow_insecure_http: self.allow_insecure_http || file.allow_insecure_http,
             scope: or(self.scope, file.scope),
             resource: or(self.resource, file.resource),
@@ -384,7 +410,7 @@ mod tests {
             ("scope = 7", "line 1: expected a text, or a list of texts"),
             (
                 "auth = \"digest\"",
-                "line 1: unknown variant `digest`, expected one of `post`, `basic`",
+                "line 1: auth is \"digest\", but must be one of post, basic, basic-raw",
             ),
             ("scope = ", "line 1: "),
             ("param = \"a=b\"", "line 1: param is a table of texts"),
