@@ -111,28 +111,34 @@ impl Grant {
         }
     }
 
-    pub(crate) fn text(&self) -> &TokenText {
+    /// The token's text. With this and the others, a manager that wraps another one can keep what it got.
+    pub fn text(&self) -> &TokenText {
         &self.text
     }
 
-    pub(crate) fn is_access_token(&self) -> bool {
+    /// Whether it is an access token, and not [something else](Self::not_an_access_token) that an exchange
+    /// gave.
+    pub fn is_access_token(&self) -> bool {
         !matches!(self.token_type, TokenType::Other)
     }
 
-    /// The life that was set with [`expires_in`](Self::expires_in), if any was.
+    /// How much life is left, if that was [said](Self::expires_in).
     pub fn life(&self) -> Option<Duration> {
         self.expires_in
     }
 
-    pub(crate) fn get_refresh_in(&self) -> Option<Duration> {
+    /// When the server wants it to be refreshed, if that was [said](Self::refresh_in).
+    pub fn get_refresh_in(&self) -> Option<Duration> {
         self.refresh_in
     }
 
-    pub(crate) fn get_scope(&self) -> Option<&str> {
+    /// The scopes granted, if they were [named](Self::scope).
+    pub fn get_scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    pub(crate) fn get_issued_token_type(&self) -> Option<&str> {
+    /// What kind of token an exchange gave, if that was [said](Self::issued_token_type).
+    pub fn get_issued_token_type(&self) -> Option<&str> {
         self.issued_token_type.as_deref()
     }
 }
