@@ -201,3 +201,32 @@ fn no_message_has_a_word_of_the_librarys_api() {
     let text = problem(&run(empty.env("CCG_SESSION_CLIENT_SECRET", "").args(at)), 2);
     assert!(words_of_the_api(&text).is_empty(), "{text}");
 }
+
+#[test]
+fn the_authority_tells_of_each_request_with_vv() {
+    let mut command = command();
+    command.args(["authority", "-vv"]).stderr(Stdio::piped());
+    let mut authority = Listening::start(&mut command);
+    let mut token = as_client();
+    result(&run(token.args(["token", "--token-url", authority.get("token_url")])));
+    let mut token = as_client();
+    token.env("CCG_SESSION_CLIENT_SECRET", "hunter2");
+    problem(&run(token.args(["token", "--token-url", authority.get("token_url")])), 3);
+    authority.process.kill().unwrap();
+    let mut log = String::new();
+    let mut stderr = authority.process.stderr.take().unwrap();
+    std::io::Read::read_to_string(&mut stderr, &mut log).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("authority.request")).collect();
+    let [first, second] = &lines[..] else { panic!("{log}") };
+    for word in ["method=POST", "path=\"/oauth2/token\"", "status=200", "elapsed="] {
+        assert!(first.contains(word), "{word}: {first}");
+    }
+    assert!(second.contains("status=401"), "{second}");
+    assert!(!log.contains(SECRET) && !log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn the_authority_refuses_a_life_that_no_clock_can_count_to() {
+    let text = problem(&run(command().args(["authority", "--ttl", "200years"])), 2);
+    assert!(text.contains("a hundred years") && !text.contains("port"), "{text}");
+}

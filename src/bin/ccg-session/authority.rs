@@ -15,7 +15,10 @@ pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
     let builder = builder(args)?;
     provider::runtime()?.block_on(async {
         let authority = builder.start().await.map_err(|error| {
-            Failure::Usage(format!("port {} of 127.0.0.1 cannot be had: {error}", args.port))
+            Failure::Usage(match error.kind() {
+                io::ErrorKind::InvalidInput => error.to_string(),
+                _ => format!("port {} of 127.0.0.1 cannot be had: {error}", args.port),
+            })
         })?;
         // Before the line is out, or who reads it could interrupt too early.
         let interrupted = interrupted()
