@@ -38,6 +38,8 @@ mod provider;
 mod request;
 mod response;
 mod tls;
+#[cfg(feature = "testing")]
+pub(crate) mod verify;
 mod wire;
 
 use std::time::Duration;

@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "http")]
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -248,6 +250,8 @@ pub struct AuthorityBuilder {
     client_secret: String,
     script: Script,
     settings: Settings,
+    #[cfg(feature = "http")]
+    client_key: Option<SecretString>,
 }
 
 impl Default for AuthorityBuilder {
@@ -266,7 +270,13 @@ impl Default for AuthorityBuilder {
                 require_subject: false,
                 scopes: scopes.map(String::from).into(),
                 ttl: Duration::from_secs(3600),
+                #[cfg(feature = "http")]
+                client_key: None,
+                #[cfg(feature = "http")]
+                assertion_audiences: None,
             },
+            #[cfg(feature = "http")]
+            client_key: None,
         }
     }
 }
@@ -284,6 +294,27 @@ impl AuthorityBuilder {
     pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.settings.client_id = id.into();
         self.client_secret = secret.into();
+        self
+    }
+
+    /// The client's key, as the client itself has it, or its public half as a JWK: with it
+    /// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) is accepted. Default: none.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn client_key(mut self, key: impl Into<SecretString>) -> Self {
+        self.client_key = Some(key.into());
+        self
+    }
+
+    /// Whom a client's assertions must be for (`aud`). Default: the issuer, the token endpoint, or the
+    /// endpoint that they are sent to.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn assertion_audiences<S: Into<String>>(
+        mut self,
+        audiences: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.settings.assertion_audiences = Some(audiences.into_iter().map(Into::into).collect());
         self
     }
 
@@ -336,7 +367,7 @@ impl AuthorityBuilder {
     ///
     /// # Errors
     /// If the port cannot be had; of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), if the life of
-    /// tokens or a time of the script is longer than a hundred years.
+    /// tokens or a time of the script is longer than a hundred years, or the client's key is none.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O.
@@ -346,6 +377,15 @@ impl AuthorityBuilder {
     pub async fn start(mut self) -> io::Result<Authority> {
         if self.settings.ttl > LONGEST || !self.script.times_are_kept() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, TOO_LONG));
+        }
+        #[cfg(feature = "http")]
+        if let Some(key) = &self.client_key {
+            let key = crate::http::verify::public_jwk(key.expose_secret());
+            let unusable = |problem| {
+                let problem = format!("the client's key {problem}");
+                io::Error::new(io::ErrorKind::InvalidInput, problem)
+            };
+            self.settings.client_key = Some(key.map_err(unusable)?);
         }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
         let base_url = format!("http://{}", listener.local_addr()?);

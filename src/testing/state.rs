@@ -51,6 +51,33 @@ pub(super) struct Settings {
     pub(super) require_subject: bool,
     pub(super) scopes: Scopes,
     pub(super) ttl: Duration,
+    /// The public half of the client's key, as a JWK.
+    #[cfg(feature = "http")]
+    pub(super) client_key: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whom assertions may be for, if that was set.
+    #[cfg(feature = "http")]
+    pub(super) assertion_audiences: Option<Vec<String>>,
+}
+
+/// The names of what is good once, until it would be good no longer.
+#[cfg(feature = "http")]
+#[derive(Default)]
+pub(super) struct Seen {
+    until: std::collections::HashMap<String, u64>,
+    /// When those that are past have to go: that they are twice as many as after the last time.
+    next: usize,
+}
+
+#[cfg(feature = "http")]
+impl Seen {
+    /// Whether it is new. Times are in seconds.
+    pub(super) fn insert(&mut self, name: String, until: u64, now: u64) -> bool {
+        if self.until.len() >= self.next {
+            self.until.retain(|_, until| *until >= now);
+            self.next = 2 * self.until.len().max(1_024);
+        }
+        self.until.insert(name, until).is_none()
+    }
 }
 
 pub(super) struct State {
@@ -60,6 +87,8 @@ pub(super) struct State {
     pub(super) last_granted: Option<String>,
     pub(super) last_exchanged: Option<String>,
     pub(super) counts: Counts,
+    #[cfg(feature = "http")]
+    pub(super) seen: Seen,
     pub(super) log: Log,
     /// A gate is open once its sender is gone.
     pub(super) gates: Vec<(Kind, watch::Receiver<()>)>,
@@ -118,6 +147,8 @@ impl Shared {
             last_granted: None,
             last_exchanged: None,
             counts,
+            #[cfg(feature = "http")]
+            seen: Seen::default(),
             log: Log::default(),
             gates: Vec::new(),
             script,

@@ -195,6 +195,12 @@ pub(crate) struct AuthorityArgs {
     /// It is a secret for tests: it is printed.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// A file with the client's key (PEM or JWK), or its public half as a JWK, for assertions that it signs
+    #[arg(long, value_name = "PATH")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// Whom its assertions must be for, in place of the issuer or an endpoint; may be repeated
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) assertion_audience: Vec<String>,
     /// The enterprise that a grant may be for [default: 12345]
     #[arg(long, value_name = "ID")]
     pub(crate) enterprise: Option<String>,

@@ -41,6 +41,12 @@ fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
     if let Some(ttl) = args.ttl {
         builder = builder.ttl(ttl);
     }
+    if let Some(path) = &args.client_key {
+        builder = builder.client_key(input::secret("the client's key", path)?);
+    }
+    if !args.assertion_audience.is_empty() {
+        builder = builder.assertion_audiences(&args.assertion_audience);
+    }
     if let Some(enterprise) = &args.enterprise {
         builder = builder.enterprise(enterprise);
     }
