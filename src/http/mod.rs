@@ -12,6 +12,7 @@
 //! | [`form`], [`exchange`] | what a request says |
 //! | [`request`] | what one attempt sends, and how often |
 //! | [`response`], [`wire`] | how an answer arrives, and what it means |
+//! | [`words`] | what of a server's words may be shown |
 //! | [`tls`], [`crypto`] | whom the connection trusts, and on which library |
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
@@ -37,6 +38,7 @@ mod request;
 mod response;
 mod tls;
 mod wire;
+mod words;
 
 use std::time::Duration;
 
@@ -118,7 +120,8 @@ impl TokenManager for HttpTokenManager {
         let form = self.provider.grant_form(&self.scope).map_err(refused)?;
         let endpoints = self.addresses.get(&self.client).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
-        let request = Request { endpoint, form, options, token: None };
+        let secrets = self.provider.secrets().collect();
+        let request = Request { endpoint, form, options, secrets };
         self.ask(&request, |answer| answer.token(Asked::Grant)).await
     }
 
@@ -132,7 +135,8 @@ impl TokenManager for HttpTokenManager {
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
         let endpoints = self.addresses.get(&self.client).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
-        let request = Request { endpoint, form, options, token: Some(subject.secret()) };
+        let secrets = exchange::secrets(subject.secret(), &request, &texts).collect();
+        let request = Request { endpoint, form, options, secrets };
         self.ask(&request, |answer| answer.token(Asked::Exchange)).await
     }
 
@@ -145,7 +149,7 @@ impl TokenManager for HttpTokenManager {
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
         let form = vec![("token", token)];
-        let request = Request { endpoint, form, options: &options, token: Some(token) };
+        let request = Request { endpoint, form, options: &options, secrets: vec![token] };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.revocation()).await
     }
 
@@ -208,7 +212,7 @@ impl HttpTokenManager {
             endpoints.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
         let (endpoint, form) = (endpoints.other(address), vec![("token", token)]);
         let options = &TokenRequestOptions::default();
-        let request = Request { endpoint, form, options, token: Some(token) };
+        let request = Request { endpoint, form, options, secrets: vec![token] };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.introspection()).await
     }
 }
