@@ -94,7 +94,7 @@ pub mod testing;
 #[cfg(feature = "http")]
 pub use crate::http::{
     AssertionAudience, ClientAuth, Credential, DpopKey, Endpoints, HttpTokenManager,
-    HttpTokenManagerBuilder, JwtAlgorithm, JwtAuth, Provider, Subject,
+    HttpTokenManagerBuilder, Introspection, JwtAlgorithm, JwtAuth, Provider, Subject,
 };
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};

@@ -17,10 +17,11 @@ use url::Url;
 
 use super::address::{Address, check_url, is_loopback, without_secrets};
 use super::assertion::Endpoint;
+use super::event;
 use super::jwt::Object;
 use super::limits::MAX_ADDRESS;
 use super::names::JSON;
-use super::response::{Response, transport};
+use super::response::Response;
 use super::words::is_visible;
 use crate::error::{ConfigError, TokenError};
 
@@ -32,6 +33,8 @@ pub struct Endpoints {
     pub(super) revocation: Option<Address>,
     pub(super) introspection: Option<Address>,
     pub(super) issuer: Option<String>,
+    pub(super) grant_types: Option<Vec<String>>,
+    pub(super) auth_methods: Option<Vec<String>>,
 }
 
 impl Endpoints {
@@ -48,6 +51,17 @@ impl Endpoints {
     /// Of introspections (RFC 7662), if the provider has them.
     pub fn introspection_url(&self) -> Option<&str> {
         self.introspection.as_ref().map(|address| &*address.text)
+    }
+
+    /// The grants that the server's metadata names (`grant_types_supported`, RFC 8414 §2). `None` if there
+    /// is no metadata, or it names none: it is often incomplete, and nothing here depends on it.
+    pub fn grant_types(&self) -> Option<&[String]> {
+        self.grant_types.as_deref()
+    }
+
+    /// In the same way, how clients may authenticate (`token_endpoint_auth_methods_supported`).
+    pub fn auth_methods(&self) -> Option<&[String]> {
+        self.auth_methods.as_deref()
     }
 
     /// Where tokens come from, as an assertion names it.
@@ -202,7 +216,7 @@ impl Discovery {
         let (mut problems, mut failure) = (Vec::new(), None);
         for place in &self.places {
             let request = client.get(place.clone()).header(ACCEPT, JSON);
-            let response = Response::read(request.send().await.map_err(transport)?).await?;
+            let response = Response::read(event::send(request).await?).await?;
             let problem = match response.answer(&[], &[], None).metadata() {
                 Ok(metadata) => match self.endpoints(&metadata) {
                     Ok(endpoints) => return Ok(endpoints),
@@ -255,7 +269,13 @@ impl Discovery {
             None => optional("introspection_endpoint")?,
         };
         let (token, issuer) = (self.endpoint("token_endpoint", token)?, Some(self.issuer.clone()));
-        Ok(Endpoints { token, revocation, introspection, issuer })
+        let list = |name| {
+            let texts = metadata.get(name)?.as_array()?.iter().filter_map(Value::as_str);
+            Some(texts.map(str::to_owned).collect())
+        };
+        let grant_types = list("grant_types_supported");
+        let auth_methods = list("token_endpoint_auth_methods_supported");
+        Ok(Endpoints { token, revocation, introspection, issuer, grant_types, auth_methods })
     }
 
     /// As strict as with one that is configured. In clear on this machine only if the issuer is here too:

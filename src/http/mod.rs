@@ -10,8 +10,8 @@
 //! | [`client_auth`], [`assertion`], [`credential`] | how the client proves who it is, and with what |
 //! | [`keys`], [`jwt`], [`dpop`] | what is signed |
 //! | [`form`], [`exchange`] | what a request says |
-//! | [`request`] | what one attempt sends, and how often |
-//! | [`response`], [`wire`] | how an answer arrives, and what it means |
+//! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
+//! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
 //! | [`words`] | what of a server's words may be shown |
 //! | [`tls`], [`crypto`] | whom the connection trusts, and on which library |
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
@@ -24,10 +24,12 @@ mod credential;
 mod crypto;
 mod discovery;
 mod dpop;
+mod event;
 mod exchange;
 mod form;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
+mod introspection;
 mod jwt;
 mod keys;
 mod limits;
@@ -50,6 +52,7 @@ pub use client_auth::ClientAuth;
 pub use credential::Credential;
 pub use discovery::Endpoints;
 pub use dpop::DpopKey;
+pub use introspection::Introspection;
 pub use keys::JwtAlgorithm;
 pub use provider::{Provider, Subject};
 
@@ -208,12 +211,6 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn is_active(&self, token: &str) -> Result<bool, TokenError> {
-        let endpoints = self.addresses.get(&self.client).await?;
-        let address =
-            endpoints.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
-        let (endpoint, form) = (endpoints.other(address), vec![("token", token)]);
-        let options = &TokenRequestOptions::default();
-        let request = Request { endpoint, form, options, secrets: vec![token] };
-        self.ask(&request, |answer: &ServerAnswer<'_>| answer.introspection()).await
+        Ok(self.introspect(token).await?.active)
     }
 }

@@ -304,7 +304,14 @@ impl Provider {
         let revocation = optional("revocation_url", &self.revocation_url)?;
         let introspection = optional("introspection_url", &self.introspection_url)?;
         let given = |token, revocation, introspection| {
-            Addresses::Given(Arc::new(Endpoints { token, revocation, introspection, issuer: None }))
+            Addresses::Given(Arc::new(Endpoints {
+                token,
+                revocation,
+                introspection,
+                issuer: None,
+                grant_types: None,
+                auth_methods: None,
+            }))
         };
         Ok(match &self.place {
             Place::TokenUrl(url) => {

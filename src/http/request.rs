@@ -12,10 +12,11 @@ use super::client_auth::Proof;
 use super::credential::unusable;
 use super::discovery::nobody_there;
 use super::dpop::Dpop;
+use super::event;
 use super::form::Form;
 use super::limits::REREAD;
 use super::names::{DPOP, DPOP_NONCE, FORM, JSON, X_FORWARDED_FOR};
-use super::response::{Response, transport};
+use super::response::Response;
 use super::wire::ServerAnswer;
 use crate::error::TokenError;
 use crate::request::TokenRequestOptions;
@@ -133,7 +134,7 @@ impl HttpTokenManager {
         if let Some(ip) = request.options.forwarded_for() {
             post = post.header(X_FORWARDED_FOR, ip);
         }
-        let head = post.send().await.map_err(transport).inspect_err(|_| self.addresses.doubt())?;
+        let head = event::send(post).await.inspect_err(|_| self.addresses.doubt())?;
         if nobody_there(head.status()) {
             self.addresses.doubt();
         }

@@ -50,14 +50,6 @@ impl ServerAnswer<'_> {
         self.success()
     }
 
-    /// The answer to an introspection: whether the token is active (RFC 7662 §2.2).
-    pub(super) fn introspection(&self) -> Result<bool, TokenError> {
-        self.success()?.get("active").and_then(Value::as_bool).ok_or_else(|| {
-            let reason = "the answer does not say whether the token is active".into();
-            TokenError::Malformed { reason }
-        })
-    }
-
     /// The answer to a revocation. The body of a success does not matter (RFC 7009 §2.2).
     pub(super) fn revocation(&self) -> Result<(), TokenError> {
         self.refusal(self.object().as_ref().ok()).map_or(Ok(()), Err)

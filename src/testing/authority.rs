@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::counts::{Counts, Kind, ReceivedRequest};
-use super::script::{Fault, Rule, Script};
+use super::script::{Fault, LONGEST, Rule, Script};
 use super::server::serve;
 use super::state::{Settings, Shared};
 
@@ -117,7 +117,11 @@ impl Authority {
     }
 
     /// Lets another script decide from now on; its numbers and times count from now.
+    ///
+    /// # Panics
+    /// If one of its times is longer than a hundred years.
     pub fn set_script(&self, script: Script) {
+        assert!(script.times_are_kept(), "{TOO_LONG}");
         self.shared.state().set_script(script);
     }
 
@@ -174,10 +178,10 @@ impl Authority {
         }
     }
 
-    /// The last 4,096 requests to the OAuth endpoints, oldest first; those for the resource are only
-    /// counted.
+    /// The last requests to the OAuth endpoints, oldest first: at most 4,096, and as many as 16 MiB hold.
+    /// Those for the resource are only counted.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
-        self.shared.state().log.iter().cloned().collect()
+        self.shared.state().log.requests().cloned().collect()
     }
 
     /// Whether the resource would accept this token now.
@@ -233,6 +237,10 @@ impl Gate {
     pub fn release(self) {}
 }
 
+/// As an error says it.
+const TOO_LONG: &str = "the life of a token, or a time of the script, is longer than a hundred years: \
+    not every clock can count to its end";
+
 /// Settings of an [`Authority`]. Each has a default.
 #[derive(Clone)]
 pub struct AuthorityBuilder {
@@ -279,7 +287,7 @@ impl AuthorityBuilder {
         self
     }
 
-    /// How long each token lives, exchanged ones included. `expires_in` is a whole number if this is
+    /// How long each token lives, exchanged ones included: at most a hundred years. `expires_in` is a whole number if this is
     /// one of seconds, else a float. Default: 1 hour.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
@@ -327,7 +335,8 @@ impl AuthorityBuilder {
     /// Starts the authority: when this returns, it listens.
     ///
     /// # Errors
-    /// If the port cannot be had.
+    /// If the port cannot be had; of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), if the life of
+    /// tokens or a time of the script is longer than a hundred years.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O.
@@ -335,6 +344,9 @@ impl AuthorityBuilder {
     /// # Cancel safety
     /// Cancel safe: what has been started ends.
     pub async fn start(mut self) -> io::Result<Authority> {
+        if self.settings.ttl > LONGEST || !self.script.times_are_kept() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, TOO_LONG));
+        }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
         let base_url = format!("http://{}", listener.local_addr()?);
         self.settings.issuer.clone_from(&base_url);

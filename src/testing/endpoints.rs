@@ -1,5 +1,6 @@
 //! What each endpoint checks and does. No I/O: a request in, an answer out.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -62,9 +63,9 @@ fn form(state: &State, request: &ReceivedRequest) -> Result<(), Refusal> {
         return Err(invalid_request("the body is not application/x-www-form-urlencoded"));
     }
     // RFC 6749 §3.2; RFC 8693 §2.1 lets these two be repeated.
-    for (index, (name, _)) in request.form.iter().enumerate() {
-        let repeated = request.form[..index].iter().any(|(before, _)| before == name);
-        if repeated && !matches!(name.as_str(), "resource" | "audience") {
+    let mut before = HashSet::new();
+    for (name, _) in &request.form {
+        if !before.insert(name) && !matches!(name.as_str(), "resource" | "audience") {
             return Err(invalid_request(format!("the parameter {name} is repeated")));
         }
     }

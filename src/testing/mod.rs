@@ -46,6 +46,9 @@
 //! `received_at_ns` when the request had arrived, and in `revoked_at_ns` when the token was revoked,
 //! both on the clock of [`Authority::elapsed`].
 //!
+//! It answers to `127.0.0.1`, `[::1]` and `localhost` alone as `Host` (else 421), takes at most 1 MiB and 256
+//! parameters (else 413), and tells of each request in a `tracing` event at `DEBUG`.
+//!
 //! # Time
 //! The authority's clock is tokio's ([`tokio::time::Instant`]), as is that of a session while this
 //! feature is on: tokens age together with the session that uses them. Mind that *paused* time does not

@@ -16,6 +16,31 @@ use super::tokens::{Scopes, Tokens};
 /// How many requests are kept to be looked at.
 const LOG_CAPACITY: usize = 4_096;
 
+/// The most that they take together, in bytes.
+const LOG_BYTES: usize = 16 << 20;
+
+/// The last requests, oldest first.
+#[derive(Default)]
+pub(super) struct Log {
+    requests: VecDeque<ReceivedRequest>,
+    bytes: usize,
+}
+
+impl Log {
+    pub(super) fn requests(&self) -> impl Iterator<Item = &ReceivedRequest> {
+        self.requests.iter()
+    }
+
+    fn push(&mut self, request: ReceivedRequest) {
+        self.bytes += request.bytes();
+        self.requests.push_back(request);
+        while self.requests.len() > LOG_CAPACITY || self.bytes > LOG_BYTES {
+            let Some(oldest) = self.requests.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+        }
+    }
+}
+
 /// What the builder was told, and what never changes afterwards.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -35,7 +60,7 @@ pub(super) struct State {
     pub(super) last_granted: Option<String>,
     pub(super) last_exchanged: Option<String>,
     pub(super) counts: Counts,
-    pub(super) log: VecDeque<ReceivedRequest>,
+    pub(super) log: Log,
     /// A gate is open once its sender is gone.
     pub(super) gates: Vec<(Kind, watch::Receiver<()>)>,
     script: Script,
@@ -93,7 +118,7 @@ impl Shared {
             last_granted: None,
             last_exchanged: None,
             counts,
-            log: VecDeque::new(),
+            log: Log::default(),
             gates: Vec::new(),
             script,
             script_since: (now, counts),
@@ -137,10 +162,7 @@ impl Shared {
         let held = !gates.is_empty();
         state.counts.held += u64::from(held);
         if kind != Kind::Resource {
-            if state.log.len() == LOG_CAPACITY {
-                state.log.pop_front();
-            }
-            state.log.push_back(request);
+            state.log.push(request);
         }
         self.counts.send_replace(state.counts);
         drop(state);

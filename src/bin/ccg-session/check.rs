@@ -8,20 +8,22 @@ use ccg_session::{
     SessionError, SessionHandle, TokenError,
 };
 
-use crate::args::{Auth, CheckArgs, Step};
+use crate::args::{CheckArgs, Step};
 use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::settings::{Auth, Settings};
 use crate::{output, provider};
 
-pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let settings = Settings::new(&args.provider, &args.session)?.asking_for(&args.grant);
+pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
+    let CheckArgs { settings, grant, exchange_scope, skip } = args;
+    let settings = settings.complete(grant)?;
     let builder = provider::builder(&settings)?;
     let (server, manager) = (builder.clone().build()?, builder.build()?);
     let config = provider::config(&settings);
     provider::runtime()?.block_on(async {
         let session = Session::builder(manager).config(config.clone()).spawn()?;
+        let (steps, failed) = (0, 0);
         let mut check =
-            Check { args, settings: &settings, config, server, session, steps: 0, failed: 0 };
+            Check { settings, exchange_scope, skip, config, server, session, steps, failed };
         check.run().await?;
         check.session.shutdown().await;
         match check {
@@ -31,9 +33,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     })
 }
 
-struct Check<'a> {
-    args: &'a CheckArgs,
-    settings: &'a Settings,
+struct Check {
+    settings: Settings,
+    exchange_scope: Vec<String>,
+    skip: Vec<Step>,
     config: SessionConfig,
     /// For what a session does not do.
     server: HttpTokenManager,
@@ -42,7 +45,7 @@ struct Check<'a> {
     failed: usize,
 }
 
-impl Check<'_> {
+impl Check {
     async fn run(&mut self) -> Result<(), Failure> {
         if !self.addresses().await? {
             return Ok(());
@@ -115,7 +118,7 @@ impl Check<'_> {
         if self.is_skipped(Step::Exchange, step)? {
             return Ok(None);
         }
-        let scopes = match (&self.args.exchange_scope[..], token.scope()) {
+        let scopes = match (&self.exchange_scope[..], token.scope()) {
             ([], Some(granted)) => granted.split_whitespace().map(str::to_owned).collect(),
             ([], None) => self.settings.scope.clone(),
             (chosen, _) => chosen.to_vec(),
@@ -256,7 +259,7 @@ impl Check<'_> {
     }
 
     fn is_skipped(&mut self, step: Step, name: &str) -> Result<bool, Failure> {
-        let skipped = self.args.skip.contains(&step);
+        let skipped = self.skip.contains(&step);
         if skipped {
             say(name, "skipped", "")?;
         }

@@ -6,6 +6,7 @@ mod authority;
 mod check;
 mod demo;
 mod failure;
+mod input;
 mod output;
 mod provider;
 mod revoke;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     };
     log_to_stderr(cli.verbose);
     let as_json = cli.command.reports_errors_as_json();
-    match run(&cli.command) {
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report(as_json);
@@ -37,18 +38,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Token(args) => token::token(args),
         Command::Exchange(args) => token::exchange(args),
         Command::Revoke(args) => revoke::run(args),
         Command::Check(args) => check::run(args),
-        Command::Authority(args) => authority::run(args),
+        Command::Authority(args) => authority::run(&args),
         Command::Completions { shell } => {
             // Into memory first, since the generator panics when its reader has gone.
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "ccg-session", &mut script);
+            clap_complete::generate(shell, &mut Cli::command(), "ccg-session", &mut script);
             output::bytes(&script)
         }
     }
@@ -56,19 +57,43 @@ fn run(command: &Command) -> Result<(), Failure> {
 
 /// Help and version are no errors to clap's caller; anything else is one of usage.
 fn not_understood(error: &clap::Error) -> ExitCode {
-    let is_the_secret = error.kind() == ErrorKind::UnknownArgument
-        && matches!(
-            error.get(ContextKind::InvalidArg),
-            Some(ContextValue::String(flag)) if flag == "--client-secret"
-        );
-    if is_the_secret {
-        let failure = Failure::Usage(SECRET_AS_ARGUMENT.into());
+    if let Some(problem) = may_be_secret(error) {
+        let failure = Failure::Usage(problem.into());
         failure.report(false);
         return failure.exit_code();
     }
     // Nobody is left to be told if this cannot be printed.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// What to say in place of clap, which would repeat an argument that may be a secret.
+fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match (error.kind(), text(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some("--client-secret")) => Some(SECRET_AS_ARGUMENT),
+        (ErrorKind::UnknownArgument, Some(argument)) if !is_flag(argument) => Some(LEFT_OVER),
+        (ErrorKind::ValueValidation, Some(flag)) if flag.starts_with("--param ") => {
+            Some(NO_PARAMETER)
+        }
+        (ErrorKind::InvalidSubcommand, _)
+            if error.get(ContextKind::SuggestedSubcommand).is_none() =>
+        {
+            Some(NO_COMMAND)
+        }
+        _ => None,
+    }
+}
+
+/// Whether somebody may have meant a flag by it. A token can begin with dashes, but has other letters too.
+fn is_flag(argument: &str) -> bool {
+    argument.len() <= 2
+        || argument.strip_prefix("--").is_some_and(|name| {
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_".contains(&byte))
+        })
 }
 
 /// Silent by default, so that an error in JSON is all that there is on stderr.
@@ -91,3 +116,13 @@ const SECRET_AS_ARGUMENT: &str = "there is no --client-secret, since other users
     can read a command's arguments: put the secret into the environment variable \
     CCG_SESSION_CLIENT_SECRET, or into a file for --client-secret-file (\"-\" reads it from stdin). \
     The one that you have just given should be taken for known";
+
+const LEFT_OVER: &str = "an argument is left over. It is not repeated here, since it may be secret; \
+    then it should be taken for known, since other users of this machine can read a command's arguments. \
+    There are flags only (--help), and `revoke` reads its token from stdin";
+
+const NO_PARAMETER: &str = "--param must be a name, =, and a value. What was given is not repeated \
+    here, since it may be secret; a parameter that is belongs into the file that --config names";
+
+const NO_COMMAND: &str = "there is no such command. What was given is not repeated here, since it may \
+    be secret: see --help";
