@@ -1,7 +1,7 @@
 //! The loop around the machine: it carries messages, attempts and the time to it, and carries out what
 //! it says. It holds no rule of its own.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -9,21 +9,22 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{self, JoinSet, yield_now};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::clock;
 use crate::error::TokenError;
 use crate::instant::Instant;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, Published, Reply, Request, Start,
+    Abilities, CallerId, Effects, Ended, Event, Facts, Machine, Moment, Published, Reply, Request,
+    Start,
 };
-use crate::mailbox::Mailbox;
 use crate::manager::TokenManager;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::Publisher;
-use crate::status::Board;
 use crate::token::{Issued, TokenId};
 
 /// Where a caller waits for its answer.
@@ -41,6 +42,9 @@ pub(crate) enum Message {
     Left(CallerId),
 }
 
+/// A message in the mailbox: a pointer, since tokio's channel keeps room for 32 of them at all times.
+pub(crate) type Mail = Box<Message>;
+
 impl From<Message> for Event<ReplySender> {
     fn from(message: Message) -> Self {
         match message {
@@ -55,11 +59,24 @@ impl From<Message> for Event<ReplySender> {
     }
 }
 
-/// How many messages are handled before stop, attempts and the clock are looked at again.
+/// What the manager can do, as far as it knows now.
+pub(crate) fn abilities_of(manager: &impl TokenManager) -> Abilities {
+    Abilities {
+        exchange: manager.can_exchange(),
+        revoke: manager.can_revoke(),
+        assumed_lifetime: manager.assumed_lifetime(),
+    }
+}
+
+/// How many messages are handled before the end, attempts and the clock are looked at again.
 const BATCH: usize = 128;
+
+/// For so long the session's task may run on before other tasks of its thread get their turn.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Why the actor woke.
 enum Woken {
+    End,
     Attempt(Ended),
     Deadline,
     Mail,
@@ -69,141 +86,229 @@ enum Woken {
 pub(crate) struct SessionActor<M> {
     pub(crate) machine: Machine<ReplySender>,
     pub(crate) manager: Arc<M>,
-    pub(crate) mailbox: Arc<Mailbox>,
-    /// Taken from the mailbox, and not handled yet. Here, so that it outlives the loop: who waits must
-    /// not be told of its end before everybody can see it.
-    pub(crate) inbox: VecDeque<Message>,
+    pub(crate) mailbox: mpsc::UnboundedReceiver<Mail>,
+    /// Taken from the mailbox and not handled yet, the next one last. Here, so that it outlives the loop:
+    /// who waits must not be told of its end before everybody can see it.
+    pub(crate) inbox: Vec<Mail>,
     pub(crate) publisher: Publisher,
-    pub(crate) board: Arc<Board>,
+    pub(crate) status: watch::Sender<Facts>,
+    pub(crate) end: CancellationToken,
     pub(crate) random: fastrand::Rng,
     pub(crate) attempts: Attempts,
 }
 
 impl<M: TokenManager> SessionActor<M> {
-    /// Ends when it is told to [stop](Mailbox::stop), as by the drop of the last handle.
+    /// Ends when it is told to, as by the drop of the last handle.
     ///
     /// In a box, or its task would be twice as large: room for what was passed in, and for what it became.
     pub(crate) async fn run(mut self: Box<Self>) {
-        while let Some(woken) = self.woken().await {
+        let mut turn_began = clock::now();
+        loop {
             // Anew each time: an idle session keeps no room for what it did when it was busy.
             let mut effects = Effects::default();
-            match woken {
+            match self.woken().await {
+                Woken::End => break,
                 Woken::Attempt(ended) => {
                     // The attempt may have taught the manager what its server can do.
-                    let abilities = Abilities::of(&*self.manager);
-                    self.handle(Event::Abilities(abilities), &mut effects);
+                    if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
+                        self.handle(Event::Abilities(abilities), &mut effects);
+                    }
                     self.handle(Event::Ended(ended), &mut effects);
                 }
                 Woken::Deadline => self.handle(Event::Timer, &mut effects),
                 Woken::Mail => {
-                    for _ in 0..BATCH {
-                        let Some(message) = self.inbox.pop_front() else { break };
-                        self.handle(message.into(), &mut effects);
+                    self.inbox.reverse();
+                    while let Some(message) = self.inbox.pop() {
+                        self.handle((*message).into(), &mut effects);
                     }
+                    self.inbox = Vec::new();
                 }
             }
-            self.report();
+            self.show(None);
+            if clock::now().since(turn_began) >= TURN {
+                yield_now().await;
+                turn_began = clock::now();
+            }
         }
-        self.handle(Event::Shutdown, &mut Effects::default());
-        self.report();
+        self.close();
         self.attempts.stop().await;
     }
 
-    /// Waits for what comes next; `None` once the session is to stop.
-    async fn woken(&mut self) -> Option<Woken> {
-        if self.mailbox.is_stopped() {
-            return None;
-        }
+    /// Waits for what comes next.
+    async fn woken(&mut self) -> Woken {
         let deadline = self.machine.next_deadline();
         tokio::select! {
-            // After a stop: results, then the clock, then callers: a flood of messages delays none.
+            // The end, results, the clock, then callers: a flood of messages delays none of the others.
             biased;
-            Some(ended) = self.attempts.next() => Some(Woken::Attempt(ended)),
+            () = self.end.cancelled() => Woken::End,
+            Some(ended) = self.attempts.next() => Woken::Attempt(ended),
             () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
-                Some(Woken::Deadline)
+                Woken::Deadline
             }
-            filled = self.mailbox.fill(&mut self.inbox) => filled.then_some(Woken::Mail),
+            received = self.mailbox.recv_many(&mut self.inbox, BATCH) => {
+                if received == 0 { Woken::End } else { Woken::Mail }
+            }
         }
     }
 
     fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
-        let moment =
-            Moment { now: clock::now(), random: self.random.f64(), used: self.publisher.is_used() };
+        let moment = self.moment();
         self.machine.handle(moment, event, effects);
         self.carry_out(effects);
     }
 
     fn carry_out(&mut self, effects: &mut Effects<ReplySender>) {
-        if let Some(published) = effects.publish.take() {
-            self.publish(published);
+        // Who is answered finds in the status what the answer rests on.
+        if effects.publish.is_some() || !effects.replies.is_empty() {
+            self.show(effects.publish.take());
         }
         for start in effects.start.drain(..) {
             self.attempts.start(&self.manager, start);
         }
-        for (reply, answer) in effects.replies.drain(..) {
-            // The caller may have left.
-            let _ = reply.send(answer);
-        }
+        reply(effects);
         for warning in effects.warnings.drain(..) {
-            tracing::warn!("{warning}");
-        }
-    }
-
-    fn publish(&self, published: Published) {
-        let before = self.board.facts().token.map(|token| token.generation);
-        let after = published.token.as_ref().map(|token| token.token.id().generation());
-        self.publisher.publish(published);
-        if let Some(generation) = after.filter(|_| before != after) {
-            tracing::debug!(name: "token.published", generation, "token.published");
-        }
-    }
-
-    /// Tells whoever watches what has become of the session.
-    fn report(&self) {
-        let (facts, now) = (self.machine.facts(), clock::now());
-        let before = self.board.show(facts).phase(now);
-        let phase = facts.phase(now);
-        if phase != before {
-            tracing::debug!(name: "session.phase", ?phase, "session.phase");
+            guarded(|| tracing::warn!("{warning}"));
         }
     }
 }
 
-/// However the actor ends (shutdown, panic, the end of its runtime): first everybody can see that it is
-/// over, then those who wait are told, by the loss of their replies in the mailbox, and in the machine and
-/// the inbox, which are dropped after this.
+impl<M> SessionActor<M> {
+    fn moment(&mut self) -> Moment {
+        Moment { now: clock::now(), random: self.random.f64(), used: self.publisher.is_used() }
+    }
+
+    /// Shows what has become of the session, to those who read its token and to those who watch it, at
+    /// once: whoever sees one sees the other.
+    fn show(&self, published: Option<Published>) {
+        self.show_facts(self.machine.facts(), || {
+            if let Some(published) = published {
+                self.publisher.publish(published);
+            }
+        });
+    }
+
+    fn show_facts(&self, facts: Facts, publish: impl FnOnce()) {
+        let mut before = facts;
+        guarded(|| {
+            self.status.send_if_modified(|shown| {
+                publish();
+                before = std::mem::replace(shown, facts);
+                before != facts
+            })
+        });
+        if before != facts {
+            guarded(|| trace_change(&before, &facts));
+        }
+    }
+
+    /// However the actor ends (shutdown, panic, the end of its runtime): first everybody can see that it
+    /// is over, then those who wait are told, in the mailbox by the loss of their replies.
+    fn close(&mut self) {
+        let counters = self.machine.facts().counters;
+        self.show_facts(Facts::of_the_end(counters), || self.publisher.close());
+        self.mailbox.close();
+        loop {
+            match self.mailbox.try_recv() {
+                Ok(message) => self.inbox.push(message),
+                // A sender that came in before the door was closed has not put its message down yet.
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                Err(TryRecvError::Disconnected) => break,
+            }
+        }
+        for message in self.inbox.drain(..) {
+            guarded(|| drop(message));
+        }
+        let mut effects = Effects::default();
+        let moment = self.moment();
+        guarded(|| self.machine.handle(moment, Event::Shutdown, &mut effects));
+        reply(&mut effects);
+    }
+}
+
 impl<M> Drop for SessionActor<M> {
     fn drop(&mut self) {
-        self.publisher.close();
-        self.board.end();
-        self.mailbox.close();
+        self.close();
+    }
+}
+
+fn reply(effects: &mut Effects<ReplySender>) {
+    for (reply, answer) in effects.replies.drain(..) {
+        // The caller may have left.
+        guarded(|| drop(reply.send(answer)));
+    }
+}
+
+fn trace_change(before: &Facts, after: &Facts) {
+    let generation = |facts: &Facts| facts.token.map(|token| token.generation);
+    if let Some(generation) = generation(after).filter(|_| generation(before) != generation(after))
+    {
+        tracing::debug!(name: "token.published", generation, "token.published");
+    }
+    let now = clock::now();
+    let phase = after.phase(now);
+    if phase != before.phase(now) {
+        tracing::debug!(name: "session.phase", ?phase, "session.phase");
+    }
+}
+
+/// Runs what may be somebody else's code: a caller's waker, a manager's method, a subscriber of events.
+/// That it panics is not the session's end. `None` if it did.
+fn guarded<T>(foreign: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(foreign)) {
+        Ok(done) => Some(done),
+        Err(payload) => {
+            // It may panic when it is dropped, and may hold anything.
+            std::mem::forget(payload);
+            None
+        }
     }
 }
 
 /// The attempts on the wire, each in a task of its own that ends exactly once. `None` while there are none:
 /// an idle session keeps no room for them.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts(Option<JoinSet<Ended>>);
+pub(crate) struct Attempts(Option<OnWire>);
+
+#[derive(Debug, Default)]
+struct OnWire {
+    tasks: JoinSet<Ended>,
+    /// How each of them has ended if its task is lost, as by a subscriber of events that panics.
+    if_lost: HashMap<task::Id, Ended>,
+}
 
 impl Attempts {
     fn start<M: TokenManager>(&mut self, manager: &Arc<M>, start: Start) {
         let Start { number, timeout, request } = start;
-        let span = tracing::debug_span!(
-            "ccg_session.attempt",
-            kind = kind(&request),
-            attempt = number,
-            outcome = tracing::field::Empty,
-        );
-        let attempt = attempt(Arc::clone(manager), request, timeout).instrument(span);
-        self.0.get_or_insert_default().spawn(attempt);
+        let span = guarded(|| {
+            tracing::debug_span!(
+                "ccg_session.attempt",
+                kind = kind(&request),
+                attempt = number,
+                outcome = tracing::field::Empty,
+            )
+        });
+        let lost = lost(&request);
+        let attempt = attempt(Arc::clone(manager), request, timeout);
+        let on_wire = self.0.get_or_insert_default();
+        let task = on_wire.tasks.spawn(attempt.instrument(span.unwrap_or_else(Span::none)));
+        on_wire.if_lost.insert(task.id(), lost);
     }
 
     /// `None` while nothing is on the wire.
     async fn next(&mut self) -> Option<Ended> {
-        let tasks = self.0.as_mut()?;
-        while let Some(joined) = tasks.join_next().await {
-            if let Ok(ended) = joined {
-                return Some(ended);
+        let OnWire { tasks, if_lost } = self.0.as_mut()?;
+        while let Some(joined) = tasks.join_next_with_id().await {
+            match joined {
+                Ok((id, ended)) => {
+                    if_lost.remove(&id);
+                    return Some(ended);
+                }
+                Err(error) => {
+                    guarded(|| tracing::error!("the task of an attempt panicked"));
+                    if let Some(ended) = if_lost.remove(&error.id()) {
+                        return Some(ended);
+                    }
+                }
             }
         }
         self.0 = None;
@@ -211,9 +316,17 @@ impl Attempts {
     }
 
     async fn stop(&mut self) {
-        if let Some(tasks) = &mut self.0 {
+        if let Some(OnWire { tasks, .. }) = &mut self.0 {
             tasks.shutdown().await;
         }
+    }
+}
+
+fn lost(request: &Request) -> Ended {
+    match request {
+        Request::Grant(_) => Ended::Grant(Err(TokenError::Panicked)),
+        Request::Exchange(key, ..) => Ended::Exchange(key.clone(), Err(TokenError::Panicked)),
+        Request::Revocation(text, _) => Ended::Revocation(text.clone(), Err(TokenError::Panicked)),
     }
 }
 

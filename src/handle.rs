@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::actor::{Message, ReplySender};
+use crate::actor::{Mail, Message, ReplySender};
 use crate::clock;
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{CallerId, Facts, Reply};
-use crate::mailbox::Mailbox;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::{Copies, Reader};
-use crate::status::{Board, Status, StatusSubscription};
+use crate::status::{Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
 /// All that callers hold of a session. Cheap to clone, and fit for any thread, task or `static`.
@@ -54,8 +55,14 @@ struct Live {
     /// The number in its tokens' ids.
     session: u64,
     reader: Reader,
-    mailbox: Arc<Mailbox>,
-    board: Arc<Board>,
+    /// Unbounded, but bounded by what is in it: callers that wait are counted by the machine, and of the
+    /// others there is one for each snapshot, token or abandoned wait.
+    mailbox: mpsc::UnboundedSender<Mail>,
+    status: watch::Receiver<Facts>,
+    /// Tells the session's task to come to an end.
+    end: CancellationToken,
+    /// Knows when it has.
+    task: TaskTracker,
     next_caller: AtomicU64,
 }
 
@@ -63,18 +70,21 @@ struct Fixed {
     token: AccessToken,
     copies: Copies,
     refused: AtomicBool,
-    board: Arc<Board>,
+    status: watch::Sender<Facts>,
 }
 
 impl SessionHandle {
     pub(crate) fn new(
         session: u64,
         reader: Reader,
-        mailbox: Arc<Mailbox>,
-        board: Arc<Board>,
+        mailbox: mpsc::UnboundedSender<Mail>,
+        status: watch::Receiver<Facts>,
+        end: CancellationToken,
+        task: TaskTracker,
     ) -> Self {
         let next_caller = AtomicU64::new(0);
-        Self(Backing::Live(Arc::new(Live { session, reader, mailbox, board, next_caller })))
+        let live = Live { session, reader, mailbox, status, end, task, next_caller };
+        Self(Backing::Live(Arc::new(live)))
     }
 
     /// A handle that always gives this token, for developer tokens and tests: no server, no task, no
@@ -97,14 +107,10 @@ impl SessionHandle {
         let issued =
             Issued::new(id, Grant::bearer(token)?, Instant::NEVER, std::time::Duration::MAX);
         let token = AccessToken::new(issued);
-        let board = Arc::new(Board::new(Facts::of_fixed_token()));
+        let status = watch::Sender::new(Facts::of_fixed_token());
         let refused = AtomicBool::new(false);
-        Ok(Self(Backing::Fixed(Arc::new(Fixed {
-            token,
-            copies: Copies::default(),
-            refused,
-            board,
-        }))))
+        let copies = Copies::default();
+        Ok(Self(Backing::Fixed(Arc::new(Fixed { token, copies, refused, status }))))
     }
 
     /// A usable access token: at once while the session has one, else as soon as the one grant that
@@ -174,7 +180,7 @@ impl SessionHandle {
         }
         let (reply, answer) = oneshot::channel();
         let message = Message::GetToken(live.next_caller(), reply, TokenRequestOptions::NONE);
-        live.mailbox.send(message);
+        live.send(message);
         answer.blocking_recv().ok().and_then(token).unwrap_or(Err(SessionError::Closed))
     }
 
@@ -224,7 +230,7 @@ impl SessionHandle {
             Backing::Live(live) => live.invalidate(issued),
             Backing::Fixed(fixed) if issued == fixed.token.as_ref() => {
                 fixed.refused.store(true, Relaxed);
-                fixed.board.show(Facts::default());
+                fixed.status.send_if_modified(|shown| std::mem::take(shown) != Facts::default());
             }
             Backing::Fixed(_) => {}
         }
@@ -268,7 +274,11 @@ impl SessionHandle {
 
     /// What the session is doing. Asks nobody, and waits for nothing.
     pub fn status(&self) -> Status {
-        Status::new(self.board().facts(), clock::now())
+        let facts = match &self.0 {
+            Backing::Live(live) => *live.status.borrow(),
+            Backing::Fixed(fixed) => *fixed.status.borrow(),
+        };
+        Status::new(facts, clock::now())
     }
 
     /// Told whenever the session does something: for dashboards, and for long-lived connections that
@@ -286,7 +296,10 @@ impl SessionHandle {
     /// # }
     /// ```
     pub fn subscribe(&self) -> StatusSubscription {
-        self.board().subscribe()
+        match &self.0 {
+            Backing::Live(live) => StatusSubscription::new(&live.status),
+            Backing::Fixed(fixed) => StatusSubscription::new(&fixed.status.subscribe()),
+        }
     }
 
     /// Ends the session, and waits until its task and its requests have ended. Revokes nothing. All
@@ -297,17 +310,9 @@ impl SessionHandle {
     /// The session ends even if this is dropped.
     pub async fn shutdown(&self) {
         if let Backing::Live(live) = &self.0 {
-            let mut status = live.board.subscribe();
-            live.mailbox.stop();
-            // Which ends after the actor's last request.
-            while status.changed().await.is_some() {}
-        }
-    }
-
-    fn board(&self) -> &Arc<Board> {
-        match &self.0 {
-            Backing::Live(live) => &live.board,
-            Backing::Fixed(fixed) => &fixed.board,
+            live.end.cancel();
+            // The task ends after its last request.
+            live.task.wait().await;
         }
     }
 
@@ -333,7 +338,7 @@ impl Live {
         let now = clock::now();
         let answer = snapshot.read(now, options)?;
         if snapshot.note_use(now) {
-            self.mailbox.send(Message::Asked(snapshot.number()));
+            self.send(Message::Asked(snapshot.number()));
         }
         // Not `answer.cloned()`, nor cloned before: each way to an answer of its own is a third faster.
         Some(match answer {
@@ -346,7 +351,7 @@ impl Live {
         let snapshot = self.reader.load();
         let now = clock::now();
         if snapshot.note_use(now) {
-            self.mailbox.send(Message::Asked(snapshot.number()));
+            self.send(Message::Asked(snapshot.number()));
         }
         snapshot.read(now, &TokenRequestOptions::NONE)?.ok().cloned()
     }
@@ -360,11 +365,16 @@ impl Live {
             // Nor may its own session take a word to this one for a word to itself.
             return;
         }
-        let tell = |message| self.mailbox.send(message);
+        let tell = |message| self.send(message);
         let snapshot = self.reader.load();
         if !snapshot.doubt(token.id(), || tell(Message::Invalidate(token.id()))) {
             token.doubt(|| tell(Message::InvalidateOther(token.clone())));
         }
+    }
+
+    /// Once the mailbox is closed the message is dropped, and the place for a reply with it.
+    fn send(&self, message: Message) {
+        let _ = self.mailbox.send(Box::new(message));
     }
 
     fn next_caller(&self) -> CallerId {
@@ -379,14 +389,14 @@ impl Live {
     ) -> Wait<'_, T> {
         let caller = self.next_caller();
         let (reply, answer) = oneshot::channel();
-        self.mailbox.send(message(caller, reply));
+        self.send(message(caller, reply));
         Wait { live: self, caller, answer, kind, is_over: false }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.mailbox.stop();
+        self.end.cancel();
     }
 }
 
@@ -429,14 +439,14 @@ impl<T> Future for Wait<'_, T> {
 impl<T> Drop for Wait<'_, T> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.live.mailbox.send(Message::Left(self.caller));
+            self.live.send(Message::Left(self.caller));
         }
     }
 }
 
 impl Drop for Fixed {
     fn drop(&mut self) {
-        self.board.end();
+        self.status.send_modify(|shown| *shown = Facts::of_the_end(shown.counters));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::grant::{Grant, TokenText};
-use crate::request::{ExchangeRequest, TokenRequestOptions};
+use crate::request::{ExchangeRequest, GrantRequest, TokenRequestOptions};
 use crate::token::AccessToken;
 
 /// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the
@@ -94,14 +94,4 @@ pub trait TokenManager: Send + Sync + 'static {
         let _ = config;
         Ok(())
     }
-}
-
-/// What a grant attempt is asked for.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct GrantRequest {
-    /// From the caller that opened the flight.
-    pub options: TokenRequestOptions,
-    /// The token last invalidated or revoked: whoever keeps tokens must not answer with this one.
-    pub refused: Option<TokenText>,
 }

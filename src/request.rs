@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::grant::TokenText;
 
 /// What a single request may ask for beyond the session's configuration.
 ///
@@ -76,6 +77,16 @@ impl TokenRequestOptions {
     pub fn forwarded_for(&self) -> Option<&str> {
         self.ip.as_deref()
     }
+}
+
+/// What a grant attempt is asked for.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct GrantRequest {
+    /// From the caller that opened the flight.
+    pub options: TokenRequestOptions,
+    /// The token last invalidated or revoked: whoever keeps tokens must not answer with this one.
+    pub refused: Option<TokenText>,
 }
 
 /// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693 §2.1). Goes to
@@ -172,15 +183,26 @@ impl ExchangeRequest {
     }
 
     pub(crate) fn key(&self) -> ExchangeKey {
-        let mut params = self.params.clone();
+        // Whoever adds a field decides here whether it changes the token.
+        let Self {
+            scopes,
+            resources,
+            audiences,
+            actor,
+            shared_link,
+            requested_token_type,
+            params,
+            options: _,
+        } = self;
+        let mut params = params.clone();
         params.sort();
         ExchangeKey {
-            scopes: self.scopes.iter().cloned().collect(),
-            resources: without_doubles(&self.resources),
-            audiences: without_doubles(&self.audiences),
-            actor: self.actor.clone(),
-            shared_link: self.shared_link.clone(),
-            requested_token_type: self.requested_token_type.clone(),
+            scopes: scopes.iter().cloned().collect(),
+            resources: without_doubles(resources),
+            audiences: without_doubles(audiences),
+            actor: actor.clone(),
+            shared_link: shared_link.clone(),
+            requested_token_type: requested_token_type.clone(),
             params,
         }
     }

@@ -1,22 +1,22 @@
 //! How a session comes into being.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::actor::{Attempts, SessionActor};
+use crate::actor::{Attempts, SessionActor, abilities_of};
 use crate::config::SessionConfig;
 use crate::error::ConfigError;
 use crate::handle::SessionHandle;
 #[cfg(feature = "http")]
 use crate::http::{Credential, HttpTokenManager, Provider, Subject};
-use crate::machine::{Abilities, Machine};
-use crate::mailbox::Mailbox;
+use crate::machine::Machine;
 use crate::manager::TokenManager;
 use crate::snapshot::Publisher;
-use crate::status::Board;
 use crate::token::next_session;
 
 /// Where a session begins: [`Session::builder`], or [`Session::box_ccg`] for Box.
@@ -113,8 +113,9 @@ impl<M: TokenManager> SessionBuilder<M> {
                  spawn_thread",
             ));
         }
-        let (actor, handle) = self.build()?;
-        runtime.spawn(actor.run());
+        let task = TaskTracker::new();
+        let (actor, handle) = self.build(&task)?;
+        task.spawn_on(actor.run(), runtime);
         Ok(handle)
     }
 
@@ -141,40 +142,44 @@ impl<M: TokenManager> SessionBuilder<M> {
     /// # Errors
     /// If the configuration makes no sense, or the system gives no thread.
     pub fn spawn_thread(self) -> Result<SessionHandle, ConfigError> {
-        let (actor, handle) = self.build()?;
+        let task = TaskTracker::new();
+        let (actor, handle) = self.build(&task)?;
         let refused = |error: std::io::Error| {
             ConfigError::new("spawn_thread", format!("was refused by the system: {error}"))
         };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(refused)?;
         std::thread::Builder::new()
             .name("ccg-session".into())
-            .spawn(move || runtime.block_on(actor.run()))
+            .spawn(move || runtime.block_on(task.track_future(actor.run())))
             .map_err(refused)?;
         Ok(handle)
     }
 
-    fn build(self) -> Result<(Box<SessionActor<M>>, SessionHandle), ConfigError> {
+    fn build(
+        self,
+        task: &TaskTracker,
+    ) -> Result<(Box<SessionActor<M>>, SessionHandle), ConfigError> {
         self.config.check()?;
         self.manager.check(&self.config)?;
-        let abilities = Abilities::of(&self.manager);
+        let abilities = abilities_of(&self.manager);
         let session = next_session();
         let machine = Machine::new(self.config, abilities, session);
         let publisher = Publisher::new(machine.published().clone());
-        let mailbox = Arc::new(Mailbox::default());
-        let board = Arc::new(Board::new(machine.facts()));
-        let handle = SessionHandle::new(
-            session,
-            publisher.reader(),
-            Arc::clone(&mailbox),
-            Arc::clone(&board),
-        );
+        let (sender, mailbox) = mpsc::unbounded_channel();
+        let (status, shown) = watch::channel(machine.facts());
+        let end = CancellationToken::new();
+        // Nothing but the session's task will be tracked: whoever waits waits for its end.
+        task.close();
+        let reader = publisher.reader();
+        let handle = SessionHandle::new(session, reader, sender, shown, end.clone(), task.clone());
         let actor = SessionActor {
             machine,
             manager: Arc::new(self.manager),
             mailbox,
-            inbox: VecDeque::new(),
+            inbox: Vec::new(),
             publisher,
-            board,
+            status,
+            end,
             random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             attempts: Attempts::default(),
         };
@@ -193,7 +198,7 @@ mod tests {
     use super::*;
     use crate::error::TokenError;
     use crate::grant::Grant;
-    use crate::manager::GrantRequest;
+    use crate::request::GrantRequest;
 
     struct Manager;
 

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 
 use crate::error::SessionError;
 use crate::instant::Instant;
-use crate::machine::{Published, PublishedToken};
+use crate::machine::{Published, PublishedToken, has_left};
 use crate::request::TokenRequestOptions;
 use crate::token::{AccessToken, TokenId};
 
@@ -72,7 +72,7 @@ impl Snapshot {
         }
         let usable = self.published.token.as_ref().filter(|token| now < token.usable_until);
         if let Some(PublishedToken { token, .. }) = usable {
-            let enough = token.issued().has_left(options.get_min_remaining(), now);
+            let enough = has_left(token.issued(), options.get_min_remaining(), now);
             return enough.then(|| Ok(self.of_token.copies.of(token)));
         }
         let cooling = self.published.cooling.as_ref().filter(|cooling| now < cooling.until)?;

@@ -1,11 +1,10 @@
 //! What a session shows of itself.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::task::coop;
+use tokio::sync::watch;
 
+use crate::clock;
 use crate::instant::Instant;
 use crate::machine::{Counters, Facts, Phase};
 
@@ -65,12 +64,16 @@ impl Status {
 
 /// Follows a session's [`Status`]: see [`subscribe`](crate::SessionHandle::subscribe).
 #[derive(Clone, Debug)]
-pub struct StatusSubscription {
-    board: Arc<Board>,
-    seen: u64,
-}
+pub struct StatusSubscription(watch::Receiver<Facts>);
 
 impl StatusSubscription {
+    /// What is shown from now on: `shown` may have been looked at long ago, or never.
+    pub(crate) fn new(shown: &watch::Receiver<Facts>) -> Self {
+        let mut shown = shown.clone();
+        shown.mark_unchanged();
+        Self(shown)
+    }
+
     /// Waits until the session has done something since this was last asked; `None` once it has ended.
     /// Changes may be skipped, but never the last. That time passes (a token becomes stale) is not
     /// told.
@@ -78,86 +81,8 @@ impl StatusSubscription {
     /// # Cancel safety
     /// Cancel safe: no change is lost.
     pub async fn changed(&mut self) -> Option<Status> {
-        let facts = self.board.changed(&mut self.seen).await?;
-        Some(Status::new(facts, crate::clock::now()))
-    }
-}
-
-/// Where the session shows its facts.
-///
-/// Not tokio's watch channel, which is a good twice as large: a process may have a hundred thousand
-/// sessions.
-#[derive(Debug)]
-pub(crate) struct Board {
-    shown: Mutex<Shown>,
-    bell: Notify,
-}
-
-#[derive(Debug)]
-struct Shown {
-    facts: Facts,
-    changes: u64,
-    ended: bool,
-}
-
-impl Board {
-    pub(crate) fn new(facts: Facts) -> Self {
-        let shown = Shown { facts, changes: 0, ended: false };
-        Self { shown: Mutex::new(shown), bell: Notify::new() }
-    }
-
-    pub(crate) fn facts(&self) -> Facts {
-        self.lock().facts
-    }
-
-    /// Shows these, and returns those that were shown before.
-    pub(crate) fn show(&self, facts: Facts) -> Facts {
-        let mut shown = self.lock();
-        let before = std::mem::replace(&mut shown.facts, facts);
-        if facts != before {
-            shown.changes += 1;
-            drop(shown);
-            self.bell.notify_waiters();
-        }
-        before
-    }
-
-    /// Nothing will be shown any more.
-    pub(crate) fn end(&self) {
-        let counters = self.facts().counters;
-        self.show(Facts { closed: true, counters, ..Facts::default() });
-        self.lock().ended = true;
-        self.bell.notify_waiters();
-    }
-
-    /// Follows what is shown from now on.
-    pub(crate) fn subscribe(self: &Arc<Self>) -> StatusSubscription {
-        StatusSubscription { board: Arc::clone(self), seen: self.lock().changes }
-    }
-
-    /// Waits for a change after the one `seen`; `None` once there will be no other.
-    async fn changed(&self, seen: &mut u64) -> Option<Facts> {
-        // Or who follows a busy session would keep other tasks from running.
-        coop::consume_budget().await;
-        loop {
-            // Made before looking: it hears what is rung from here on.
-            let rung = self.bell.notified();
-            {
-                let shown = self.lock();
-                if shown.changes != *seen {
-                    *seen = shown.changes;
-                    return Some(shown.facts);
-                }
-                if shown.ended {
-                    return None;
-                }
-            }
-            rung.await;
-        }
-    }
-
-    /// Nothing in here panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.changed().await.ok()?;
+        let facts = *self.0.borrow_and_update();
+        Some(Status::new(facts, clock::now()))
     }
 }

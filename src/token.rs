@@ -248,11 +248,9 @@ impl Issued {
         self.0.inner.expires_at.since(now)
     }
 
-    /// Whether as much is left as a caller asks for. More than nine tenths of the lifetime cannot be
-    /// asked for: hardly any token would do.
-    pub(crate) fn has_left(&self, min_remaining: Duration, now: Instant) -> bool {
-        min_remaining.is_zero()
-            || self.remaining(now) >= min_remaining.min(self.0.inner.lifetime / 10 * 9)
+    /// How long it lives in all.
+    pub(crate) fn lifetime(&self) -> Duration {
+        self.0.inner.lifetime
     }
 
     fn header_value(&self) -> &HeaderValue {

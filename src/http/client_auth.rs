@@ -85,6 +85,19 @@ impl ClientAuth {
         }
     }
 
+    /// Whoever is sent a private key can be this client from then on; and as a secret it was never meant.
+    fn refuse_private_key(&self, secret: &SecretString) -> Result<(), String> {
+        match self {
+            Self::PrivateKeyJwt(_) | Self::TlsClient | Self::None => Ok(()),
+            _ if !keys::holds_private_key(secret.expose_secret()) => Ok(()),
+            _ => Err(
+                "is a private key: use ClientAuth::PrivateKeyJwt, which signs with it and does \
+                      not send it"
+                    .into(),
+            ),
+        }
+    }
+
     /// As it is written in a program.
     fn name(&self) -> &'static str {
         match self {
@@ -113,8 +126,8 @@ pub(super) struct Proof {
     /// The `Authorization` header.
     pub(super) header: Option<HeaderValue>,
     form: Vec<(&'static str, SecretString)>,
-    /// What is secret of it, in each form in which the server could repeat it.
-    traces: Vec<SecretString>,
+    /// What is secret of it.
+    secrets: Vec<SecretString>,
 }
 
 impl ClientIdentity {
@@ -156,6 +169,10 @@ impl ClientIdentity {
             return Err(refuse("is none".into()));
         }
         let known = credential.known().map_err(refuse)?;
+        if let Some(secret) = &known {
+            let checked = auth.refuse_private_key(secret);
+            checked.map_err(|problem| ConfigError::new(setting, problem))?;
+        }
         auth.check(known.as_ref(), has_issuer)?;
         Ok(Self { id, credential, auth })
     }
@@ -174,18 +191,18 @@ impl ClientIdentity {
         secret: Option<&SecretString>,
         endpoint: Endpoint<'_>,
     ) -> Result<Proof, TokenError> {
+        if let Some(secret) = secret {
+            self.auth.refuse_private_key(secret).map_err(unusable)?;
+        }
         let secret = secret.map_or("", |secret| secret.expose_secret());
         let id = ("client_id", SecretString::from(&*self.id));
-        // What the server could repeat: a private key is not among it, nor copied about.
-        let known = if matches!(self.auth, ClientAuth::PrivateKeyJwt(_)) { "" } else { secret };
-        let [encoded_id, encoded] = [&self.id, known].map(form_encode);
-        let basic = BASE64_STANDARD.encode(format!("{encoded_id}:{encoded}"));
-        let raw = BASE64_STANDARD.encode(format!("{}:{known}", self.id));
-        let mut proof = Proof { header: None, form: Vec::new(), traces: Vec::new() };
+        let mut proof = Proof { header: None, form: Vec::new(), secrets: Vec::new() };
         match &self.auth {
             ClientAuth::Post => proof.form = vec![id, ("client_secret", secret.into())],
-            ClientAuth::Basic => proof.header = Some(basic_header(&basic)?),
-            ClientAuth::BasicRaw => proof.header = Some(basic_header(&raw)?),
+            ClientAuth::Basic => {
+                proof.header = Some(basic_header(&form_encode(&self.id), &form_encode(secret))?);
+            }
+            ClientAuth::BasicRaw => proof.header = Some(basic_header(&self.id, secret)?),
             ClientAuth::SecretJwt(jwt) => {
                 let (header, claims) = jwt.assertion(&self.id, jwt.get_key_id(), endpoint)?;
                 let signed = keys::hs256(secret, header, claims).map_err(unusable)?;
@@ -200,17 +217,18 @@ impl ClientIdentity {
             ClientAuth::Assertion => proof.assertion(id, secret.into()),
             ClientAuth::TlsClient | ClientAuth::None => proof.form = vec![id],
         }
-        if !known.is_empty() {
-            // Each way in which it could be repeated, whatever was sent.
-            let spaced = encoded.replace("%20", "+");
-            let forms = [known, &encoded, &spaced, &basic, &raw];
-            proof.traces.extend(forms.map(SecretString::from));
+        // A private key is not among what the server could repeat, nor copied about.
+        if !matches!(self.auth, ClientAuth::PrivateKeyJwt(_)) {
+            proof.secrets.push(secret.into());
         }
+        let sent = proof.header.as_ref().and_then(|header| header.to_str().ok()?.split_once(' '));
+        proof.secrets.extend(sent.map(|(_, credentials)| credentials.into()));
         Ok(proof)
     }
 }
 
-fn basic_header(credentials: &str) -> Result<HeaderValue, TokenError> {
+fn basic_header(id: &str, secret: &str) -> Result<HeaderValue, TokenError> {
+    let credentials = BASE64_STANDARD.encode(format!("{id}:{secret}"));
     let mut header = HeaderValue::try_from(format!("Basic {credentials}"))
         .map_err(|_| TokenError::denied("invalid_client", "the credentials fit no header"))?;
     header.set_sensitive(true);
@@ -223,11 +241,7 @@ impl Proof {
         if !id.1.expose_secret().is_empty() {
             self.form.push(id);
         }
-        // The signature alone would do to whoever can guess the rest.
-        if let Some((_, signature)) = assertion.expose_secret().rsplit_once('.') {
-            self.traces.push(signature.into());
-        }
-        self.traces.push(assertion.clone());
+        self.secrets.push(assertion.clone());
         self.form.push(("client_assertion_type", JWT_BEARER.into()));
         self.form.push(("client_assertion", assertion));
     }
@@ -238,8 +252,8 @@ impl Proof {
     }
 
     /// What must not be seen in an error.
-    pub(super) fn traces(&self) -> impl Iterator<Item = &str> {
-        self.traces.iter().map(SecretString::expose_secret)
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(SecretString::expose_secret)
     }
 }
 
@@ -287,7 +301,7 @@ mod tests {
             panic!("{form:?}")
         };
         assert_eq!(kind, "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-        assert!(proof.traces().any(|trace| trace == jwt), "it would be shown");
+        assert!(proof.secrets().any(|secret| secret == jwt), "it would be shown");
         let header = BASE64_URL_SAFE_NO_PAD.decode(jwt.split('.').next().unwrap()).unwrap();
         serde_json::from_slice(&header).unwrap()
     }
@@ -330,6 +344,43 @@ mod tests {
             "the client's credential is a key on the curve P-256, which cannot sign with";
         assert!(error.to_string().starts_with(expected), "{error}");
         assert!(error.is_retryable(), "somebody may be writing it");
+    }
+
+    #[test]
+    fn a_private_key_is_not_sent_as_a_secret() {
+        const ENCRYPTED: &str = include_str!("../../tests/keys/p256-encrypted.pem");
+        let jwk = P256_JWK.trim();
+        let set = format!("{{\"keys\": [{jwk}]}}");
+        let escaped = P256.replace('\n', "\\n");
+        let with_certificate = format!("-----BEGIN CERTIFICATE-----\nAA==\n{P256}");
+        let methods = [
+            ClientAuth::Post,
+            ClientAuth::Basic,
+            ClientAuth::BasicRaw,
+            ClientAuth::SecretJwt(JwtAuth::new()),
+            ClientAuth::Assertion,
+        ];
+        for key in [P256, RSA, ENCRYPTED, jwk, &set, &escaped, &with_certificate] {
+            for auth in methods.clone() {
+                let error = new("id", key.into(), auth.clone()).unwrap_err();
+                assert!(
+                    error.contains("is a private key: use ClientAuth::PrivateKeyJwt"),
+                    "{error}"
+                );
+                // What is in a file is known by the first attempt.
+                let late = new("id", Credential::file("/nowhere/key"), auth).unwrap();
+                let Err(error) = with_endpoint(|endpoint| late.prove(Some(&key.into()), endpoint))
+                else {
+                    panic!("it was sent")
+                };
+                let expected = "the client's credential is a private key: use";
+                assert!(error.to_string().starts_with(expected), "{error}");
+            }
+        }
+        let public = r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#;
+        for secret in ["{not JSON}", "{}", "PRIVATE KEY", public, r#"{"kty":"oct","k":"AA"}"#] {
+            assert!(new("id", secret.into(), ClientAuth::Post).is_ok(), "{secret}");
+        }
     }
 
     fn decoded_basic(auth: ClientAuth, id: &str, secret: &str) -> String {
@@ -435,18 +486,13 @@ mod tests {
     fn a_private_key_is_not_copied_about() {
         const KEY: &str = include_str!("../../tests/keys/p256.pem");
         let proof = prove(ClientAuth::PrivateKeyJwt(JwtAuth::new()), "id", KEY);
-        let [signature, assertion] = [0, 1].map(|at| proof.traces().nth(at).unwrap());
-        assert!(assertion.ends_with(signature));
-        assert_eq!(proof.traces().count(), 2, "the server does not know the key");
+        assert!(proof.secrets().all(|secret| secret.starts_with("ey")), "the server has no key");
     }
 
     #[test]
     fn debug_shows_no_secret() {
         let identity = new("id", "s3cr3t".into(), ClientAuth::Basic).unwrap();
         let shown = format!("{identity:?}");
-        let proof = with_endpoint(|endpoint| identity.prove(Some(&"s3cr3t".into()), endpoint));
-        for trace in proof.unwrap().traces() {
-            assert!(!shown.contains(trace), "{shown}");
-        }
+        assert!(!shown.contains("s3cr3t"), "{shown}");
     }
 }

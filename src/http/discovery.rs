@@ -22,7 +22,7 @@ use super::jwt::Object;
 use super::limits::MAX_ADDRESS;
 use super::names::JSON;
 use super::response::Response;
-use super::wire::is_visible;
+use super::words::is_visible;
 use crate::error::{ConfigError, TokenError};
 
 /// Where a provider's requests go, as configured or discovered: see

@@ -68,6 +68,17 @@ pub(super) fn form<'a>(
     Ok(form)
 }
 
+/// What of that is secret.
+pub(super) fn secrets<'a>(
+    subject: &'a str,
+    request: &'a ExchangeRequest,
+    texts: &'a Texts,
+) -> impl Iterator<Item = &'a str> {
+    let actor_token = texts.actor_token.as_ref().map(ExposeSecret::expose_secret);
+    let params = request.params.iter().map(|(_, value)| &**value);
+    [subject].into_iter().chain(request.shared_link.as_deref()).chain(actor_token).chain(params)
+}
+
 /// Box's annotator token: an unsigned JWT (RFC 7519 §6), since the client vouches for the actor by
 /// authenticating itself.
 fn actor_token(actor: &Actor, client_id: &str, audience: &str) -> SecretString {

@@ -33,7 +33,7 @@ impl HttpTokenManager {
             endpoints.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
         let (endpoint, form) = (endpoints.other(address), vec![("token", token)]);
         let options = &TokenRequestOptions::default();
-        let request = Request { endpoint, form, options, token: Some(token) };
+        let request = Request { endpoint, form, options, secrets: vec![token] };
         self.ask(&request, |answer: &ServerAnswer<'_>| told(&answer.metadata()?)).await
     }
 }

@@ -240,6 +240,18 @@ impl SigningKey {
     }
 }
 
+/// Whether this is a private key, or holds one, readable or not: then it is no secret to be sent.
+pub(super) fn holds_private_key(text: &str) -> bool {
+    fn is_private(value: &Value) -> bool {
+        let kind = value.get("kty").and_then(Value::as_str);
+        let has_private = matches!(kind, Some("RSA" | "EC" | "OKP")) && value.get("d").is_some();
+        let keys = value.get("keys").and_then(Value::as_array);
+        has_private || keys.is_some_and(|keys| keys.iter().any(is_private))
+    }
+    text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")
+        || text.contains('{') && serde_json::from_str(text.trim()).is_ok_and(|jwk| is_private(&jwk))
+}
+
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({}, [redacted])", self.algorithm)

@@ -27,6 +27,14 @@ pub(super) const MAX_BODY: usize = 1024 * 1024;
 /// How much of a server's words is kept, in characters.
 pub(super) const MAX_WORDS: usize = 256;
 
+/// How much of the scopes is kept, in characters. They are data, not words, and some servers have hundreds
+/// of them.
+pub(super) const MAX_SCOPE: usize = 16 * 1024;
+
+/// How many characters a secret must have to be looked for inside of other words: a shorter one would be
+/// found in many that have nothing to do with it.
+pub(super) const SHORT_SECRET: usize = 8;
+
 /// The longest address that metadata may give, in bytes: what servers and proxies take at the least.
 pub(super) const MAX_ADDRESS: usize = 2_048;
 

@@ -12,6 +12,7 @@
 //! | [`form`], [`exchange`] | what a request says |
 //! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
 //! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
+//! | [`words`] | what of a server's words may be shown |
 //! | [`tls`], [`crypto`] | whom the connection trusts, and on which library |
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
@@ -41,6 +42,7 @@ mod tls;
 #[cfg(feature = "testing")]
 pub(crate) mod verify;
 mod wire;
+mod words;
 
 use std::time::Duration;
 
@@ -59,7 +61,8 @@ pub use provider::{Provider, Subject};
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::grant::{Grant, TokenText};
-use crate::manager::{GrantRequest, TokenManager};
+use crate::manager::TokenManager;
+use crate::request::GrantRequest;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::token::AccessToken;
 use client_auth::ClientIdentity;
@@ -123,7 +126,8 @@ impl TokenManager for HttpTokenManager {
         let form = self.provider.grant_form(&self.scope).map_err(refused)?;
         let endpoints = self.addresses.get(&self.client).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
-        let request = Request { endpoint, form, options, token: None };
+        let secrets = self.provider.secrets().collect();
+        let request = Request { endpoint, form, options, secrets };
         self.ask(&request, |answer| answer.token(Asked::Grant)).await
     }
 
@@ -137,7 +141,8 @@ impl TokenManager for HttpTokenManager {
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
         let endpoints = self.addresses.get(&self.client).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
-        let request = Request { endpoint, form, options, token: Some(subject.secret()) };
+        let secrets = exchange::secrets(subject.secret(), &request, &texts).collect();
+        let request = Request { endpoint, form, options, secrets };
         self.ask(&request, |answer| answer.token(Asked::Exchange)).await
     }
 
@@ -150,7 +155,7 @@ impl TokenManager for HttpTokenManager {
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
         let form = vec![("token", token)];
-        let request = Request { endpoint, form, options: &options, token: Some(token) };
+        let request = Request { endpoint, form, options: &options, secrets: vec![token] };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.revocation()).await
     }
 

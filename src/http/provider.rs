@@ -272,6 +272,11 @@ impl Provider {
         Ok(form)
     }
 
+    /// What of that is secret.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.params.iter().map(|(_, value)| value.expose_secret())
+    }
+
     /// Whether its issuer is known before anything is sent.
     pub(super) fn has_issuer(&self) -> bool {
         matches!(self.place, Place::Issuer(_))

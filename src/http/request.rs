@@ -26,8 +26,8 @@ pub(super) struct Request<'a> {
     pub(super) endpoint: Endpoint<'a>,
     pub(super) form: Form<'a>,
     pub(super) options: &'a TokenRequestOptions,
-    /// The token that it is about, which must not be seen in an error.
-    pub(super) token: Option<&'a str>,
+    /// What of the form must not be seen in an error.
+    pub(super) secrets: Vec<&'a str>,
 }
 
 impl HttpTokenManager {
@@ -95,7 +95,8 @@ impl HttpTokenManager {
         let proof = proof.map_err(|error| unusable(error.to_string()))?;
         let response = self.post(request, &identity, proof.as_ref()).await?;
         let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
-        let secrets: Vec<_> = identity.traces().chain(request.token).chain(proof).collect();
+        let own = request.secrets.iter().copied().chain(proof);
+        let secrets: Vec<_> = identity.secrets().chain(own).collect();
         if let Some(dpop) = dpop {
             dpop.remember(&response.headers);
         }

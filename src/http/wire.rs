@@ -2,7 +2,6 @@
 //!
 //! Answers are taken by what they are, not by what their `Content-Type` says.
 
-use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use ::http::header::{DATE, LOCATION, RETRY_AFTER};
@@ -12,7 +11,8 @@ use serde_json::Value;
 use super::address::without_secrets;
 use super::dpop::DpopKey;
 use super::jwt::Object;
-use super::limits::MAX_WORDS;
+use super::limits::{MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
+use super::words::fit;
 use crate::error::TokenError;
 use crate::grant::Grant;
 
@@ -92,7 +92,7 @@ impl ServerAnswer<'_> {
             // It cannot be meant otherwise; some servers send `access_denied` with it.
             _ if status == StatusCode::TOO_MANY_REQUESTS => limited(),
             Some(code) if self.is_limit(code, object) => limited(),
-            _ if status.is_redirection() => Some(self.redirect()),
+            _ if status.is_redirection() => Some(self.redirect(object)),
             Some("temporarily_unavailable" | "server_error") => server(),
             Some("slow_down" | "too_many_requests" | "rate_limit_exceeded") => limited(),
             // A status that says "later" outweighs a code, unless the code is one that is defined to
@@ -121,7 +121,8 @@ impl ServerAnswer<'_> {
             (!words.is_empty()).then_some(words)
         };
         TokenError::Denied {
-            error: self.words(code, object),
+            // Decided by as it is, and no secret if an RFC defines it.
+            error: if is_defined(code) { code.to_owned() } else { self.words(code, object) },
             description: words("error_description"),
             uri: words("error_uri"),
             status: self.status.as_u16(),
@@ -130,13 +131,13 @@ impl ServerAnswer<'_> {
     }
 
     /// A redirect would send the secret to whoever is named there, so it is not followed.
-    fn redirect(&self) -> TokenError {
+    fn redirect(&self, object: Option<&Object>) -> TokenError {
         let target = self.headers.get(LOCATION).and_then(|value| value.to_str().ok());
         let description = match target {
             Some(target) => format!(
                 "the server redirects to {}; token requests follow no redirect: if that is the \
                  right address, configure it",
-                self.words(without_secrets(target), None)
+                self.words(without_secrets(target), object)
             ),
             None => "the server redirects without saying where to".into(),
         };
@@ -195,11 +196,15 @@ impl ServerAnswer<'_> {
                 grant = grant.refresh_in(wait);
             }
         }
+        // Both are shown, but they are data: a short secret's word may be one of theirs by chance.
+        let mut secrets = self.secrets.to_vec();
+        push_tokens(object, &mut secrets);
+        secrets.retain(|secret| secret.chars().count() >= SHORT_SECRET);
         if let Some(scope) = scope(object.get("scope")) {
-            grant = grant.scope(scope);
+            grant = grant.scope(fit(&scope, &secrets, MAX_SCOPE));
         }
         if let Some(kind) = text(object, "issued_token_type") {
-            grant = grant.issued_token_type(kind);
+            grant = grant.issued_token_type(fit(kind, &secrets, MAX_WORDS));
         }
         Ok(grant)
     }
@@ -217,25 +222,30 @@ impl ServerAnswer<'_> {
         Some(at.duration_since(now.unwrap_or(self.received)).unwrap_or_default())
     }
 
-    /// A server's words, fit to be kept and shown: no secret, nothing that moves a terminal's cursor,
-    /// and not too long.
+    /// A server's words, fit to be kept: without what was sent, nor the tokens that it gave itself.
     fn words(&self, words: &str, object: Option<&Object>) -> String {
-        let mut words: String = words.chars().filter(|char| is_visible(*char)).collect();
-        let tokens = ["access_token", "refresh_token", "id_token"];
-        let tokens = tokens.iter().filter_map(|name| text(object?, name));
-        let secrets = self.secrets.iter().copied().chain(tokens);
-        let mut secrets: Vec<String> = secrets
-            .map(|secret| secret.chars().filter(|char| is_visible(*char)).collect())
-            .collect();
-        // The longest first, since one may be a part of another.
-        secrets.sort_by_key(|secret| Reverse(secret.len()));
-        for secret in secrets.iter().map(|secret| secret.trim()).filter(|secret| !secret.is_empty())
-        {
-            words = words.replace(secret, "[redacted]");
+        let mut secrets = self.secrets.to_vec();
+        if let Some(object) = object {
+            push_tokens(object, &mut secrets);
         }
-        match words.char_indices().nth(MAX_WORDS) {
-            Some((end, _)) => words[..end].to_owned() + "…",
-            None => words,
+        fit(words, &secrets, MAX_WORDS)
+    }
+}
+
+/// The tokens of an answer, wherever they are in it.
+fn push_tokens<'a>(object: &'a Object, tokens: &mut Vec<&'a str>) {
+    const TOKENS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
+    for (name, value) in object {
+        match value {
+            Value::String(token) if TOKENS.contains(&&**name) => tokens.push(token),
+            Value::Object(object) => push_tokens(object, tokens),
+            Value::Array(values) => {
+                values
+                    .iter()
+                    .filter_map(Value::as_object)
+                    .for_each(|part| push_tokens(part, tokens));
+            }
+            _ => {}
         }
     }
 }
@@ -260,10 +270,18 @@ fn is_refusal(code: &str) -> bool {
     )
 }
 
-/// Neither a control character nor one that reorders the text around it.
-pub(super) fn is_visible(char: char) -> bool {
-    !char.is_control()
-        && !matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// The other codes that something is decided by, here or in the session: RFC 6749 §4.1.2.1, RFC 6750 §3.1,
+/// RFC 9449 §5 and §8.
+fn is_defined(code: &str) -> bool {
+    is_refusal(code)
+        || matches!(
+            code,
+            "access_denied"
+                | "invalid_token"
+                | "insufficient_scope"
+                | "invalid_dpop_proof"
+                | "use_dpop_nonce"
+        )
 }
 
 /// The scopes, which some servers send as a list.

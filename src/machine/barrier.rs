@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use super::event::{CallerId, Effects, Moment, Reply, Request, Start};
 use super::flight::{Flight, Sent};
 use super::ledger::Ledger;
-use super::{CallerId, Effects, Moment, Reply, Request, Start};
 use crate::config::RetryPolicy;
 use crate::error::TokenError;
 use crate::grant::TokenText;

@@ -4,12 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Abilities;
 use crate::error::{SessionError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
-use crate::manager::GrantRequest;
-use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
+use crate::request::{ExchangeKey, ExchangeRequest, GrantRequest, TokenRequestOptions};
 use crate::token::{AccessToken, ExchangedToken, TokenId};
 
 /// What the machine cannot know by itself; it comes in with each event.
@@ -49,6 +47,17 @@ pub enum Event<R> {
     Timer,
     /// The session ends.
     Shutdown,
+}
+
+/// What the session's token manager can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// It can exchange tokens.
+    pub exchange: bool,
+    /// It can revoke tokens.
+    pub revoke: bool,
+    /// How long a token is taken to live whose server does not say.
+    pub assumed_lifetime: Duration,
 }
 
 /// Which attempt ended, and how.

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::event::{CallerId, Effects, Moment, Reply, Request, Start};
 use super::exchanges::{Exchange, Found};
 use super::flight::Sent;
-use super::{CallerId, Effects, Machine, Moment, Need, Received, Reply, Request, Start};
+use super::grant::Need;
+use super::{Machine, Received};
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;

@@ -5,9 +5,9 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::event::{CallerId, Cooling};
 use super::flight::{Flight, Sent};
 use super::lifetime::Lifetime;
-use super::{CallerId, Cooling};
 use crate::instant::Instant;
 use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
 use crate::token::{AccessToken, ExchangedToken, TokenId};

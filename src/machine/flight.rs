@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cooling, Moment};
+use super::event::{Cooling, Moment};
 use crate::config::RetryPolicy;
 use crate::error::TokenError;
 use crate::instant::Instant;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::config::SessionConfig;
 use crate::instant::Instant;
+use crate::token::Issued;
 
 /// Nobody who says longer means it: such figures come from a missing division by a thousand.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -54,4 +55,10 @@ impl Lifetime {
             length,
         }
     }
+}
+
+/// Whether as much life is left as a caller asks for. More than nine tenths of a token's life cannot be
+/// asked for: hardly any token would do.
+pub(crate) fn has_left(token: &Issued, min_remaining: Duration, now: Instant) -> bool {
+    min_remaining.is_zero() || token.remaining(now) >= min_remaining.min(token.lifetime() / 10 * 9)
 }

@@ -2,8 +2,8 @@
 //! happened ([`Event`], [`Moment`]) and says what to do ([`Effects`]), and when it wants to be woken
 //! ([`Machine::next_deadline`]).
 //!
-//! There is a method for each event of the table in the crate's design, and in it an arm for each
-//! column (an exchange's are in `exchange_events.rs`). After each event [`Machine::advance`] does whatever
+//! There is a method for each event of the table in the crate's design, and in it an arm for each column:
+//! those about the session's own token are in `grant.rs`, an exchange's in `exchange_events.rs`. After each event [`Machine::advance`] does whatever
 //! is due or may start, so that nothing is left which could still start.
 
 mod barrier;
@@ -11,13 +11,13 @@ mod event;
 mod exchange_events;
 mod exchanges;
 mod flight;
+mod grant;
 mod ledger;
 mod lifetime;
 mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use event::*;
 pub use status::{Counters, Phase};
@@ -26,44 +26,17 @@ pub(crate) use status::{Facts, TokenFacts};
 use barrier::Barrier;
 use exchanges::Exchanges;
 use flight::{Flight, Sent};
+use grant::Held;
 use ledger::Ledger;
 use lifetime::Lifetime;
+pub(crate) use lifetime::has_left;
 
 use crate::config::{RefreshMode, SessionConfig};
 use crate::error::{SessionError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
-use crate::manager::{GrantRequest, TokenManager};
 use crate::request::TokenRequestOptions;
-use crate::token::{AccessToken, Issued, TokenId};
-
-/// The least time between the request for a token and the next grant attempt: whatever throws tokens
-/// away, and however short they live, there is no storm.
-const GRANT_GAP: Duration = Duration::from_secs(1);
-
-/// After an honoured `Invalidate`, a newer token that is refused as well is not what is wrong.
-const INVALIDATE_GAP: Duration = Duration::from_secs(10);
-
-/// What the session's token manager can do.
-#[derive(Clone, Copy, Debug)]
-pub struct Abilities {
-    /// It can exchange tokens.
-    pub exchange: bool,
-    /// It can revoke tokens.
-    pub revoke: bool,
-    /// How long a token is taken to live whose server does not say.
-    pub assumed_lifetime: Duration,
-}
-
-impl Abilities {
-    pub(crate) fn of(manager: &impl TokenManager) -> Self {
-        Self {
-            exchange: manager.can_exchange(),
-            revoke: manager.can_revoke(),
-            assumed_lifetime: manager.assumed_lifetime(),
-        }
-    }
-}
+use crate::token::{Issued, TokenId};
 
 /// One session. `R` is where a caller's answer goes: a channel's end, or a number in a test.
 #[derive(Clone, Debug)]
@@ -97,30 +70,6 @@ pub struct Machine<R> {
     lifetime_assumed: bool,
     closed: bool,
     counters: Counters,
-}
-
-/// The session's own token.
-#[derive(Clone, Debug)]
-struct Held {
-    token: AccessToken,
-    lifetime: Lifetime,
-    /// An attempt to replace it has failed: then it is good until its end.
-    attempt_failed: bool,
-    doubts_dismissed: u64,
-}
-
-impl Held {
-    fn usable_until(&self) -> Instant {
-        if self.attempt_failed { self.lifetime.expires_at } else { self.lifetime.hold_at }
-    }
-}
-
-/// What the table says to somebody who needs a token.
-enum Need {
-    Reply(AccessToken),
-    Queue,
-    QueueAndOpen,
-    Fail(SessionError),
 }
 
 /// What came of a response that holds a token.
@@ -210,65 +159,6 @@ impl<R> Machine<R> {
         self.advance(moment, fx);
     }
 
-    // Callers
-
-    fn get_token(
-        &mut self,
-        moment: Moment,
-        caller: CallerId,
-        reply: R,
-        options: TokenRequestOptions,
-        fx: &mut Effects<R>,
-    ) {
-        let need = self.need(moment.now, &options, false);
-        self.note_use(moment.now, &options);
-        match need {
-            Need::Reply(token) => fx.replies.push((reply, Reply::Token(Ok(token)))),
-            Need::Fail(error) => fx.replies.push((reply, Reply::Token(Err(error)))),
-            Need::Queue | Need::QueueAndOpen if self.is_full() => {
-                let answer = match self.unexpired(moment.now) {
-                    Some(token) => Ok(token),
-                    None => Err(self.overloaded()),
-                };
-                fx.replies.push((reply, Reply::Token(answer)));
-            }
-            Need::Queue => self.hold(caller, reply),
-            Need::QueueAndOpen => {
-                self.open(options);
-                self.hold(caller, reply);
-            }
-        }
-    }
-
-    /// The row `GetToken`, which is also an exchange's when it needs a subject. Who has waited for an
-    /// attempt takes the usable token there is, however little is left of it.
-    fn need(&self, now: Instant, options: &TokenRequestOptions, has_waited: bool) -> Need {
-        match self.usable(now) {
-            Some(held) => {
-                let enough = held.token.issued().has_left(options.get_min_remaining(), now);
-                if has_waited || enough {
-                    Need::Reply(held.token.clone())
-                } else if self.flight.is_open() {
-                    Need::Queue
-                } else if self.may_open(now) {
-                    Need::QueueAndOpen
-                } else {
-                    Need::Reply(held.token.clone())
-                }
-            }
-            None => match self.flight.cooling(now) {
-                Some(cooling) => Need::Fail(cooling.cooling(now)),
-                None if self.barrier.is_up() || self.flight.is_open() => Need::Queue,
-                None => Need::QueueAndOpen,
-            },
-        }
-    }
-
-    fn hold(&mut self, caller: CallerId, reply: R) {
-        self.callers.insert(caller, reply);
-        self.count_held();
-    }
-
     fn revoke(
         &mut self,
         caller: CallerId,
@@ -299,100 +189,10 @@ impl<R> Machine<R> {
         self.count_held();
     }
 
-    /// A reader of another snapshot than the published one asked for what has been done since.
-    fn asked(&mut self, moment: Moment, snapshot: u64) {
-        if snapshot == self.published.number {
-            self.note_use(moment.now, &TokenRequestOptions::default());
-        }
-    }
-
-    /// The row `Asked`: whoever reaches the actor has used what was published, and is a reason to
-    /// fetch a token from `ask_at` on. (There is no `ask_at` while none may be fetched.)
-    fn note_use(&mut self, now: Instant, options: &TokenRequestOptions) {
-        self.used = true;
-        self.warm = true;
-        if self.ask_at() <= now {
-            self.open(options.clone());
-        }
-    }
-
-    fn invalidate(&mut self, moment: Moment, id: TokenId) {
-        let Some(held) = self.held.as_mut().filter(|held| held.token.issued().id() == id) else {
-            self.exchanges.invalidate(id, moment.now);
-            return;
-        };
-        let gap_over = self.invalidated_at.is_none_or(|at| moment.now.since(at) >= INVALIDATE_GAP);
-        if !gap_over {
-            held.doubts_dismissed += 1;
-            return;
-        }
-        self.refused = Some(held.token.issued().text().clone());
-        self.held = None;
-        self.invalidated_at = Some(moment.now);
-        self.exchanges.drop_children(id);
-        self.counters.invalidations += 1;
-    }
-
     fn left(&mut self, now: Instant, caller: CallerId) {
         if self.callers.remove(&caller).is_none() && !self.barrier.leave(caller) {
             self.exchanges.leave(caller, now);
         }
-    }
-
-    // Attempts that ended
-
-    fn grant_ended(
-        &mut self,
-        moment: Moment,
-        result: Result<Grant, TokenError>,
-        fx: &mut Effects<R>,
-    ) {
-        let Some(sent) = self.flight.land() else { return };
-        match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
-            Ok(received) => {
-                self.flight.succeed();
-                self.earliest = sent.at + GRANT_GAP;
-                match received {
-                    Received::Token(issued, lifetime) => {
-                        self.store(moment.now, AccessToken::new(issued), lifetime, fx);
-                    }
-                    Received::Revoked(text) => self.refused = Some(text),
-                }
-            }
-            Err(error) => self.grant_failed(moment, error, fx),
-        }
-    }
-
-    fn store(&mut self, now: Instant, token: AccessToken, lifetime: Lifetime, fx: &mut Effects<R>) {
-        self.answer_all(&Ok(token.clone()), fx);
-        self.exchanges.subject_came(&token, now);
-        self.held = Some(Held { token, lifetime, attempt_failed: false, doubts_dismissed: 0 });
-    }
-
-    fn grant_failed(&mut self, moment: Moment, error: TokenError, fx: &mut Effects<R>) {
-        self.counters.grants_failed += 1;
-        self.earliest = self.flight.fail(error, &self.config.retry, moment);
-        if let Some(held) = &mut self.held {
-            held.attempt_failed = true;
-        }
-        self.exchanges.subject_did_not_come(moment.now);
-        if let Some(held) = self.usable(moment.now) {
-            let token = held.token.clone();
-            self.answer_all(&Ok(token), fx);
-        } else if !self.flight.is_open() {
-            let Some(error) = self.flight.last_failure().map(|last| last.failed(moment.now)) else {
-                return;
-            };
-            self.answer_all(&Err(error.clone()), fx);
-            for key in self.exchanges.due(moment.now) {
-                self.fail_exchange(moment.now, &key, &error, fx);
-            }
-        }
-    }
-
-    fn answer_all(&mut self, answer: &Result<AccessToken, SessionError>, fx: &mut Effects<R>) {
-        let callers = std::mem::take(&mut self.callers).into_values();
-        fx.replies.extend(callers.map(|reply| (reply, Reply::Token(answer.clone()))));
     }
 
     fn revocation_ended(
@@ -482,39 +282,6 @@ impl<R> Machine<R> {
         self.barrier.lower(now, on_wire, &self.ledger, fx);
     }
 
-    /// After the barrier: who was held by it needs a flight.
-    fn serve_held(&mut self, now: Instant) {
-        if !self.callers.is_empty() && self.may_open(now) {
-            self.open(TokenRequestOptions::default());
-        }
-    }
-
-    /// The row "`ask_at` passed, no caller".
-    fn refresh(&mut self, moment: Moment) {
-        let wanted = match self.config.refresh_mode {
-            RefreshMode::Always => self.warm || self.usable(moment.now).is_some(),
-            RefreshMode::WhileUsed => {
-                (self.used || moment.used)
-                    && self.usable(moment.now).is_some_and(|held| self.is_published(held))
-            }
-            RefreshMode::OnRequest => false,
-        };
-        if wanted && self.ask_at() <= moment.now {
-            self.open(TokenRequestOptions::default());
-        }
-    }
-
-    fn drive_grant(&mut self, now: Instant, fx: &mut Effects<R>) {
-        if now < self.earliest || !self.flight.is_due(now) {
-            return;
-        }
-        let sent = Sent { at: now, revokes: self.revokes };
-        let Some((number, options)) = self.flight.depart(sent) else { return };
-        self.counters.grants_started += 1;
-        let request = Request::Grant(GrantRequest { options, refused: self.refused.clone() });
-        fx.start.push(Start { number, timeout: self.config.retry.attempt_timeout, request });
-    }
-
     /// Puts out what readers shall see, if it is not what they see already. Nobody else publishes.
     fn publish(&mut self, fx: &mut Effects<R>) {
         let next = Published {
@@ -557,38 +324,6 @@ impl<R> Machine<R> {
     }
 
     // Facts
-
-    fn usable(&self, now: Instant) -> Option<&Held> {
-        self.held.as_ref().filter(|held| now < held.usable_until())
-    }
-
-    fn is_published(&self, held: &Held) -> bool {
-        self.published.token.as_ref().is_some_and(|published| published.token == held.token)
-    }
-
-    fn unexpired(&self, now: Instant) -> Option<AccessToken> {
-        let held = self.held.as_ref().filter(|held| now < held.lifetime.expires_at)?;
-        Some(held.token.clone())
-    }
-
-    fn may_open(&self, now: Instant) -> bool {
-        !self.barrier.is_up() && self.flight.may_open(now)
-    }
-
-    /// From here on the actor wants to hear of a reader.
-    fn ask_at(&self) -> Instant {
-        if self.closed || self.flight.is_open() || self.barrier.is_up() {
-            return Instant::NEVER;
-        }
-        let stale_at = self.held.as_ref().map_or(Instant::ZERO, |held| held.lifetime.stale_at);
-        stale_at.max(self.flight.not_before())
-    }
-
-    fn open(&mut self, options: TokenRequestOptions) {
-        if !self.flight.is_open() {
-            self.flight.open(options);
-        }
-    }
 
     fn is_full(&self) -> bool {
         self.held_callers() >= self.config.max_held
@@ -652,17 +387,28 @@ impl<R> Machine<R> {
 impl Published {
     /// Apart from its number.
     fn says_the_same(&self, other: &Self) -> bool {
-        let token = |published: &Self| {
-            published.token.as_ref().map(|token| {
-                (token.token.issued().id(), token.usable_until, token.doubts_dismissed)
-            })
+        let Self { number: _, token, ask_at, cooling, closed } = self;
+        let same_token = match (token, &other.token) {
+            (Some(token), Some(other)) => token.says_the_same(other),
+            (None, None) => true,
+            _ => false,
         };
-        let cooling = |published: &Self| {
-            published.cooling.as_ref().map(|cooling| (cooling.until, Arc::as_ptr(&cooling.last)))
+        let same_cooling = match (cooling, &other.cooling) {
+            (Some(Cooling { until, last }), Some(other)) => {
+                *until == other.until && Arc::ptr_eq(last, &other.last)
+            }
+            (None, None) => true,
+            _ => false,
         };
-        token(self) == token(other)
-            && cooling(self) == cooling(other)
-            && self.ask_at == other.ask_at
-            && self.closed == other.closed
+        same_token && same_cooling && *ask_at == other.ask_at && *closed == other.closed
+    }
+}
+
+impl PublishedToken {
+    fn says_the_same(&self, other: &Self) -> bool {
+        let Self { token, usable_until, doubts_dismissed } = self;
+        *token == other.token
+            && *usable_until == other.usable_until
+            && *doubts_dismissed == other.doubts_dismissed
     }
 }

@@ -52,6 +52,11 @@ impl Facts {
         Self { token: Some(token), ..Self::default() }
     }
 
+    /// Nothing will change any more.
+    pub(crate) fn of_the_end(counters: Counters) -> Self {
+        Self { closed: true, counters, ..Self::default() }
+    }
+
     pub(crate) fn phase(&self, now: Instant) -> Phase {
         let usable = self.token.filter(|token| now < token.usable_until);
         match usable {
