@@ -9,6 +9,7 @@ mod failure;
 mod input;
 mod output;
 mod provider;
+mod remedy;
 mod revoke;
 mod settings;
 mod token;

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::input;
 
 /// What is left out is the library's default.
-#[derive(Args, Default, Deserialize)]
+#[derive(Clone, Args, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 #[command(next_help_heading = "Provider")]
 pub(crate) struct Settings {
@@ -162,6 +162,26 @@ pub(crate) enum Auth {
     TlsClient,
     /// No secret at all
     None,
+}
+
+impl Auth {
+    /// As metadata names it, if it does.
+    pub(crate) fn registered(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Post => "client_secret_post",
+            Self::Basic | Self::BasicRaw => "client_secret_basic",
+            Self::SecretJwt => "client_secret_jwt",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::None => "none",
+            // The one may be of either kind of JWT, the other of a CA or its own.
+            Self::Assertion | Self::TlsClient => return None,
+        })
+    }
+
+    /// Whether this is a name that the flag takes.
+    pub(crate) fn is_known(name: &str) -> bool {
+        <Self as ValueEnum>::from_str(name, false).is_ok()
+    }
 }
 
 /// In the file as in the flag.
