@@ -1,12 +1,20 @@
 //! What is signed, from the other side: for the authority that the feature `testing` has.
 
+use std::sync::Arc;
+
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::Value;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 use super::crypto::library::hmac;
 use super::crypto::library::signature::{
     self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
+use super::crypto::tls_provider;
 use super::jwt::Object;
 use super::keys::{SigningKey, sha256};
 
@@ -61,6 +69,40 @@ pub(crate) fn has_signed(jwk: &Object, algorithm: &str, message: &[u8], signatur
 pub(crate) fn has_signed_with(secret: &str, message: &[u8], signature: &[u8]) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     hmac::verify(&key, message, signature).is_ok()
+}
+
+/// What a server shows and, of this CA, asks for; all in PEM.
+pub(crate) fn server_config(
+    certificate: &str,
+    key: &str,
+    client_ca: Option<&str>,
+) -> Result<ServerConfig, String> {
+    let certificates = |pem: &str| {
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        found.map_err(|_| "is broken PEM".to_owned())
+    };
+    let failed = |error: &dyn std::fmt::Display| format!("cannot be used ({error})");
+    let provider = Arc::new(tls_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&error))?;
+    let config = match client_ca {
+        None => config.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(pem)? {
+                roots.add(certificate).map_err(|error| failed(&error))?;
+            }
+            // One that shows none may prove itself otherwise.
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            let verifier = verifier.allow_unauthenticated().build();
+            config.with_client_cert_verifier(verifier.map_err(|error| failed(&error))?)
+        }
+    };
+    // The library's words about a key could hold a part of it.
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+        .map_err(|_| "has no private key that can be read".to_owned())?;
+    config.with_single_cert(certificates(certificate)?, key).map_err(|error| failed(&error))
 }
 
 /// The members that a public key must have (RFC 7638 §3.2).

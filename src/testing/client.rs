@@ -20,6 +20,14 @@ pub(super) fn authenticate(state: &mut State, request: &ReceivedRequest) -> Resu
         }
         return super::proof::assertion(state, request);
     }
+    // The connection has proven it (RFC 8705 §2), so only its name is missing.
+    if request.is_certified
+        && !request.headers.contains_key(AUTHORIZATION)
+        && request.param("client_secret").is_none()
+        && request.param("client_id") == Some(&state.settings.client_id)
+    {
+        return Ok(());
+    }
     secret(request, &state.settings.client_id, &state.client_secret)
 }
 

@@ -15,7 +15,7 @@ use super::client::authenticate;
 use super::counts::{Kind, ReceivedRequest};
 use super::reply::{Refusal, Reply, json_reply, seconds};
 use super::script::Fault;
-use super::state::State;
+use super::state::{Settings, State};
 use super::tokens::{Dead, Scopes, Token};
 
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -30,7 +30,7 @@ pub(super) fn answer(
 ) -> Reply {
     let reply = match request.kind {
         Kind::Resource => resource(state, request, now),
-        Kind::Discovery => Ok(metadata(&state.settings.issuer)),
+        Kind::Discovery => Ok(metadata(&state.settings)),
         kind => form(state, request).and_then(|()| match kind {
             Kind::Revoke => revoke(state, request, now),
             Kind::Introspect => introspect(state, request, now),
@@ -48,7 +48,10 @@ const METHODS: &[&str] =
     &["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"];
 
 /// RFC 8414 §2.
-fn metadata(issuer: &str) -> Reply {
+fn metadata(settings: &Settings) -> Reply {
+    let issuer = &settings.issuer;
+    let methods = METHODS.iter().chain(settings.takes_certificates.then_some(&"tls_client_auth"));
+    let methods: Vec<_> = methods.collect();
     let body = json!({
         "issuer": issuer,
         "token_endpoint": format!("{issuer}/oauth2/token"),
@@ -56,7 +59,7 @@ fn metadata(issuer: &str) -> Reply {
         "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE],
-        "token_endpoint_auth_methods_supported": METHODS,
+        "token_endpoint_auth_methods_supported": methods,
     });
     json_reply(StatusCode::OK, &body)
 }
@@ -249,6 +252,7 @@ use super::proof::key;
 
 /// Nothing, where there is no crypto library.
 #[cfg(not(feature = "http"))]
+#[expect(clippy::unnecessary_wraps, reason = "it is the same function with `http`")]
 fn key(_: &State, _: &ReceivedRequest, _: Option<&str>) -> Result<Option<String>, Refusal> {
     Ok(None)
 }

@@ -32,7 +32,7 @@
 //! # Endpoints
 //! | endpoint | does | checks |
 //! |---|---|---|
-//! | `POST /oauth2/token` | grants with `client_credentials` (RFC 6749 §4.4) | the client, by `client_secret_basic`, `_post` or `_jwt` or by `private_key_jwt` (RFC 7523: signature, `iss`, `sub`, `aud`, `exp`, and a `jti` once); a proof that it holds a key, if it sends one, to which the token is then bound (RFC 9449); `box_subject_type` and `box_subject_id`, if sent or required; the scopes |
+//! | `POST /oauth2/token` | grants with `client_credentials` (RFC 6749 §4.4) | the client, by `client_secret_basic`, `_post` or `_jwt` or by `private_key_jwt` (RFC 7523: signature, `iss`, `sub`, `aud`, `exp`, and a `jti` once), or by its certificate (RFC 8705); a proof that it holds a key, if it sends one, to which the token is then bound (RFC 9449); `box_subject_type` and `box_subject_id`, if sent or required; the scopes |
 //! | the same | exchanges (RFC 8693) | besides the client: that the subject token is alive and has the scopes asked for, the token types, the shape of an actor token, that each `resource` is an absolute URI |
 //! | `POST /oauth2/revoke` | revokes (RFC 7009): 200 for any token | the client |
 //! | `POST /oauth2/introspect` | tells whether a token is active (RFC 7662) | the client |

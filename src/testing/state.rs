@@ -54,6 +54,8 @@ pub(super) struct Settings {
     /// The public half of the client's key, as a JWK.
     #[cfg(feature = "http")]
     pub(super) client_key: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Who shows a certificate needs no secret.
+    pub(super) takes_certificates: bool,
     /// Whom assertions may be for, if that was set.
     #[cfg(feature = "http")]
     pub(super) assertion_audiences: Option<Vec<String>>,
@@ -116,6 +118,8 @@ impl State {
 /// Shared by the authority and its connections.
 pub(super) struct Shared {
     state: Mutex<State>,
+    #[cfg(feature = "http")]
+    pub(super) tls: Option<tokio_rustls::TlsAcceptor>,
     /// Published at the end of each change, so that whoever waits for a figure finds the rest done.
     pub(super) counts: watch::Sender<Counts>,
 }
@@ -155,7 +159,17 @@ impl Shared {
             script_since: (now, counts),
             started: now,
         };
-        Self { state: Mutex::new(state), counts: watch::Sender::new(counts) }
+        Self {
+            state: Mutex::new(state),
+            #[cfg(feature = "http")]
+            tls: None,
+            counts: watch::Sender::new(counts),
+        }
+    }
+
+    #[cfg(feature = "http")]
+    pub(super) fn with_tls(self, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
+        Self { tls, ..self }
     }
 
     /// A test that panicked while it held the lock has left nothing half done.

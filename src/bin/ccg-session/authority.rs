@@ -44,6 +44,15 @@ fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
     if let Some(path) = &args.client_key {
         builder = builder.client_key(input::secret("the client's key", path)?);
     }
+    if let (Some(certificate), Some(key)) = (&args.tls_certificate, &args.tls_key) {
+        builder = builder.tls(
+            input::text("the certificate", certificate)?,
+            input::text("the certificate's key", key)?,
+        );
+    }
+    if let Some(path) = &args.client_ca {
+        builder = builder.client_ca(input::text("the CA of clients", path)?);
+    }
     if !args.assertion_audience.is_empty() {
         builder = builder.assertion_audiences(&args.assertion_audience);
     }

@@ -270,12 +270,17 @@ impl Known<'_> {
                 "what answers at this port speaks no plain HTTP: write https: in {flag}"
             );
         }
+        if has(&["fatal alert"]) && self.settings.client_certificate.is_some() {
+            return "the server does not take this client's certificate: check --client-certificate, and \
+                    that the server knows its CA"
+                .into();
+        }
         if has(&["UnknownIssuer", "UnhandledCriticalExtension"]) {
             return "this machine does not trust who issued the server's certificate: give its CA with \
                     --root-certificate"
                 .into();
         }
-        if has(&["NotValidForName"]) {
+        if has(&["not valid for name", "NotValidForName"]) {
             return format!("the server's certificate is another name's: check {flag}");
         }
         if has(&["certificate", "Certificate"]) && !has(&["CertificateRequired"]) {
