@@ -73,8 +73,7 @@ pub(super) fn assertion(state: &mut State, request: &ReceivedRequest) -> Result<
     if dates.into_iter().flatten().any(|at| at > now + AHEAD) {
         return refused("is dated ahead (iat, nbf)");
     }
-    let id = jwt.claim("jti").to_owned();
-    if id.is_empty() || !state.seen.insert(id, expires, now) {
+    if !state.is_new(jwt.claim("jti"), expires, now) {
         return refused("has no jti, or one that was used before");
     }
     Ok(())
@@ -116,8 +115,7 @@ pub(super) fn key(
     let Some(made) = jwt.number("iat").filter(|at| fresh.contains(at)) else {
         return refused("was made at another time (iat)");
     };
-    let id = jwt.claim("jti").to_owned();
-    if id.is_empty() || !state.seen.insert(id, made + PROOF_LIFE, now) {
+    if !state.is_new(jwt.claim("jti"), made + PROOF_LIFE, now) {
         return refused("has no jti, or one that was used before");
     }
     Ok(Some(thumbprint))

@@ -64,7 +64,7 @@ pub(super) struct Settings {
 /// The names of what is good once, until it would be good no longer.
 #[cfg(feature = "http")]
 #[derive(Default)]
-pub(super) struct Seen {
+struct Seen {
     until: std::collections::HashMap<String, u64>,
     /// When those that are past have to go: that they are twice as many as after the last time.
     next: usize,
@@ -72,8 +72,8 @@ pub(super) struct Seen {
 
 #[cfg(feature = "http")]
 impl Seen {
-    /// Whether it is new. Times are in seconds.
-    pub(super) fn insert(&mut self, name: String, until: u64, now: u64) -> bool {
+    /// Whether it is new.
+    fn insert(&mut self, name: String, until: u64, now: u64) -> bool {
         if self.until.len() >= self.next {
             self.until.retain(|_, until| *until >= now);
             self.next = 2 * self.until.len().max(1_024);
@@ -90,7 +90,7 @@ pub(super) struct State {
     pub(super) last_exchanged: Option<String>,
     pub(super) counts: Counts,
     #[cfg(feature = "http")]
-    pub(super) seen: Seen,
+    seen: Seen,
     pub(super) log: Log,
     /// A gate is open once its sender is gone.
     pub(super) gates: Vec<(Kind, watch::Receiver<()>)>,
@@ -104,6 +104,13 @@ impl State {
     pub(super) fn set_script(&mut self, script: Script) {
         self.script = script;
         self.script_since = (Instant::now(), self.counts);
+    }
+
+    /// Whether this name of a JWT is one, and was not met before. Times are in seconds.
+    #[cfg(feature = "http")]
+    pub(super) fn is_new(&mut self, jti: &str, until: u64, now: u64) -> bool {
+        // A longer one would fill the memory.
+        (1..=256).contains(&jti.len()) && self.seen.insert(jti.to_owned(), until, now)
     }
 
     pub(super) fn nanos(&self, at: Instant) -> u64 {

@@ -231,15 +231,15 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a wrong secret",
             issuer,
-            "the server does not take this id and secret: check --client-id and --client-secret-file, or \
-             try --auth basic",
+            "the server does not take this id and secret: check --client-id and \
+             CCG_SESSION_CLIENT_SECRET (or --client-secret-file), or try --auth basic",
         )
         .secret("hunter2"),
         Wrong::new(
             "a wrong secret, in a header",
             &["--issuer", "ISSUER", "--auth", "basic"],
-            "the server does not take this id and secret: check --client-id and --client-secret-file, or \
-             try --auth post",
+            "the server does not take this id and secret: check --client-id and \
+             CCG_SESSION_CLIENT_SECRET (or --client-secret-file), or try --auth post",
         )
         .secret("hunter2"),
         Wrong::new(
@@ -285,7 +285,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a secret that signs and is wrong",
             &["--issuer", "ISSUER", "--auth", "client_secret_jwt"],
-            "the server does not take what this secret signs: check --client-id and --client-secret-file",
+            "the server does not take what this secret signs: check --client-id and CCG_SESSION",
         )
         .secret("hunter2"),
         Wrong::new(
@@ -450,9 +450,12 @@ async fn an_issuer_that_is_the_address_of_its_metadata_is_told_apart() {
         let output = run(command.args(["check", "--issuer", &format!("{base}{path}")]));
         let text = problem(&output, 2);
         let expected = format!(
-            "ccg-session: --issuer is the address of its metadata: give --issuer {base}{issuer}\n"
+            "ccg-session: --issuer is the address of metadata: give --issuer {base}{issuer}\n"
         );
         assert_eq!(text, expected, "{path}");
+        let mut command = as_client();
+        let output = run(command.args(["check", "--token-url", &format!("{base}{path}")]));
+        assert_eq!(problem(&output, 2), expected.replace("--issuer is", "--token-url is"));
     }
     assert_eq!(authority.counts().of(Kind::Any), 0);
     // What cannot be tried at all is a matter of usage, as with the other commands.
@@ -506,6 +509,18 @@ async fn an_exchange_that_the_metadata_does_not_name_is_none() {
         assert_eq!(verdicts(&said)[2], "exchange none", "{said}");
         assert_eq!(code, Some(0), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_leads_where_there_is_no_tls_is_named_with_the_flags() {
+    let authority = Authority::start().await.unwrap();
+    let base = authority.base_url();
+    let metadata = json!({ "issuer": base, "token_endpoint": "http://as.example/token" });
+    authority.fail(Kind::Discovery, Answer::new(StatusCode::OK).body(metadata.to_string()));
+    let (said, _) = check(&authority, SECRET, &["--issuer", base, "--attempts", "1"]);
+    let expected = "the server's metadata names an address without TLS: give --token-url in place";
+    assert!(cause(&said).starts_with(expected), "{said}");
+    assert!(!said.contains("allow_insecure_http"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

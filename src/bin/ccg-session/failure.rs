@@ -97,7 +97,7 @@ impl Failure {
             }
             Self::Session { error, .. } => match error.token_error() {
                 Some(cause) if is_ours(cause) => in_our_words(&error.to_string()),
-                _ => error.to_string(),
+                _ => without_the_api(&error.to_string()),
             },
         }
     }
@@ -136,7 +136,8 @@ impl Failure {
 
 /// In the words of the command.
 pub(crate) fn message(error: &TokenError) -> String {
-    if is_ours(error) { in_our_words(&error.to_string()) } else { error.to_string() }
+    let message = error.to_string();
+    if is_ours(error) { in_our_words(&message) } else { without_the_api(&message) }
 }
 
 /// No word of it is the server's: those stay as they are.
@@ -173,8 +174,13 @@ impl From<ConfigError> for Failure {
 /// The library's own message, of which none was the server's, without its names for things.
 fn in_our_words(message: &str) -> String {
     let setting = |(name, _): &&(&str, &str)| name.contains('_');
-    let words = WORDS.iter().chain(SETTINGS.iter().filter(setting));
-    words.fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
+    let settings = SETTINGS.iter().filter(setting);
+    settings.fold(without_the_api(message), |message, (theirs, ours)| message.replace(theirs, ours))
+}
+
+/// No server says anything of these, so it can have words of one too.
+fn without_the_api(message: &str) -> String {
+    WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
 }
 
 /// What the library calls things that are no settings, the longer ones first.

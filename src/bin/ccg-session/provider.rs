@@ -118,16 +118,15 @@ pub(crate) fn builder_with(
 fn provider(server: [Option<&str>; 4], box_base_url: Option<&str>) -> Result<Provider, Failure> {
     let (provider, is_box) = match server {
         [Some(issuer), None, None, None] => {
-            if let Some(meant) = issuer_of_metadata(issuer) {
-                return Err(Failure::Usage(format!(
-                    "--issuer is the address of its metadata: give --issuer {meant}"
-                )));
-            }
+            no_metadata("--issuer", issuer)?;
             (Provider::discover(issuer), false)
         }
         [None, Some(id), None, None] => (Provider::box_ccg(Subject::enterprise(id)), true),
         [None, None, Some(id), None] => (Provider::box_ccg(Subject::user(id)), true),
-        [None, None, None, Some(url)] => (Provider::generic(url), false),
+        [None, None, None, Some(url)] => {
+            no_metadata("--token-url", url)?;
+            (Provider::generic(url), false)
+        }
         [None, None, None, None] => {
             let wanted = "no provider: give --box-enterprise ID or --box-user ID for Box, or \
                           --issuer URL or --token-url URL for another server";
@@ -149,13 +148,17 @@ fn provider(server: [Option<&str>; 4], box_base_url: Option<&str>) -> Result<Pro
     }
 }
 
-/// Whose metadata this is the address of (RFC 8414 §3.1, OIDC Discovery §4), if it is one.
-fn issuer_of_metadata(url: &str) -> Option<String> {
-    let (before, after) = url.split_once("/.well-known/")?;
-    let path = after.split(['?', '#']).next()?.trim_end_matches('/');
+/// Somebody may have copied the address of a server's metadata (RFC 8414 §3.1, OIDC Discovery §4), which
+/// has the issuer in it.
+fn no_metadata(flag: &str, url: &str) -> Result<(), Failure> {
+    let Some((before, after)) = url.split_once("/.well-known/") else { return Ok(()) };
+    let path = after.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
     let issuer = path.split_once('/').map_or(before.into(), |(_, path)| format!("{before}/{path}"));
     // What is before an @ may be a password: the library says so in its own words.
-    (!issuer.contains('@')).then_some(issuer)
+    if issuer.contains('@') {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("{flag} is the address of metadata: give --issuer {issuer}")))
 }
 
 fn client_auth(

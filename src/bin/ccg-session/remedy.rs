@@ -29,6 +29,11 @@ impl Known<'_> {
     /// The cause, and the flag.
     pub(crate) fn remedy(&self, asked: Asked, error: &TokenError) -> String {
         match error {
+            TokenError::Denied { status, .. }
+                if asked == Asked::Metadata && !(300..400).contains(status) =>
+            {
+                self.metadata(&error.to_string())
+            }
             TokenError::Denied { description, status, .. } => {
                 let description = description.as_deref().unwrap_or_default();
                 if description.contains("this machine's clock is") {
@@ -187,58 +192,73 @@ impl Known<'_> {
                 ),
             };
         }
+        let secret = match &self.settings.client_secret_file {
+            Some(_) => "--client-secret-file",
+            None => "CCG_SESSION_CLIENT_SECRET (or --client-secret-file)",
+        };
         match auth {
-            Auth::Basic if self.basic_differs => {
-                "the server does not take this id and secret, which have characters that not all servers \
-                 decode: try --auth basic-raw, else check --client-id and --client-secret-file"
+            Auth::Basic | Auth::BasicRaw if self.basic_differs => {
+                let (who, other) = match auth {
+                    Auth::Basic => ("not all servers", "basic-raw"),
+                    _ => ("most servers", "basic"),
+                };
+                format!(
+                    "the server does not take this id and secret, which have characters that {who} decode: \
+                     try --auth {other}, else check --client-id and {secret}"
+                )
             }
-            Auth::BasicRaw if self.basic_differs => {
-                "the server does not take this id and secret, which have characters that most servers \
-                 decode: try --auth basic, else check --client-id and --client-secret-file"
+            Auth::Basic | Auth::BasicRaw | Auth::Post => {
+                let other = if auth == Auth::Post { "basic" } else { "post" };
+                format!(
+                    "the server does not take this id and secret: check --client-id and {secret}, or try \
+                     --auth {other}"
+                )
             }
-            Auth::Basic | Auth::BasicRaw => {
-                "the server does not take this id and secret: check --client-id and --client-secret-file, \
-                 or try --auth post"
-            }
-            Auth::Post => {
-                "the server does not take this id and secret: check --client-id and --client-secret-file, \
-                 or try --auth basic"
-            }
-            Auth::SecretJwt => {
-                "the server does not take what this secret signs: check --client-id and \
-                 --client-secret-file, and whom it wants assertions to be for (--assertion-audience)"
-            }
+            Auth::SecretJwt => format!(
+                "the server does not take what this secret signs: check --client-id and {secret}, and whom \
+                 it wants assertions to be for (--assertion-audience)"
+            ),
             Auth::PrivateKeyJwt => {
                 "the server does not take what this key signs: it must know the key's public half \
                  (--key-id, --algorithm) and be whom the assertion is for (--assertion-audience)"
+                    .into()
             }
             Auth::Assertion => {
                 "the server does not take this assertion: check --client-id, whom it is for, and that it has \
                  neither expired nor been used"
+                    .into()
             }
             Auth::TlsClient => {
                 "the server does not take this certificate: check --client-id, and that the server knows \
                  --client-certificate, or its subject and CA"
+                    .into()
             }
             Auth::None => {
                 "the server wants this client to prove who it is: give it another --auth, and a secret or key"
+                    .into()
             }
         }
-        .into()
+    }
+
+    fn metadata(&self, reason: &str) -> String {
+        if reason.contains("redirects to ") {
+            return self.moved(Asked::Metadata, reason);
+        }
+        if reason.contains("its issuer is ") {
+            return "the metadata there is another issuer's: write --issuer exactly as the server does".into();
+        }
+        if reason.contains("without TLS") {
+            return "the server's metadata names an address without TLS: give --token-url in place of \
+                    --issuer, or --allow-insecure-http if the way there is safe"
+                .into();
+        }
+        "the server publishes no metadata for this --issuer: check it, or give --token-url in its place".into()
     }
 
     fn malformed(&self, asked: Asked, reason: &str) -> String {
         let flag = self.address(asked);
-        if asked == Asked::Metadata && reason.contains("redirects to ") {
-            return self.moved(asked, reason);
-        }
-        if asked == Asked::Metadata && reason.contains("its issuer is ") {
-            return "the metadata there is another issuer's: write --issuer exactly as the server does".into();
-        }
         if asked == Asked::Metadata {
-            return "the server publishes no metadata for this --issuer: check it, or give --token-url in \
-                    its place"
-                .into();
+            return self.metadata(reason);
         }
         if self.settings.dpop_key.is_some() && reason.contains("token_type") {
             return "the server binds no tokens to keys: leave out --dpop-key".into();
