@@ -72,7 +72,7 @@ impl Check {
             }
             Err(error) => {
                 let advice = match error {
-                    TokenError::Malformed { .. } => {
+                    TokenError::Malformed { .. } | TokenError::Denied { .. } => {
                         "write the issuer exactly as the server does, or give --token-url in its place"
                     }
                     _ => self.advice(&error),
@@ -241,7 +241,9 @@ impl Check {
                 "check this machine's clock, and that the server takes keys of this kind: many want one \
                  on the curve P-256 (--dpop-key)"
             }
-            TokenError::Malformed { .. } if self.settings.dpop_key.is_some() => {
+            TokenError::Denied { error, .. }
+                if error == "unusable_token_type" && self.settings.dpop_key.is_some() =>
+            {
                 "if the server binds no tokens to keys, leave out --dpop-key; else check the address: \
                  does what answers there speak OAuth 2.0?"
             }
@@ -255,7 +257,7 @@ impl Check {
         request: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
         let after = self.config.retry.attempt_timeout;
-        tokio::time::timeout(after, request).await.unwrap_or(Err(TokenError::TimedOut { after }))
+        tokio::time::timeout(after, request).await.unwrap_or(Err(TokenError::timed_out(after)))
     }
 
     fn is_skipped(&mut self, step: Step, name: &str) -> Result<bool, Failure> {
