@@ -44,9 +44,10 @@ impl Grant {
     /// [`TokenError::Malformed`] if it is empty or cannot go into a header.
     pub fn bearer(access_token: impl Into<SecretString>) -> Result<Self, TokenError> {
         let access_token = access_token.into();
-        let text = TokenText::new(access_token.expose_secret()).ok_or(TokenError::Malformed {
-            reason: "the access token is empty, or has characters that cannot go into a header"
-                .into(),
+        let text = TokenText::new(access_token.expose_secret()).ok_or_else(|| {
+            TokenError::malformed(
+                "the access token is empty, or has characters that cannot go into a header",
+            )
         })?;
         Ok(Self {
             text,

@@ -251,7 +251,7 @@ async fn an_answer_that_is_not_bound_is_an_error() {
         let server = Server::start(State { answers: Some(answer), ..State::default() }).await;
         let session = server.session(&DpopKey::generate().unwrap());
         let error = session.get_token().await.unwrap_err();
-        let Some(TokenError::Malformed { reason }) = error.token_error() else {
+        let Some(TokenError::Denied { description: Some(reason), .. }) = error.token_error() else {
             panic!("{error:?}")
         };
         assert!(reason.starts_with(expected), "{reason}");

@@ -85,7 +85,10 @@ const PLACES: [Place; 13] = [
         (
             400,
             String::new(),
-            format!("error=invalid_request&access_token={RECEIVED}&error_description={words}"),
+            format!(
+                "error=invalid_request&access_token={}&error_description={words}",
+                percent(RECEIVED, "%02X")
+            ),
         )
     },
     |words| (403, String::new(), format!("<html>{words}</html>")),

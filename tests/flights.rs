@@ -96,11 +96,11 @@ fn an_error_that_is_not_retryable_ends_the_flight() {
 
 #[test]
 fn all_other_errors_are_retried() {
-    let malformed = TokenError::Malformed { reason: "a proxy's page".into() };
+    let malformed = TokenError::malformed("a proxy's page");
     let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-    let transport = TokenError::Transport { source: Arc::new(io) };
-    let limited = TokenError::RateLimited { retry_after: None };
-    let timed_out = TokenError::TimedOut { after: secs(10) };
+    let transport = TokenError::transport(io);
+    let limited = TokenError::rate_limited(None);
+    let timed_out = TokenError::timed_out(secs(10));
     for error in [malformed, transport, limited, timed_out, TokenError::Panicked, transient()] {
         let mut session = opened();
         assert_eq!(session.grant_fails(error), "nothing");
@@ -168,7 +168,7 @@ fn chance_takes_any_part_of_a_pause() {
 fn no_attempt_starts_before_a_short_retry_after() {
     for (asked, expected) in [(millis(100), millis(125)), (secs(3), secs(3)), (secs(5), secs(5))] {
         assert_eq!(pause(&mut opened(), retry_after(asked)), expected);
-        let error = TokenError::Server { status: 503, retry_after: Some(asked) };
+        let error = TokenError::server(503, Some(asked));
         assert_eq!(pause(&mut opened(), error), expected);
     }
 }

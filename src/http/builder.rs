@@ -134,7 +134,7 @@ impl HttpTokenManagerBuilder {
     /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
     /// that cannot be used, or does not fit its algorithm; a URL that is none, has a fragment or a
     /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
-    /// none; a connect timeout of zero; what has no effect on a client of yours; and a system without
+    /// none; a `resource` that is no absolute URI; a connect timeout of zero; what has no effect on a client of yours; and a system without
     /// CA certificates.
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
@@ -218,7 +218,9 @@ pub(super) fn client(
         .retry(retry::never())
         .pool_max_idle_per_host(0)
         .build()
-        .map_err(|error| format!("could not be made ({}): give a client of yours", Cause(error)))
+        .map_err(|error| {
+            format!("could not be made ({}): give a client of yours", Cause::of(&error))
+        })
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Credential {
                 Err(error) => Err(Unread(error).into()),
             },
         };
-        secret.map(Some).map_err(|error| TokenError::Credential { source: error.into() })
+        secret.map(Some).map_err(TokenError::credential)
     }
 
     /// Whether it now is something else than what was used. One that cannot be read is not.
@@ -181,8 +181,7 @@ impl fmt::Debug for Credential {
 
 /// What was read as the credential will not do.
 pub(super) fn unusable(problem: String) -> TokenError {
-    let source: Box<dyn Error + Send + Sync> = problem.into();
-    TokenError::Credential { source: source.into() }
+    TokenError::credential(problem)
 }
 
 fn variable(name: &str) -> Result<SecretString, String> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ::http::StatusCode;
-use ::http::header::ACCEPT;
+use ::http::header::{ACCEPT, ACCEPT_ENCODING};
 use arc_swap::ArcSwapOption;
 use reqwest::Client;
 use serde_json::Value;
@@ -19,10 +19,10 @@ use super::address::{Address, check_url, is_loopback, without_secrets};
 use super::assertion::Endpoint;
 use super::event;
 use super::jwt::Object;
-use super::limits::MAX_ADDRESS;
-use super::names::JSON;
+use super::limits::{MAX_ADDRESS, MAX_NAME};
+use super::names::{IDENTITY, JSON};
 use super::response::Response;
-use super::words::is_visible;
+use super::words::{fit, is_visible};
 use crate::error::{ConfigError, TokenError};
 
 /// Where a provider's requests go, as configured or discovered: see
@@ -213,35 +213,58 @@ impl Discovery {
 
     /// Tries each place. A server that cannot be reached, or wants fewer requests, is left alone at once.
     async fn ask(&self, client: &Client) -> Result<Endpoints, TokenError> {
-        let (mut problems, mut failure) = (Vec::new(), None);
+        let (mut problems, mut failure, mut refusal) = (Vec::new(), None, None);
         for place in &self.places {
             let request = client.get(place.clone()).header(ACCEPT, JSON);
+            let request = request.header(ACCEPT_ENCODING, IDENTITY);
             let response = Response::read(event::send(request).await?).await?;
+            let status = response.status.as_u16();
             let problem = match response.answer(&[], &[], None).metadata() {
+                // It says where to.
+                Err(error) if response.status.is_redirection() => {
+                    refusal.get_or_insert(status);
+                    error.to_string()
+                }
+                _ if nobody_there(response.status) => {
+                    refusal.get_or_insert(status);
+                    let name = response.status.canonical_reason().unwrap_or("nothing is there");
+                    format!("the server refused ({status}): {name}")
+                }
                 Ok(metadata) => match self.endpoints(&metadata) {
                     Ok(endpoints) => return Ok(endpoints),
-                    Err(problem) => problem,
+                    Err(problem) => {
+                        failure.get_or_insert(None);
+                        problem
+                    }
                 },
-                Err(TokenError::Malformed { reason }) => reason,
+                Err(TokenError::Malformed { reason, .. }) => {
+                    failure.get_or_insert(None);
+                    reason
+                }
                 Err(error @ TokenError::RateLimited { .. }) => return Err(error),
                 Err(error) => {
                     let problem = error.to_string();
                     // A router may fail at a path that it does not know; another place may do.
                     if error.is_retryable() {
-                        failure.get_or_insert(error);
+                        failure.get_or_insert(None).get_or_insert(error);
+                    } else {
+                        refusal.get_or_insert(status);
                     }
                     problem
                 }
             };
             problems.push(format!("{place}: {problem}"));
         }
-        Err(failure.unwrap_or_else(|| TokenError::Malformed {
-            reason: format!(
-                "no metadata was found for the issuer {:?} ({})",
-                self.issuer,
-                problems.join("; ")
-            ),
-        }))
+        let issuer = &self.issuer;
+        let words =
+            format!("no metadata was found for the issuer {issuer:?} ({})", problems.join("; "));
+        Err(match (failure, refusal) {
+            (Some(failure), _) => failure.unwrap_or_else(|| TokenError::malformed(words)),
+            // It is nowhere, and will not be there in a second.
+            (None, refusal) => {
+                TokenError::denied("no_metadata", words).with_status(refusal.unwrap_or_default())
+            }
+        })
     }
 
     fn endpoints(&self, metadata: &Object) -> Result<Endpoints, String> {
@@ -249,7 +272,7 @@ impl Discovery {
         // Byte for byte (RFC 8414 §3.3): or one issuer's metadata could pass for another's.
         let issuer = text("issuer").ok_or("it names no issuer")?;
         if issuer != self.issuer {
-            let shown: String = issuer.chars().take(256).collect();
+            let shown = fit(issuer, &[], MAX_NAME);
             return Err(format!(
                 "its issuer is {shown:?}: if that is who is meant, configure it exactly so"
             ));
@@ -271,7 +294,7 @@ impl Discovery {
         let (token, issuer) = (self.endpoint("token_endpoint", token)?, Some(self.issuer.clone()));
         let list = |name| {
             let texts = metadata.get(name)?.as_array()?.iter().filter_map(Value::as_str);
-            Some(texts.map(str::to_owned).collect())
+            Some(texts.map(|text| fit(text, &[], MAX_NAME)).collect())
         };
         let grant_types = list("grant_types_supported");
         let auth_methods = list("token_endpoint_auth_methods_supported");

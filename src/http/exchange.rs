@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::form::{Form, push_extras};
+use super::form::{Form, check_resources, push_extras};
 use super::jwt::{self, Object};
 use super::limits::ACTOR_LIFE;
 use super::names::{ACCESS_TOKEN, ID_TOKEN, TOKEN_EXCHANGE};
@@ -27,6 +27,7 @@ impl Texts {
         client_id: &str,
         provider: &Provider,
     ) -> Result<Self, String> {
+        check_resources(&request.resources).map_err(|problem| format!("resource {problem}"))?;
         let unknown = |what| format!("this provider knows of no {what}, which only Box has");
         let actor_token = match (&request.actor, provider.actor_audience) {
             (Some(actor), Some(audience)) => Some(actor_token(actor, client_id, audience)),

@@ -1,5 +1,9 @@
 //! The form that a request sends.
 
+use url::Url;
+
+use super::address::without_secrets;
+
 /// The pairs of a form, in the order in which they are sent.
 pub(super) type Form<'a> = Vec<(&'a str, &'a str)>;
 
@@ -36,6 +40,29 @@ pub(super) fn push_extras<'a>(
             return Err(format!("{name:?} is there already: it can be sent only once"));
         }
         form.push((name, value));
+    }
+    Ok(())
+}
+
+/// A `resource` is an absolute URI without a fragment (RFC 8707 §2): another would be refused by a server
+/// that looks, and ignored by one that does not.
+pub(super) fn check_resources(resources: &[String]) -> Result<(), String> {
+    for resource in resources {
+        let shown = without_secrets(resource);
+        match Url::parse(resource) {
+            Ok(_) if resource.contains('#') => {
+                return Err(format!(
+                    "is {shown:?} with a fragment, which it must not have (RFC 8707 §2)"
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                return Err(format!(
+                    "is {shown:?}, which is no absolute URI ({error}): write it in full, such as \
+                     \"https://api.example.com\", or use audience, which takes any name"
+                ));
+            }
+        }
     }
     Ok(())
 }

@@ -45,5 +45,6 @@ fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> Ser
         secrets: &[SECRET],
         limits: &[],
         dpop: None,
+        address: "https://as.example/token",
     }
 }

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::HttpTokenManager;
-use super::jwt::Object;
 use super::request::{Request, no_endpoint};
 use super::wire::ServerAnswer;
 use crate::error::TokenError;
@@ -34,15 +33,16 @@ impl HttpTokenManager {
         let (endpoint, form) = (endpoints.other(address), vec![("token", token)]);
         let options = &TokenRequestOptions::default();
         let request = Request { endpoint, form, options, secrets: vec![token] };
-        self.ask(&request, |answer: &ServerAnswer<'_>| told(&answer.metadata()?)).await
+        self.ask(&request, |answer: &ServerAnswer<'_>| told(answer)).await
     }
 }
 
-fn told(object: &Object) -> Result<Introspection, TokenError> {
+fn told(answer: &ServerAnswer<'_>) -> Result<Introspection, TokenError> {
+    let object = answer.metadata()?;
     let active = object.get("active").and_then(Value::as_bool);
-    let active = active.ok_or_else(|| TokenError::Malformed {
-        reason: "the answer does not say whether the token is active".into(),
+    let active = active.ok_or_else(|| {
+        TokenError::malformed("the answer does not say whether the token is active")
     })?;
-    let scope = object.get("scope").and_then(Value::as_str).map(str::to_owned);
+    let scope = answer.scope(&object);
     Ok(Introspection { active, scope })
 }

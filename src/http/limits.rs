@@ -24,8 +24,12 @@ pub(super) const ACTOR_LIFE: u64 = 60;
 /// The longest answer that is read, in bytes. A token's answer has a few KiB.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
 
-/// How much of a server's words is kept, in characters.
-pub(super) const MAX_WORDS: usize = 256;
+/// How much of a server's words is kept, in characters: a correlation id, by which its operators find the
+/// request, stands at the end of some.
+pub(super) const MAX_WORDS: usize = 1_024;
+
+/// How much of a name is shown, in characters, where anything could stand in its place.
+pub(super) const MAX_NAME: usize = 256;
 
 /// How much of the scopes is kept, in characters. They are data, not words, and some servers have hundreds
 /// of them.

@@ -18,6 +18,10 @@ pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 /// The only kind of answer that RFC 6749 §5.1 knows.
 pub(super) const JSON: &str = "application/json";
 
+/// No coding (RFC 9110 §12.5.3): answers are short, and what is not packed need not be unpacked, by
+/// whichever features of reqwest the program happens to have.
+pub(super) const IDENTITY: &str = "identity";
+
 /// The grant type of an exchange (RFC 8693 §2.1).
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 

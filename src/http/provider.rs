@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::address::{check_url, without_secrets};
 use super::client_auth::ClientAuth;
 use super::discovery::{Addresses, Discovery, Endpoints};
-use super::form::{Form, push_extras};
+use super::form::{Form, check_resources, push_extras};
 use crate::error::ConfigError;
 
 /// An OAuth 2.0 server: its addresses, how clients authenticate, and what a grant asks for.
@@ -298,6 +298,8 @@ impl Provider {
         }
         self.grant_form(&self.scope_text())
             .map_err(|problem| ConfigError::new("param", problem))?;
+        check_resources(&self.resources)
+            .map_err(|problem| ConfigError::new("resource", problem))?;
         let optional = |setting, url: &Option<Unchecked>| {
             url.as_ref().map(|url| check_url(setting, &url.0, allow_http)).transpose()
         };

@@ -1,7 +1,7 @@
 //! One attempt: what is sent, and how often.
 
 use ::http::HeaderValue;
-use ::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use secrecy::SecretString;
 use tokio::time::timeout;
 use url::form_urlencoded;
@@ -15,7 +15,7 @@ use super::dpop::Dpop;
 use super::event;
 use super::form::Form;
 use super::limits::REREAD;
-use super::names::{DPOP, DPOP_NONCE, FORM, JSON, X_FORWARDED_FOR};
+use super::names::{DPOP, DPOP_NONCE, FORM, IDENTITY, JSON, X_FORWARDED_FOR};
 use super::response::Response;
 use super::wire::ServerAnswer;
 use crate::error::TokenError;
@@ -125,6 +125,7 @@ impl HttpTokenManager {
             .post(request.endpoint.address.url.clone())
             .header(CONTENT_TYPE, FORM)
             .header(ACCEPT, JSON)
+            .header(ACCEPT_ENCODING, IDENTITY)
             .body(body);
         for (name, value) in [(AUTHORIZATION, identity.header.as_ref()), (DPOP, proof)] {
             if let Some(value) = value {

@@ -4,14 +4,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use ::http::header::{DATE, LOCATION, RETRY_AFTER};
-use ::http::{HeaderMap, StatusCode};
+use ::http::header::{CONTENT_ENCODING, DATE, LOCATION, RETRY_AFTER};
+use ::http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
+use url::form_urlencoded;
 
 use super::address::without_secrets;
 use super::dpop::DpopKey;
 use super::jwt::Object;
-use super::limits::{MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
+use super::limits::{MAX_NAME, MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
 use super::words::fit;
 use crate::error::TokenError;
 use crate::grant::Grant;
@@ -30,6 +31,19 @@ pub(super) struct ServerAnswer<'a> {
     pub(super) limits: &'a [(String, String)],
     /// The key that the token must be bound to, if one was asked for.
     pub(super) dpop: Option<&'a DpopKey>,
+    /// Whose answer it is: scheme, host and path.
+    pub(super) address: &'a str,
+}
+
+/// Why a body is nothing that can be read.
+enum Unread {
+    TooLong,
+    Empty,
+    /// It begins as HTML or XML does.
+    Page,
+    NoObject,
+    NoJson,
+    Coded,
 }
 
 /// What a token was asked for with: only an exchange may give something that is no access token.
@@ -52,58 +66,89 @@ impl ServerAnswer<'_> {
 
     /// The answer to a revocation. The body of a success does not matter (RFC 7009 §2.2).
     pub(super) fn revocation(&self) -> Result<(), TokenError> {
-        self.refusal(self.object().as_ref().ok()).map_or(Ok(()), Err)
+        self.refusal(&self.object()).map_or(Ok(()), Err)
     }
 
     /// The object of an answer that is no failure.
     fn success(&self) -> Result<Object, TokenError> {
         let object = self.object();
-        if let Some(error) = self.refusal(object.as_ref().ok()) {
+        if let Some(error) = self.refusal(&object) {
             return Err(error);
         }
-        object.map_err(|reason| TokenError::Malformed {
-            reason: format!("{reason} (HTTP {})", self.status.as_u16()),
+        object.map_err(|unread| {
+            let reason = format!("{} (HTTP {})", self.why(&unread), self.status.as_u16());
+            self.malformed(reason)
         })
     }
 
-    fn object(&self) -> Result<Object, &'static str> {
-        let body = self.body.ok_or("the answer is longer than 1 MiB")?;
+    fn object(&self) -> Result<Object, Unread> {
+        if let Some(coding) = self.headers.get(CONTENT_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return Err(Unread::Coded);
+        }
+        let body = self.body.ok_or(Unread::TooLong)?;
         // Lossy, so that a description in another charset does not hide the error code; a token that
         // this changes is not fit for a header anyway.
         let text = String::from_utf8_lossy(body);
         let text = text.trim_start_matches('\u{feff}').trim();
-        match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => Ok(object),
-            _ if text.is_empty() => Err("the answer is empty"),
-            _ if text.starts_with('<') => Err("the answer looks like a web page, not like JSON"),
-            Ok(_) => Err("the answer is JSON, but not an object"),
-            Err(_) => Err("the answer is not JSON"),
+        match json(text) {
+            Some(Value::Object(object)) => Ok(object),
+            _ if text.is_empty() => Err(Unread::Empty),
+            _ if text.starts_with('<') => Err(Unread::Page),
+            Some(_) => Err(Unread::NoObject),
+            None => form(text).ok_or(Unread::NoJson),
+        }
+    }
+
+    fn why(&self, unread: &Unread) -> String {
+        match unread {
+            Unread::TooLong => "the answer is longer than 1 MiB".into(),
+            Unread::Empty => "the answer is empty".into(),
+            Unread::Page => "the answer looks like a web page, not like JSON".into(),
+            Unread::NoObject => "the answer is JSON, but not an object".into(),
+            Unread::NoJson => "the answer is not JSON".into(),
+            Unread::Coded => {
+                let coding = self.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+                let coding = String::from_utf8_lossy(coding.unwrap_or_default());
+                format!(
+                    "the answer is coded ({:?}), though it was asked not to be",
+                    fit(&coding, &[], MAX_NAME)
+                )
+            }
         }
     }
 
     /// What kind of failure this is, if it is one.
-    fn refusal(&self, object: Option<&Object>) -> Option<TokenError> {
-        let (status, retry_after) = (self.status, self.retry_after());
-        let server = || Some(TokenError::Server { status: status.as_u16(), retry_after });
-        let limited = || Some(TokenError::RateLimited { retry_after });
-        let code = object.and_then(|object| text(object, "error")).filter(|code| !code.is_empty());
-        let failed = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+    fn refusal(&self, object: &Result<Object, Unread>) -> Option<TokenError> {
+        let (status, read) = (self.status, object.as_ref().ok());
+        let limited = || Some(TokenError::rate_limited(self.retry_after()));
+        let server = || Some(self.server(object));
+        let code = read.and_then(|object| text(object, "error")).filter(|code| !code.is_empty());
         match code {
             // It cannot be meant otherwise; some servers send `access_denied` with it.
             _ if status == StatusCode::TOO_MANY_REQUESTS => limited(),
-            Some(code) if self.is_limit(code, object) => limited(),
-            _ if status.is_redirection() => Some(self.redirect(object)),
-            Some("temporarily_unavailable" | "server_error") => server(),
+            Some(code) if self.is_limit(code, read) => limited(),
+            _ if status.is_redirection() => Some(self.redirect(read)),
+            // Whoever is out of order may say anything.
+            _ if status.is_server_error() => server(),
+            Some(code) if is_outage(code) => server(),
             Some("slow_down" | "too_many_requests" | "rate_limit_exceeded") => limited(),
-            // A status that says "later" outweighs a code, unless the code is one that is defined to
-            // mean that the request itself is refused.
-            Some(code) if failed && !is_refusal(code) => server(),
-            Some(code) => Some(self.denied(code, object)),
-            None if failed => server(),
+            // Somebody else than the server has answered, unless the code is one that is defined to mean
+            // that the request itself is refused.
+            Some(code) if is_infrastructure(status) && !is_refusal(code) => server(),
+            Some(code) => Some(self.denied(code, read)),
+            None if is_infrastructure(status) => server(),
             None if status.is_success() => None,
             // No code, but a time at which to come again: a firewall that counts requests.
-            None if retry_after.is_some() => limited(),
-            None => Some(self.denied(status.canonical_reason().unwrap_or("unknown status"), None)),
+            None if self.retry_after().is_some() => limited(),
+            // A firewall's page. With 401 it is the server's own: some say so to browsers too.
+            None if matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
+                && matches!(object, Err(Unread::Page)) =>
+            {
+                server()
+            }
+            None => Some(self.no_code(object)),
         }
     }
 
@@ -116,18 +161,83 @@ impl ServerAnswer<'_> {
     }
 
     fn denied(&self, code: &str, object: Option<&Object>) -> TokenError {
-        let words = |name| {
-            let words = self.words(text(object?, name)?, object);
-            (!words.is_empty()).then_some(words)
-        };
+        let uri = object.and_then(|object| text(object, "error_uri"));
+        let uri = uri.map(|uri| self.words(uri, object)).filter(|uri| !uri.is_empty());
         TokenError::Denied {
             // Decided by as it is, and no secret if an RFC defines it.
             error: if is_defined(code) { code.to_owned() } else { self.words(code, object) },
-            description: words("error_description"),
-            uri: words("error_uri"),
+            description: object.and_then(|object| self.description(object)),
+            uri,
             status: self.status.as_u16(),
             credentials_changed: false,
+            retry_after: self.retry_after(),
         }
+    }
+
+    /// A refusal by the status alone.
+    fn no_code(&self, object: &Result<Object, Unread>) -> TokenError {
+        let name = self.status.canonical_reason().unwrap_or("unknown status");
+        match object {
+            Err(unread @ Unread::Coded) => {
+                self.denied(name, None).with_description(self.why(unread))
+            }
+            object => self.denied(name, object.as_ref().ok()),
+        }
+    }
+
+    fn server(&self, object: &Result<Object, Unread>) -> TokenError {
+        let description = match object {
+            Ok(object) => {
+                let code = text(object, "error").filter(|code| !code.is_empty());
+                let code = code.map(|code| self.words(code, Some(object)));
+                let parts: Vec<_> =
+                    [code, self.description(object)].into_iter().flatten().collect();
+                (!parts.is_empty()).then(|| parts.join(": "))
+            }
+            Err(Unread::Empty | Unread::TooLong) => None,
+            Err(unread) => Some(self.why(unread)),
+        };
+        TokenError::Server {
+            status: self.status.as_u16(),
+            description,
+            address: Some(self.address.to_owned()),
+            retry_after: self.retry_after(),
+        }
+    }
+
+    fn malformed(&self, reason: String) -> TokenError {
+        TokenError::malformed(reason).with_retry_after(self.retry_after())
+    }
+
+    /// What a server says in words: in the RFC's member, or in one of those that others have in its place.
+    fn description(&self, object: &Object) -> Option<String> {
+        // Of Okta, of Spring and others, of RFC 9457.
+        const OTHERS: [&str; 9] = [
+            "errorSummary",
+            "error_message",
+            "errorMessage",
+            "message",
+            "msg",
+            "description",
+            "title",
+            "detail",
+            "reason",
+        ];
+        let nested = object.get("error").and_then(Value::as_object);
+        let first = object.get("errors").and_then(|errors| errors.get(0)?.as_object());
+        let own = text(object, "error_description").filter(|words| !words.is_empty());
+        let mut found: Vec<&str> = own.into_iter().collect();
+        if found.is_empty() {
+            for object in [Some(object), nested, first].into_iter().flatten() {
+                for words in OTHERS.iter().filter_map(|name| text(object, name)) {
+                    if !words.is_empty() && !found.contains(&words) {
+                        found.push(words);
+                    }
+                }
+            }
+        }
+        let words = self.words(&found.join("; "), Some(object));
+        (!words.is_empty()).then_some(words)
     }
 
     /// A redirect would send the secret to whoever is named there, so it is not followed.
@@ -141,20 +251,16 @@ impl ServerAnswer<'_> {
             ),
             None => "the server redirects without saying where to".into(),
         };
-        TokenError::Denied {
-            error: self.status.canonical_reason().unwrap_or("redirect").into(),
-            description: Some(description),
-            uri: None,
-            status: self.status.as_u16(),
-            credentials_changed: false,
-        }
+        TokenError::denied(self.status.canonical_reason().unwrap_or("redirect"), description)
+            .with_status(self.status.as_u16())
+            .with_retry_after(self.retry_after())
     }
 
     fn grant(&self, object: &Object, asked: Asked) -> Result<Grant, TokenError> {
-        let access_token = text(object, "access_token").ok_or_else(|| TokenError::Malformed {
-            reason: "the answer has no access_token".into(),
-        })?;
-        let mut grant = Grant::bearer(access_token)?;
+        let access_token = text(object, "access_token")
+            .ok_or_else(|| self.malformed("the answer has no access_token".into()))?;
+        let kept = |error: TokenError| error.with_retry_after(self.retry_after());
+        let mut grant = Grant::bearer(access_token).map_err(kept)?;
         match (object.get("token_type"), self.dpop) {
             (Some(Value::String(kind)), Some(key)) if kind.eq_ignore_ascii_case("dpop") => {
                 grant = grant.bound_to(key.clone());
@@ -182,12 +288,14 @@ impl ServerAnswer<'_> {
                          the server does not know DPoP, leave it out"
                     }
                 };
-                return Err(TokenError::Malformed {
-                    reason: format!("its token_type is {shown}, and {reason}"),
-                });
+                // The next one would be of the same type.
+                let words = format!("its token_type is {shown}, and {reason}");
+                return Err(TokenError::denied("unusable_token_type", words)
+                    .with_status(self.status.as_u16())
+                    .with_retry_after(self.retry_after()));
             }
         }
-        if let Some(life) = life(object.get("expires_in"))? {
+        if let Some(life) = life(object.get("expires_in")).map_err(kept)? {
             grant = grant.expires_in(life);
         }
         if let Some(seconds) = seconds(object.get("refresh_in")) {
@@ -196,17 +304,33 @@ impl ServerAnswer<'_> {
                 grant = grant.refresh_in(wait);
             }
         }
-        // Both are shown, but they are data: a short secret's word may be one of theirs by chance.
+        if let Some(scope) = self.scope(object) {
+            grant = grant.scope(scope);
+        }
+        if let Some(kind) = text(object, "issued_token_type") {
+            grant = grant.issued_token_type(self.data(kind, object));
+        }
+        Ok(grant)
+    }
+
+    /// The scopes, which some servers send as a list.
+    pub(super) fn scope(&self, object: &Object) -> Option<String> {
+        match object.get("scope")? {
+            Value::String(scope) => Some(self.data(scope, object)),
+            Value::Array(scopes) => {
+                let scopes: Vec<_> = scopes.iter().filter_map(Value::as_str).collect();
+                Some(self.data(&scopes.join(" "), object))
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`words`](Self::words), of what is data: a short secret's word may be one of its own by chance.
+    fn data(&self, text: &str, object: &Object) -> String {
         let mut secrets = self.secrets.to_vec();
         push_tokens(object, &mut secrets);
         secrets.retain(|secret| secret.chars().count() >= SHORT_SECRET);
-        if let Some(scope) = scope(object.get("scope")) {
-            grant = grant.scope(fit(&scope, &secrets, MAX_SCOPE));
-        }
-        if let Some(kind) = text(object, "issued_token_type") {
-            grant = grant.issued_token_type(fit(kind, &secrets, MAX_WORDS));
-        }
-        Ok(grant)
+        fit(text, &secrets, MAX_SCOPE)
     }
 
     /// Seconds or a date (RFC 9110 §10.2.3). A date counts from the server's own `Date`, so that
@@ -254,6 +378,77 @@ fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     object.get(name).and_then(Value::as_str)
 }
 
+/// JSON, whose numbers may be larger than any that there is: those are very large ones.
+fn json(text: &str) -> Option<Value> {
+    serde_json::from_str(text)
+        .or_else(|error| {
+            let text = with_possible_numbers(text).ok_or(error)?;
+            serde_json::from_str(&text)
+        })
+        .ok()
+}
+
+/// `None` if all of them were possible.
+fn with_possible_numbers(text: &str) -> Option<String> {
+    let mut possible = String::new();
+    let (mut rest, mut in_string, mut any) = (text, false, false);
+    while let Some(first) = rest.chars().next() {
+        let is_number = !in_string && (first == '-' || first.is_ascii_digit());
+        let length = match first {
+            '\\' if in_string => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            _ if is_number => {
+                let ends = |char: char| !char.is_ascii_digit() && !"+-.eE".contains(char);
+                rest.find(ends).unwrap_or(rest.len())
+            }
+            first => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        in_string ^= first == '"';
+        if is_number && token.parse().is_ok_and(f64::is_infinite) {
+            any = true;
+            possible += if first == '-' { "-1e308" } else { "1e308" };
+        } else {
+            possible += token;
+        }
+        rest = after;
+    }
+    any.then_some(possible)
+}
+
+/// A form in place of JSON, as some servers answer: one that gives a token or an error.
+fn form(text: &str) -> Option<Object> {
+    let pairs = form_urlencoded::parse(text.as_bytes());
+    let object: Object =
+        pairs.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
+    (object.contains_key("access_token") || object.contains_key("error")).then_some(object)
+}
+
+/// A code that says "later", whatever the status.
+fn is_outage(code: &str) -> bool {
+    matches!(
+        code,
+        "temporarily_unavailable"
+            | "server_error"
+            | "internal_failure"
+            | "internal_error"
+            | "internal_server_error"
+            | "service_unavailable"
+            | "backend_error"
+    )
+}
+
+/// A status that whatever is before a server gives, or one that is not quite there: nobody at that address,
+/// a connection meant for another host, a request that came too late or too early.
+fn is_infrastructure(status: StatusCode) -> bool {
+    let statuses = [
+        StatusCode::NOT_FOUND,
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::MISDIRECTED_REQUEST,
+        StatusCode::TOO_EARLY,
+    ];
+    statuses.contains(&status)
+}
+
 /// The codes that RFC 6749 §5.2, RFC 7009 §2.2.1, RFC 8693 §2.2.2 and RFC 8707 §2 define: each says
 /// that the same request will be refused again.
 fn is_refusal(code: &str) -> bool {
@@ -284,23 +479,12 @@ fn is_defined(code: &str) -> bool {
         )
 }
 
-/// The scopes, which some servers send as a list.
-fn scope(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::String(scope) => Some(scope.clone()),
-        Value::Array(scopes) => {
-            Some(scopes.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
-        }
-        _ => None,
-    }
-}
-
 /// A lifetime in seconds, as a number or as text. What is neither says nothing, as if it were missing;
 /// but a token with no life left is dead, and so is one whose lifetime is no number (`NaN`).
 fn life(value: Option<&Value>) -> Result<Option<Duration>, TokenError> {
     let Some(seconds) = seconds(value) else { return Ok(None) };
     if seconds.is_nan() || seconds <= 0.0 {
-        return Err(TokenError::Expired { reason: "its expires_in leaves no life" });
+        return Err(TokenError::expired("its expires_in leaves no life"));
     }
     Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
 }

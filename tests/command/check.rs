@@ -221,6 +221,15 @@ fn wrongs() -> Vec<Wrong> {
             "what answers is a web page, not this server: check --token-url",
         )
         .fault(Kind::Grant, Fault::Html),
+        Wrong::new(
+            "the page of a firewall",
+            url,
+            "what answers is a web page, not this server: check --token-url",
+        )
+        .fault(
+            Kind::Grant,
+            Answer::new(StatusCode::FORBIDDEN).body("<!DOCTYPE html><title>Blocked</title>"),
+        ),
         Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "500ms"], "the server does not answer in time: check --issuer")
             .fault(Kind::Grant, Fault::Hang),
         Wrong::new("a server that is down", issuer, "the server itself has failed: try again later")

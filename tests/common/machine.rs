@@ -34,11 +34,11 @@ pub const fn millis(milliseconds: u64) -> Duration {
 
 /// A failure that may pass.
 pub fn transient() -> TokenError {
-    TokenError::Server { status: 503, retry_after: None }
+    TokenError::server(503, None)
 }
 
 pub fn retry_after(after: Duration) -> TokenError {
-    TokenError::RateLimited { retry_after: Some(after) }
+    TokenError::rate_limited(Some(after))
 }
 
 /// A failure that asking again does not mend.
@@ -47,13 +47,7 @@ pub fn denied() -> TokenError {
 }
 
 pub fn credentials_changed() -> TokenError {
-    TokenError::Denied {
-        error: "invalid_client".into(),
-        description: None,
-        uri: None,
-        status: 401,
-        credentials_changed: true,
-    }
+    TokenError::denied("invalid_client", "").with_status(401).with_credentials_changed(true)
 }
 
 pub fn at_least(life: Duration) -> TokenRequestOptions {
@@ -445,7 +439,7 @@ impl Session {
             said.push(match self.on_wire.iter().position(is_over) {
                 Some(at) => {
                     let start = self.on_wire.remove(at).start;
-                    self.ends(start.request, TokenError::TimedOut { after: start.timeout })
+                    self.ends(start.request, TokenError::timed_out(start.timeout))
                 }
                 None => self.timer(),
             });

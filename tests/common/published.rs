@@ -67,7 +67,7 @@ impl Session {
     }
 
     pub fn fail(&mut self, now: Instant) -> Effects<()> {
-        self.grant(now, Err(TokenError::Server { status: 503, retry_after: None }))
+        self.grant(now, Err(TokenError::server(503, None)))
     }
 
     /// Its token was asked for at `at(0)`.

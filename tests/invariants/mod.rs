@@ -410,7 +410,7 @@ impl History {
         let (now, policy) = (self.now, self.policy);
         let pace = self.paces.entry(purpose).or_default();
         if dead && !came_too_late {
-            pace.failed(&TokenError::Expired { reason: "dead on arrival" }, now, policy);
+            pace.failed(&TokenError::expired("dead on arrival"), now, policy);
         } else {
             *pace = Pace::default();
             if purpose == Purpose::Grant {

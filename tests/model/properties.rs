@@ -273,7 +273,7 @@ mod broken {
 
     #[test]
     fn each_property_can_fail() {
-        let failed = ended(Err(TokenError::Server { status: 503, retry_after: None }));
+        let failed = ended(Err(TokenError::server(503, None)));
         let due = when_the_next_attempt_is_due(&failed);
         let nothing = Output::default();
         let start = Output { starts: vec![grant()], ..Output::default() };

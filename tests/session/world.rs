@@ -455,17 +455,13 @@ impl World {
         let error = match said {
             Said::Token(_) | Said::Again(_) | Said::Panic => None,
             Said::Unavailable => Some(unavailable()),
-            Said::RateLimited(after) => {
-                Some(TokenError::RateLimited { retry_after: Some(secs(after)) })
-            }
+            Said::RateLimited(after) => Some(TokenError::rate_limited(Some(secs(after)))),
             Said::Denied => Some(denied()),
-            Said::CredentialsChanged => Some(TokenError::Denied {
-                error: "invalid_client".into(),
-                description: None,
-                uri: None,
-                status: 401,
-                credentials_changed: true,
-            }),
+            Said::CredentialsChanged => Some(
+                TokenError::denied("invalid_client", "")
+                    .with_status(401)
+                    .with_credentials_changed(true),
+            ),
             Said::InvalidToken => Some(TokenError::denied("invalid_token", "not valid")),
         };
         if let Asked::Revocation(text, _) = &call.asked {

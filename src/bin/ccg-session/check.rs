@@ -392,7 +392,7 @@ impl Check {
         request: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
         let after = self.config.retry.attempt_timeout;
-        tokio::time::timeout(after, request).await.unwrap_or(Err(TokenError::TimedOut { after }))
+        tokio::time::timeout(after, request).await.unwrap_or(Err(TokenError::timed_out(after)))
     }
 
     fn is_skipped(&mut self, step: Step, name: &str) -> Result<bool, Failure> {

@@ -309,12 +309,10 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_exit_code_and_name() {
-        let denied = |status| TokenError::Denied {
-            error: "invalid_client".into(),
-            description: None,
-            uri: None,
-            status,
-            credentials_changed: false,
+        let denied = |status| {
+            TokenError::denied("invalid_client", "")
+                .with_status(status)
+                .with_credentials_changed(false)
         };
         let after = Duration::from_secs(10);
         let source = Arc::new(std::io::Error::other("unreachable"));
@@ -327,14 +325,14 @@ mod tests {
             (Failure::Usage(String::new()), 2, "config"),
             (session(SessionError::Unsupported("revocation")), 2, "unsupported"),
             (failed(denied(0)), 2, "denied"),
-            (failed(TokenError::Credential { source: source.clone() }), 2, "credential"),
+            (failed(TokenError::credential(source.clone())), 2, "credential"),
             (failed(denied(401)), 3, "denied"),
-            (failed(TokenError::RateLimited { retry_after: None }), 4, "rate_limited"),
-            (failed(TokenError::Server { status: 503, retry_after: None }), 4, "server"),
-            (failed(TokenError::Malformed { reason: String::new() }), 4, "malformed"),
-            (failed(TokenError::Expired { reason: "" }), 4, "expired"),
-            (failed(TokenError::Transport { source }), 4, "transport"),
-            (failed(TokenError::TimedOut { after }), 4, "timed_out"),
+            (failed(TokenError::rate_limited(None)), 4, "rate_limited"),
+            (failed(TokenError::server(503, None)), 4, "server"),
+            (failed(TokenError::malformed(String::new())), 4, "malformed"),
+            (failed(TokenError::expired("")), 4, "expired"),
+            (failed(TokenError::transport(source)), 4, "transport"),
+            (failed(TokenError::timed_out(after)), 4, "timed_out"),
             (failed(TokenError::Panicked), 4, "panicked"),
             (session(SessionError::Overloaded), 4, "overloaded"),
             (session(SessionError::Closed), 4, "closed"),
@@ -347,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_wait_is_told_in_whole_milliseconds() {
-        let failure = failed(TokenError::Server { status: 503, retry_after: None });
+        let failure = failed(TokenError::server(503, None));
         assert_eq!(failure.retry_after_seconds(), Some(1.5));
     }
 }

@@ -41,10 +41,7 @@ impl Known<'_> {
                 }
                 match status {
                     300..=399 => self.moved(asked, description),
-                    404 | 405 | 410 => format!(
-                        "the server has nothing at this address: check {} (a slash at the end counts)",
-                        self.address(asked)
-                    ),
+                    404 | 405 | 410 => self.nothing_there(asked),
                     _ => self.refused(asked, error),
                 }
             }
@@ -57,14 +54,19 @@ impl Known<'_> {
             TokenError::RateLimited { .. } => {
                 "the server wants fewer requests: wait, and share one session".into()
             }
+            TokenError::Server { status: 404, .. } => self.nothing_there(asked),
+            // Of whoever is before it.
+            TokenError::Server { description: Some(words), .. } if words.contains("web page") => {
+                self.malformed(asked, words)
+            }
             TokenError::Server { .. } => {
                 "the server itself has failed: try again later, or with more --attempts".into()
             }
-            TokenError::Malformed { reason } => self.malformed(asked, reason),
+            TokenError::Malformed { reason, .. } => self.malformed(asked, reason),
             TokenError::Expired { .. } => {
                 "the server gives tokens that have expired: its clock, or their life there, is wrong".into()
             }
-            TokenError::Transport { source } => self.transport(asked, &**source),
+            TokenError::Transport { source, .. } => self.transport(asked, &**source),
             TokenError::TimedOut { .. } => format!(
                 "the server does not answer in time: check {}, the network and its proxy, or give it \
                  longer (--attempt-timeout)",
@@ -86,6 +88,11 @@ impl Known<'_> {
             _ if self.settings.is_box() => "the network: this is Box's own address, without a flag",
             _ => "--token-url",
         }
+    }
+
+    fn nothing_there(&self, asked: Asked) -> String {
+        let flag = self.address(asked);
+        format!("the server has nothing at this address: check {flag} (a slash at the end counts)")
     }
 
     fn moved(&self, asked: Asked, description: &str) -> String {
@@ -134,6 +141,13 @@ impl Known<'_> {
                  the application is authorized there"
                     .into()
             }
+            "unusable_token_type" if dpop_key.is_some() => {
+                "the server binds no tokens to keys: leave out --dpop-key".into()
+            }
+            "unusable_token_type" => format!(
+                "the server gives tokens that are not for a Bearer header: check {}, and what it gives",
+                self.address(asked)
+            ),
             "invalid_dpop_proof" | "use_dpop_nonce" => {
                 "the server does not take the proof of --dpop-key: check this machine's clock, and take a \
                  key on the curve P-256, which all servers know"
@@ -259,9 +273,6 @@ impl Known<'_> {
         let flag = self.address(asked);
         if asked == Asked::Metadata {
             return self.metadata(reason);
-        }
-        if self.settings.dpop_key.is_some() && reason.contains("token_type") {
-            return "the server binds no tokens to keys: leave out --dpop-key".into();
         }
         if reason.contains("web page") {
             return format!(
