@@ -181,7 +181,7 @@ impl SessionHandle {
         let (reply, answer) = oneshot::channel();
         let message = Message::GetToken(live.next_caller(), reply, TokenRequestOptions::NONE);
         live.send(message);
-        answer.blocking_recv().ok().and_then(token).unwrap_or(Err(SessionError::Closed))
+        answer.blocking_recv().ok().and_then(token).unwrap_or_else(|| Err(live.end()))
     }
 
     /// A token narrower than the session's own, from [RFC 8693] token exchange; Box calls it
@@ -377,6 +377,11 @@ impl Live {
         let _ = self.mailbox.send(Box::new(message));
     }
 
+    /// What the loss of an answer means.
+    fn end(&self) -> SessionError {
+        self.reader.load().end()
+    }
+
     fn next_caller(&self) -> CallerId {
         self.next_caller.fetch_add(1, Relaxed)
     }
@@ -431,8 +436,7 @@ impl<T> Future for Wait<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
         self.is_over = true;
-        // Without an answer the actor has ended.
-        Poll::Ready(answer.ok().and_then(self.kind).unwrap_or(Err(SessionError::Closed)))
+        Poll::Ready(answer.ok().and_then(self.kind).unwrap_or_else(|| Err(self.live.end())))
     }
 }
 

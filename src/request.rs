@@ -21,6 +21,7 @@ use crate::grant::TokenText;
 /// # Ok::<(), ccg_session::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct TokenRequestOptions {
     ip: Option<Box<str>>,
     min_remaining: Duration,
@@ -104,6 +105,7 @@ pub struct GrantRequest {
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
+#[cfg_attr(test, derive(Hash))]
 pub struct ExchangeRequest {
     /// `scope`, in the caller's order.
     pub scopes: Vec<String>,
@@ -236,7 +238,7 @@ fn without_doubles(values: &[String]) -> Vec<String> {
 
 /// Every parameter that changes the token, so that nobody is given another request's: the options are
 /// not among them, since they belong to the request.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExchangeKey {
     scopes: BTreeSet<String>,
     resources: Vec<String>,
@@ -264,7 +266,7 @@ impl fmt::Debug for ExchangeKey {
 
 /// A person who has no account, on whose behalf a token is used: Box's annotator.
 /// See <https://developer.box.com/guides/embed/ui-elements/custom-annotator-name>.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Actor {
     /// Tells actors apart: the actor token's `sub`.

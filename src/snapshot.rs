@@ -26,6 +26,8 @@ pub struct Snapshot {
     used: AtomicBool,
     asked: AtomicBool,
     of_token: Arc<OfToken>,
+    /// Why it is closed, if nobody wanted that.
+    time_paused: bool,
 }
 
 /// What snapshots of the same token share.
@@ -43,6 +45,7 @@ impl Snapshot {
             used: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             of_token: Arc::default(),
+            time_paused: false,
         }
     }
 
@@ -65,7 +68,7 @@ impl Snapshot {
         options: &TokenRequestOptions,
     ) -> Option<Result<&AccessToken, SessionError>> {
         if self.published.closed {
-            return Some(Err(SessionError::Closed));
+            return Some(Err(self.end()));
         }
         if self.of_token.doubted.load(Relaxed) {
             return None;
@@ -101,6 +104,11 @@ impl Snapshot {
             self.of_token.doubted.store(true, Release);
         }
         is_published
+    }
+
+    /// What callers are told once the session has ended.
+    pub fn end(&self) -> SessionError {
+        if self.time_paused { SessionError::TimePaused } else { SessionError::Closed }
     }
 
     /// Its number, which goes with an `Asked`.
@@ -170,15 +178,15 @@ impl Publisher {
     }
 
     /// Nothing will come any more.
-    pub fn close(&self) {
-        self.publish(Published {
-            // The last one.
+    pub fn close(&self, time_paused: bool) {
+        let last = Published {
             number: u64::MAX,
             token: None,
             ask_at: Instant::NEVER,
             cooling: None,
             closed: true,
-        });
+        };
+        self.0.store(Arc::new(Snapshot { time_paused, ..Snapshot::new(last) }));
     }
 }
 
@@ -193,3 +201,6 @@ impl Reader {
         self.0.load()
     }
 }
+
+#[cfg(test)]
+mod tests;

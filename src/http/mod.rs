@@ -27,7 +27,7 @@ mod dpop;
 mod event;
 mod exchange;
 mod form;
-#[cfg(feature = "testing")]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod introspection;
 mod jwt;

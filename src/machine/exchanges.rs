@@ -20,6 +20,7 @@ const MOST_FAILURES: usize = 1_024;
 
 /// Keys in flight, and those that are done: with a token, or with an error that keeps them cool.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Exchanges<R> {
     capacity: usize,
     open: BTreeMap<Arc<ExchangeKey>, Exchange<R>>,
@@ -33,6 +34,7 @@ pub(crate) struct Exchanges<R> {
 
 /// A key in flight.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Exchange<R> {
     pub(crate) flight: Flight,
     pub(crate) callers: BTreeMap<CallerId, R>,
@@ -52,12 +54,14 @@ pub(crate) struct Exchange<R> {
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Done {
     flight: Flight,
     cached: Option<Cached>,
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Cached {
     token: ExchangedToken,
     lifetime: Lifetime,

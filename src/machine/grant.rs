@@ -22,6 +22,7 @@ const INVALIDATE_GAP: Duration = Duration::from_secs(10);
 
 /// The session's own token.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) struct Held {
     pub(super) token: AccessToken,
     pub(super) lifetime: Lifetime,

@@ -10,11 +10,13 @@ const CAPACITY: usize = 4_096;
 /// Keyed by the token's text, since a server may send the same one again. In the order of expiry; the
 /// look-ups are linear, for each of them stands beside a request to a server.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Ledger {
     entries: Vec<Entry>,
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Entry {
     id: TokenId,
     text: TokenText,
@@ -24,6 +26,7 @@ struct Entry {
 
 /// A revoke has come since this token did.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Mark {
     /// The server has confirmed it: it is not sent again, but never taken back either.
     confirmed: bool,

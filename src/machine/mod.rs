@@ -15,6 +15,8 @@ mod grant;
 mod ledger;
 mod lifetime;
 mod status;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -149,8 +149,8 @@ impl Known<'_> {
                 self.address(asked)
             ),
             "invalid_dpop_proof" | "use_dpop_nonce" => {
-                "the server does not take the proof of --dpop-key: check this machine's clock, and take a \
-                 key on the curve P-256, which all servers know"
+                "the server does not take the proof of --dpop-key: check this machine's clock, and that the \
+                 server takes keys of this kind (many want one on the curve P-256)"
                     .into()
             }
             "unsupported_token_type" if asked == Asked::Revocation => {
