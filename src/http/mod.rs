@@ -39,6 +39,8 @@ mod provider;
 mod request;
 mod response;
 mod tls;
+#[cfg(feature = "testing")]
+pub(crate) mod verify;
 mod wire;
 mod words;
 

@@ -122,6 +122,8 @@ pub struct ReceivedRequest {
     pub headers: HeaderMap,
     /// Its form's pairs in the order sent; those of the query, if it has no form.
     pub form: Vec<(String, String)>,
+    /// Its client has shown a certificate that was accepted.
+    pub(super) is_certified: bool,
 }
 
 impl ReceivedRequest {
@@ -168,6 +170,7 @@ impl fmt::Debug for ReceivedRequest {
             .field("path", &self.path)
             .field("headers", &self.headers) // Authorization is marked sensitive.
             .field("form", &form)
+            .field("is_certified", &self.is_certified)
             .finish()
     }
 }

@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -51,7 +52,24 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     // Without it small answers may be late, but they come.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    #[cfg(feature = "http")]
+    if let Some(tls) = &shared.tls {
+        // One that fails is the client's to notice.
+        if let Ok(stream) = tls.accept(stream).await {
+            let is_certified = stream.get_ref().1.peer_certificates().is_some();
+            speak(stream, shared, is_certified).await;
+        }
+        return;
+    }
+    speak(stream, shared, false).await;
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    shared: Arc<Shared>,
+    is_certified: bool,
+) {
+    let service = service_fn(move |request| answer(Arc::clone(&shared), request, is_certified));
     // An error is a client that went away, or a connection that the script breaks.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
@@ -59,6 +77,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
+    is_certified: bool,
 ) -> Result<Response<Bytestream>, Broken> {
     let (method, path, begun) =
         (request.method().clone(), request.uri().path().to_owned(), Instant::now());
@@ -67,7 +86,7 @@ async fn answer(
         tracing::debug!(name: "authority.request", %method, path, %status, ?elapsed, "authority.request");
     };
     let request = match receive(request).await {
-        Ok(request) => request,
+        Ok(request) => ReceivedRequest { is_certified, ..request },
         Err(reply) => {
             told(&reply.status().as_u16());
             return Ok(reply.map(Bytestream::whole));
@@ -144,6 +163,7 @@ async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
         path: head.uri.path().to_owned(),
         headers: head.headers,
         form,
+        is_certified: false,
     };
     if kind == Kind::Grant && request.param("grant_type") == Some(TOKEN_EXCHANGE) {
         request.kind = Kind::Exchange;

@@ -230,3 +230,19 @@ fn the_authority_refuses_a_life_that_no_clock_can_count_to() {
     let text = problem(&run(command().args(["authority", "--ttl", "200years"])), 2);
     assert!(text.contains("a hundred years") && !text.contains("port"), "{text}");
 }
+
+#[test]
+fn the_authority_checks_assertions_against_the_clients_key() {
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/p256.pem");
+    let mut command = command();
+    command.args(["authority", "--client-key", key, "--assertion-audience", "urn:server"]);
+    let authority = Listening::start(&mut command);
+    let token = |more: &[&str]| {
+        let mut token = as_client();
+        token.args(["token", "--issuer", authority.get("issuer"), "--auth", "private_key_jwt"]);
+        run(token.args(["--client-secret-file", key]).args(more))
+    };
+    result(&token(&["--assertion-audience", "urn:server"]));
+    let text = problem(&token(&[]), 3);
+    assert!(text.contains("another audience"), "{text}");
+}

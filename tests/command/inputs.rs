@@ -34,6 +34,9 @@ fn no_argument_that_may_be_secret_is_repeated() {
         (with(&["--secret=hunter2"]), vec!["hunter2"], "unexpected argument '--secret'"),
         (with(&["--client_secret", "hunter2"]), vec!["hunter2"], "unexpected argument"),
         (vec!["hunter2"], vec!["hunter2"], "no such command"),
+        (with(&["--auth", "id:hunter2"]), vec!["hunter2"], "none of those which it takes"),
+        (with(&["--format", "T0K3N"]), vec!["T0K3N"], "none of those which it takes"),
+        (vec!["completions", "T0K3N"], vec!["T0K3N"], "none of those which it takes"),
         (vec!["authority", "hunter2"], vec!["hunter2"], "left over"),
         // What belongs into the file, in place of its path.
         (with(&["--client-secret-file", KEY]), vec![&KEY[30..50]], "left over"),
@@ -51,6 +54,7 @@ fn no_argument_that_may_be_secret_is_repeated() {
         (vec!["tokn"], "'token'"),
         (with(&["--scop", "a"]), "'--scope'"),
         (with(&["--frob-nicate"]), "'--frob-nicate'"),
+        (with(&["--auth", "basi"]), "'basi'"),
     ] {
         let text = problem(&run(as_client().args(&args)), 2);
         assert!(text.contains(sentence), "{args:?}: {text}");

@@ -1,11 +1,14 @@
 //! The command as shells and other programs meet it: the built binary, real processes, real HTTP.
 
+#[path = "../common/certificates.rs"]
+mod certificates;
 mod check;
 mod flags;
 mod inputs;
 mod languages;
 mod output;
 mod settings;
+mod tls;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;

@@ -195,6 +195,21 @@ pub(crate) struct AuthorityArgs {
     /// It is a secret for tests: it is printed.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// A file with the client's key (PEM or JWK), or its public half as a JWK, for assertions that it signs
+    #[arg(long, value_name = "PATH")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// A PEM file with its certificate, for 127.0.0.1: then it speaks TLS
+    #[arg(long, value_name = "PATH", requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// A PEM file with that certificate's private key
+    #[arg(long, value_name = "PATH", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A PEM file with the CA of client certificates: who shows one needs no secret
+    #[arg(long, value_name = "PATH", requires = "tls_certificate")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Whom its assertions must be for, in place of the issuer or an endpoint; may be repeated
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) assertion_audience: Vec<String>,
     /// The enterprise that a grant may be for [default: 12345]
     #[arg(long, value_name = "ID")]
     pub(crate) enterprise: Option<String>,

@@ -41,6 +41,21 @@ fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
     if let Some(ttl) = args.ttl {
         builder = builder.ttl(ttl);
     }
+    if let Some(path) = &args.client_key {
+        builder = builder.client_key(input::secret("the client's key", path)?);
+    }
+    if let (Some(certificate), Some(key)) = (&args.tls_certificate, &args.tls_key) {
+        builder = builder.tls(
+            input::text("the certificate", certificate)?,
+            input::text("the certificate's key", key)?,
+        );
+    }
+    if let Some(path) = &args.client_ca {
+        builder = builder.client_ca(input::text("the CA of clients", path)?);
+    }
+    if !args.assertion_audience.is_empty() {
+        builder = builder.assertion_audiences(&args.assertion_audience);
+    }
     if let Some(enterprise) = &args.enterprise {
         builder = builder.enterprise(enterprise);
     }

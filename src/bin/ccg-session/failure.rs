@@ -95,12 +95,9 @@ impl Failure {
             Self::Session { error: SessionError::Unsupported(what), .. } => {
                 format!("the server has no {what} endpoint that is known: give --{what}-url URL")
             }
-            // What the server says stays as it is.
             Self::Session { error, .. } => match error.token_error() {
-                Some(TokenError::Denied { status: 0, .. } | TokenError::Credential { .. }) => {
-                    in_our_words(&error.to_string())
-                }
-                _ => error.to_string(),
+                Some(cause) if is_ours(cause) => in_our_words(&error.to_string()),
+                _ => without_the_api(&error.to_string()),
             },
         }
     }
@@ -137,6 +134,17 @@ impl Failure {
     }
 }
 
+/// In the words of the command.
+pub(crate) fn message(error: &TokenError) -> String {
+    let message = error.to_string();
+    if is_ours(error) { in_our_words(&message) } else { without_the_api(&message) }
+}
+
+/// No word of it is the server's: those stay as they are.
+fn is_ours(error: &TokenError) -> bool {
+    matches!(error, TokenError::Denied { status: 0, .. } | TokenError::Credential { .. })
+}
+
 /// The variant's name in snake case.
 fn token_error_kind(error: &TokenError) -> &'static str {
     match error {
@@ -164,10 +172,15 @@ impl From<ConfigError> for Failure {
 }
 
 /// The library's own message, of which none was the server's, without its names for things.
-pub(crate) fn in_our_words(message: &str) -> String {
+fn in_our_words(message: &str) -> String {
     let setting = |(name, _): &&(&str, &str)| name.contains('_');
-    let words = WORDS.iter().chain(SETTINGS.iter().filter(setting));
-    words.fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
+    let settings = SETTINGS.iter().filter(setting);
+    settings.fold(without_the_api(message), |message, (theirs, ours)| message.replace(theirs, ours))
+}
+
+/// No server says anything of these, so it can have words of one too.
+fn without_the_api(message: &str) -> String {
+    WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
 }
 
 /// What the library calls things that are no settings, the longer ones first.

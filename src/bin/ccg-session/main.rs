@@ -9,6 +9,7 @@ mod failure;
 mod input;
 mod output;
 mod provider;
+mod remedy;
 mod revoke;
 mod settings;
 mod token;
@@ -17,7 +18,9 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use args::{Cli, Command};
 use failure::Failure;
@@ -79,6 +82,11 @@ fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
         (ErrorKind::ValueValidation, Some(flag)) if flag.starts_with("--param ") => {
             Some(NO_PARAMETER)
         }
+        (ErrorKind::InvalidValue, _)
+            if text(ContextKind::InvalidValue).is_some_and(|value| !is_word(value)) =>
+        {
+            Some(NO_VALUE)
+        }
         (ErrorKind::InvalidSubcommand, _)
             if error.get(ContextKind::SuggestedSubcommand).is_none() =>
         {
@@ -90,25 +98,30 @@ fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
 
 /// Whether somebody may have meant a flag by it. A token can begin with dashes, but has other letters too.
 fn is_flag(argument: &str) -> bool {
-    argument.len() <= 2
-        || argument.strip_prefix("--").is_some_and(|name| {
-            name.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_".contains(&byte))
-        })
+    argument.len() <= 2 || argument.strip_prefix("--").is_some_and(is_word)
+}
+
+/// As the names of flags and of what they choose from.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_".contains(&byte))
 }
 
 /// Silent by default, so that an error in JSON is all that there is on stderr.
 fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
+    let ours = |level| Targets::new().with_target("ccg_session", level);
+    let shown = match verbose {
         0 => return,
-        1 => LevelFilter::INFO,
-        2 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+        1 => ours(LevelFilter::INFO),
+        2 => ours(LevelFilter::DEBUG),
+        _ => Targets::new().with_default(LevelFilter::TRACE),
     };
     tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         // It tells them on stderr, and panics where that is what is broken.
         .log_internal_errors(false)
+        .finish()
+        .with(shown)
         .init();
 }
 
@@ -123,6 +136,9 @@ const LEFT_OVER: &str = "an argument is left over. It is not repeated here, sinc
 
 const NO_PARAMETER: &str = "--param must be a name, =, and a value. What was given is not repeated \
     here, since it may be secret; a parameter that is belongs into the file that --config names";
+
+const NO_VALUE: &str = "a flag has a value that is none of those which it takes (--help). What was \
+    given is not repeated here, since it may be secret";
 
 const NO_COMMAND: &str = "there is no such command. What was given is not repeated here, since it may \
     be secret: see --help";

@@ -1,11 +1,10 @@
 //! From settings to a token manager and a session's configuration.
 
-use std::path::Path;
-
 use ccg_session::{
     AssertionAudience, ClientAuth, Credential, DpopKey, HttpTokenManager, HttpTokenManagerBuilder,
     JwtAuth, Provider, RefreshMode, SessionConfig, Subject,
 };
+use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::failure::Failure;
@@ -19,6 +18,14 @@ const SECRET_VARIABLE: &str = "CCG_SESSION_CLIENT_SECRET";
 
 /// A manager's builder for these settings.
 pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Failure> {
+    builder_with(settings, credential(settings)?)
+}
+
+/// The same, with a credential that was there already: stdin can be read but once.
+pub(crate) fn builder_with(
+    settings: &Settings,
+    credential: Credential,
+) -> Result<HttpTokenManagerBuilder, Failure> {
     // Each by its name: one that is forgotten here does not compile.
     let Settings {
         config: _,
@@ -32,7 +39,7 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
         box_base_url,
         param,
         client_id,
-        client_secret_file,
+        client_secret_file: _,
         algorithm,
         key_id,
         assertion_audience,
@@ -77,7 +84,6 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
         Some(id) => id.clone(),
         None => id_of_environment()?,
     };
-    let credential = credential(auth, client_secret_file.as_deref())?;
     let mut builder = HttpTokenManager::builder(provider, client_id, credential)
         .allow_insecure_http(*allow_insecure_http);
     if let Some(timeout) = connect_timeout {
@@ -111,10 +117,16 @@ pub(crate) fn builder(settings: &Settings) -> Result<HttpTokenManagerBuilder, Fa
 
 fn provider(server: [Option<&str>; 4], box_base_url: Option<&str>) -> Result<Provider, Failure> {
     let (provider, is_box) = match server {
-        [Some(issuer), None, None, None] => (Provider::discover(issuer), false),
+        [Some(issuer), None, None, None] => {
+            no_metadata("--issuer", issuer)?;
+            (Provider::discover(issuer), false)
+        }
         [None, Some(id), None, None] => (Provider::box_ccg(Subject::enterprise(id)), true),
         [None, None, Some(id), None] => (Provider::box_ccg(Subject::user(id)), true),
-        [None, None, None, Some(url)] => (Provider::generic(url), false),
+        [None, None, None, Some(url)] => {
+            no_metadata("--token-url", url)?;
+            (Provider::generic(url), false)
+        }
         [None, None, None, None] => {
             let wanted = "no provider: give --box-enterprise ID or --box-user ID for Box, or \
                           --issuer URL or --token-url URL for another server";
@@ -134,6 +146,19 @@ fn provider(server: [Option<&str>; 4], box_base_url: Option<&str>) -> Result<Pro
         }
         None => Ok(provider),
     }
+}
+
+/// Somebody may have copied the address of a server's metadata (RFC 8414 §3.1, OIDC Discovery §4), which
+/// has the issuer in it.
+fn no_metadata(flag: &str, url: &str) -> Result<(), Failure> {
+    let Some((before, after)) = url.split_once("/.well-known/") else { return Ok(()) };
+    let path = after.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let issuer = path.split_once('/').map_or(before.into(), |(_, path)| format!("{before}/{path}"));
+    // What is before an @ may be a password: the library says so in its own words.
+    if issuer.contains('@') {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("{flag} is the address of metadata: give --issuer {issuer}")))
 }
 
 fn client_auth(
@@ -198,8 +223,9 @@ fn id_of_environment() -> Result<String, Failure> {
 }
 
 /// From the file if there is one, else from the environment; never from an argument.
-fn credential(auth: Auth, file: Option<&Path>) -> Result<Credential, Failure> {
-    match (auth, file) {
+pub(crate) fn credential(settings: &Settings) -> Result<Credential, Failure> {
+    let auth = settings.auth.unwrap_or(Auth::Post);
+    match (auth, settings.client_secret_file.as_deref()) {
         // That of the environment may be meant for another server.
         (Auth::TlsClient | Auth::None, None) => Ok(Credential::none()),
         (Auth::TlsClient | Auth::None, Some(_)) => {
@@ -218,6 +244,21 @@ fn credential(auth: Auth, file: Option<&Path>) -> Result<Credential, Failure> {
         ))),
         (_, None) => Ok(Credential::env(SECRET_VARIABLE)),
     }
+}
+
+/// Whether the two ways of Basic write this client's id and secret in two ways (RFC 6749 §2.3.1), as far as
+/// they can be read again.
+pub(crate) fn basic_differs(settings: &Settings) -> bool {
+    let secret = match &settings.client_secret_file {
+        Some(path) if path.is_file() => input::secret(SECRET, path).ok(),
+        Some(_) => None,
+        None => std::env::var(SECRET_VARIABLE).ok().map(Into::into),
+    };
+    let id = settings.client_id.clone().or_else(|| id_of_environment().ok());
+    let is_same = |byte: u8| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte);
+    let differs = |text: &str| !text.bytes().all(is_same);
+    secret.is_some_and(|secret| differs(secret.expose_secret()))
+        || id.is_some_and(|id| differs(&id))
 }
 
 /// As errors call it.

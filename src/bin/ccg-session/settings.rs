@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::input;
 
 /// What is left out is the library's default.
-#[derive(Args, Default, Deserialize)]
+#[derive(Clone, Args, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 #[command(next_help_heading = "Provider")]
 pub(crate) struct Settings {
@@ -164,6 +164,26 @@ pub(crate) enum Auth {
     None,
 }
 
+impl Auth {
+    /// As metadata names it, if it does.
+    pub(crate) fn registered(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Post => "client_secret_post",
+            Self::Basic | Self::BasicRaw => "client_secret_basic",
+            Self::SecretJwt => "client_secret_jwt",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::None => "none",
+            // The one may be of either kind of JWT, the other of a CA or its own.
+            Self::Assertion | Self::TlsClient => return None,
+        })
+    }
+
+    /// Whether this is a name that the flag takes.
+    pub(crate) fn is_known(name: &str) -> bool {
+        <Self as ValueEnum>::from_str(name, false).is_ok()
+    }
+}
+
 /// In the file as in the flag.
 impl TryFrom<String> for Auth {
     type Error = String;
@@ -172,7 +192,8 @@ impl TryFrom<String> for Auth {
         let methods = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value);
         let known: Vec<_> = methods.map(|method| method.get_name().to_owned()).collect();
         <Self as ValueEnum>::from_str(&name, false)
-            .map_err(|_| format!("auth is {name:?}, but must be one of {}", known.join(", ")))
+            // Somebody may have given a secret.
+            .map_err(|_| format!("auth must be one of {}", known.join(", ")))
     }
 }
 
@@ -408,10 +429,7 @@ mod tests {
             ("xyz = 1", "line 1: there is no setting \"xyz\"; there are issuer, box-enterprise"),
             ("connect-timeout = \"soon\"", "line 1: \"soon\" is not a duration such as \"10s\""),
             ("scope = 7", "line 1: expected a text, or a list of texts"),
-            (
-                "auth = \"digest\"",
-                "line 1: auth is \"digest\", but must be one of post, basic, basic-raw",
-            ),
+            ("auth = \"digest\"", "line 1: auth must be one of post, basic, basic-raw"),
             ("scope = ", "line 1: "),
             ("param = \"a=b\"", "line 1: param is a table of texts"),
         ] {
