@@ -220,12 +220,7 @@ impl Discovery {
             let response = Response::read(event::send(request).await?).await?;
             let status = response.status.as_u16();
             let problem = match response.answer(&[], &[], None).metadata() {
-                // It says where to.
-                Err(error) if response.status.is_redirection() => {
-                    refusal.get_or_insert(status);
-                    error.to_string()
-                }
-                _ if nobody_there(response.status) => {
+                _ if nobody_there(response.status) && !response.status.is_redirection() => {
                     refusal.get_or_insert(status);
                     let name = response.status.canonical_reason().unwrap_or("nothing is there");
                     format!("the server refused ({status}): {name}")

@@ -28,8 +28,12 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_as(["127.0.0.1".to_owned()]).await
+    }
+
+    async fn start_as(names: impl Into<Vec<String>>) -> Self {
         let ca = Ca::new("the server's");
-        let own = ca.issue("127.0.0.1");
+        let own = ca.issue_for(names);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(default_provider());
@@ -109,6 +113,29 @@ async fn whoever_is_not_known_to_the_other_side_is_told_so() {
         assert!(format!("{error} {error:?}").contains(expected), "{expected}: {error} {error:?}");
     }
     assert!(server.bodies.lock().unwrap().is_empty(), "nothing was sent to a stranger");
+}
+
+/// They are another's words, and a terminal obeys some of them.
+#[tokio::test]
+async fn a_certificates_names_are_shown_as_far_as_they_are_visible_and_not_too_long() {
+    let odd = ["evil\u{1b}[2J\u{7}.example".to_owned()];
+    let many: Vec<_> = (0..500).map(|number| format!("name-{number}.example")).collect();
+    for names in [odd.to_vec(), many] {
+        let server = Server::start_as(names).await;
+        let builder = server.manager(ClientAuth::None).root_certificate(server.ca.pem());
+        let error = grant(builder).await.unwrap_err();
+        let mut shown = vec![error.to_string(), format!("{error:?}")];
+        let mut next = std::error::Error::source(&error);
+        while let Some(error) = next {
+            shown.extend([error.to_string(), format!("{error:?}")]);
+            next = error.source();
+        }
+        assert!(shown.iter().any(|text| text.contains(".example")), "{shown:?}");
+        for text in shown {
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert!(text.len() < 10_000, "{} bytes", text.len());
+        }
+    }
 }
 
 #[tokio::test]

@@ -56,7 +56,9 @@ impl Known<'_> {
             }
             TokenError::Server { status: 404, .. } => self.nothing_there(asked),
             // Of whoever is before it.
-            TokenError::Server { description: Some(words), .. } if words.contains("web page") => {
+            TokenError::Server { status: ..500, description: Some(words), .. }
+                if words.contains("web page") =>
+            {
                 self.malformed(asked, words)
             }
             TokenError::Server { .. } => {
