@@ -172,7 +172,7 @@ impl From<ConfigError> for Failure {
 }
 
 /// The library's own message, of which none was the server's, without its names for things.
-fn in_our_words(message: &str) -> String {
+pub(crate) fn in_our_words(message: &str) -> String {
     let setting = |(name, _): &&(&str, &str)| name.contains('_');
     let settings = SETTINGS.iter().filter(setting);
     settings.fold(without_the_api(message), |message, (theirs, ours)| message.replace(theirs, ours))

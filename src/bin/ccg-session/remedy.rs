@@ -5,6 +5,7 @@ use std::error::Error;
 
 use ccg_session::{Endpoints, TokenError};
 
+use crate::failure::in_our_words;
 use crate::settings::{Auth, Settings};
 
 /// What is known when something fails.
@@ -45,11 +46,12 @@ impl Known<'_> {
                     _ => self.refused(asked, error),
                 }
             }
-            TokenError::Credential { .. } if self.settings.client_secret_file.is_some() => {
-                "what --client-secret-file names is not what --auth needs".into()
-            }
-            TokenError::Credential { .. } => {
-                "what CCG_SESSION_CLIENT_SECRET holds is not what --auth needs".into()
+            TokenError::Credential { source, .. } => {
+                let what = match &self.settings.client_secret_file {
+                    Some(_) => "what --client-secret-file names",
+                    None => "what CCG_SESSION_CLIENT_SECRET holds",
+                };
+                format!("{what} {}", in_our_words(&source.to_string()))
             }
             TokenError::RateLimited { .. } => {
                 "the server wants fewer requests: wait, and share one session".into()
