@@ -74,6 +74,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod actor;
+mod asked;
 mod clock;
 mod config;
 mod error;
@@ -109,7 +110,7 @@ extern crate self as ccg_session;
 #[cfg(feature = "http")]
 pub use crate::http::{
     AssertionAudience, ClientAuth, Credential, DpopKey, Endpoints, HttpTokenManager,
-    HttpTokenManagerBuilder, JwtAlgorithm, JwtAuth, Provider, Subject,
+    HttpTokenManagerBuilder, Introspection, JwtAlgorithm, JwtAuth, Provider, Subject,
 };
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
