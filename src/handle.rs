@@ -16,9 +16,9 @@ use crate::clock;
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
-use crate::machine::{CallerId, Facts, Reply};
+use crate::machine::{CallerId, Facts, Reply, is_too_young_to_doubt};
 use crate::request::{ExchangeRequest, TokenRequestOptions};
-use crate::snapshot::{Copies, Reader};
+use crate::snapshot::{Copies, Doubt, Reader};
 use crate::status::{Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
@@ -221,19 +221,21 @@ impl SessionHandle {
     /// Tells the session that a resource server refused this [`AccessToken`] or [`ExchangedToken`] (401,
     /// RFC 6750 §3.1), so that the next call of this task does not get it again. Revokes nothing.
     ///
-    /// A token that has been replaced already, or that belongs to another session, is ignored. So is a
-    /// second refusal within 10 seconds, or that of an exchanged token younger than that: then it is not
-    /// the token that is wrong.
-    pub fn invalidate(&self, token: &impl AsRef<Issued>) {
+    /// `true` if the next call of this task cannot give this token: then it is worth trying once more with
+    /// what it gives. That is so too of a token that has been replaced already, or that belongs to another
+    /// session. `false` for a second refusal within 10 seconds, and for an exchanged token younger than
+    /// that: then it is not the token that is wrong, and it goes on.
+    pub fn invalidate(&self, token: &impl AsRef<Issued>) -> bool {
         let issued = token.as_ref();
         match &self.0 {
-            Backing::Live(live) => live.invalidate(issued),
+            Backing::Live(live) => return live.invalidate(issued),
             Backing::Fixed(fixed) if issued == fixed.token.as_ref() => {
                 fixed.refused.store(true, Relaxed);
                 fixed.status.send_if_modified(|shown| std::mem::take(shown) != Facts::default());
             }
             Backing::Fixed(_) => {}
         }
+        true
     }
 
     /// Revokes every live token that this session has received ([RFC 7009]), exchanged ones included (up to
@@ -360,15 +362,20 @@ impl Live {
         self.ask(token, |caller, reply| Message::GetToken(caller, reply, options))
     }
 
-    fn invalidate(&self, token: &Issued) {
+    fn invalidate(&self, token: &Issued) -> bool {
         if token.id().session != self.session {
             // Nor may its own session take a word to this one for a word to itself.
-            return;
+            return true;
         }
         let tell = |message| self.send(message);
         let snapshot = self.reader.load();
-        if !snapshot.doubt(token.id(), || tell(Message::Invalidate(token.id()))) {
-            token.doubt(|| tell(Message::InvalidateOther(token.clone())));
+        let now = clock::now();
+        match snapshot.doubt(now, token.id(), || tell(Message::Invalidate(token.id()))) {
+            Some(doubt) => doubt == Doubt::Honoured,
+            None => {
+                token.doubt(|| tell(Message::InvalidateOther(token.clone())));
+                !is_too_young_to_doubt(token, now)
+            }
         }
     }
 

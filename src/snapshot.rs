@@ -28,6 +28,15 @@ pub struct Snapshot {
     of_token: Arc<OfToken>,
 }
 
+/// What comes of a doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// The token is given to nobody who asks after this.
+    Honoured,
+    /// It is not the token that is wrong: it goes on.
+    Dismissed,
+}
+
 /// What snapshots of the same token share.
 #[derive(Debug, Default)]
 struct OfToken {
@@ -88,19 +97,19 @@ impl Snapshot {
         self.published.ask_at <= now && !self.asked.load(Relaxed) && !self.asked.swap(true, Relaxed)
     }
 
-    /// The resource server refused this token. Whether it is the one published: then the actor is told,
-    /// if nobody has told it.
+    /// The resource server refused this token, at `now`. What comes of it, if it is the one published; the
+    /// actor is told of it then, if nobody has told it.
     ///
     /// First it is told, then the bit is set. So whoever finds the bit set has that word before it in
     /// the mailbox, and what it asks next comes behind it. Two at once may both tell, which does no harm.
-    pub fn doubt(&self, token: TokenId, tell: impl FnOnce()) -> bool {
-        let is_published =
-            self.published.token.as_ref().is_some_and(|published| published.token.id() == token);
-        if is_published && !self.of_token.doubted.load(Acquire) {
+    pub fn doubt(&self, now: Instant, token: TokenId, tell: impl FnOnce()) -> Option<Doubt> {
+        let published = self.published.token.as_ref().filter(|held| held.token.id() == token)?;
+        if !self.of_token.doubted.load(Acquire) {
             tell();
             self.of_token.doubted.store(true, Release);
         }
-        is_published
+        let is_honoured = published.doubts_honoured_from <= now;
+        Some(if is_honoured { Doubt::Honoured } else { Doubt::Dismissed })
     }
 
     /// Its number, which goes with an `Asked`.

@@ -148,6 +148,8 @@ pub struct PublishedToken {
     pub usable_until: Instant,
     /// Rises whenever a doubt of this token was dismissed: older doubts no longer count.
     pub doubts_dismissed: u64,
+    /// A doubt of this token that comes earlier will be dismissed.
+    pub doubts_honoured_from: Instant,
 }
 
 /// Why and until when no grant starts.
