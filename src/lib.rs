@@ -75,6 +75,7 @@ mod actor;
 mod clock;
 mod config;
 mod error;
+mod foreign;
 mod grant;
 mod handle;
 #[cfg(feature = "http")]
@@ -99,7 +100,7 @@ pub use crate::http::{
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
 pub use grant::{Grant, TokenText};
-pub use handle::SessionHandle;
+pub use handle::{GetToken, SessionHandle};
 pub use machine::{Counters, Phase};
 pub use manager::TokenManager;
 pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};

@@ -237,7 +237,7 @@ fn without_doubles(values: &[String]) -> Vec<String> {
 
 /// Every parameter that changes the token, so that nobody is given another request's: the options are
 /// not among them, since they belong to the request.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExchangeKey {
     scopes: BTreeSet<String>,
     resources: Vec<String>,
@@ -265,7 +265,7 @@ impl fmt::Debug for ExchangeKey {
 
 /// A person who has no account, on whose behalf a token is used: Box's annotator.
 /// See <https://developer.box.com/guides/embed/ui-elements/custom-annotator-name>.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Actor {
     /// Tells actors apart: the actor token's `sub`.

@@ -244,6 +244,11 @@ impl Issued {
         }
     }
 
+    /// Whether a word that it was refused is on its way.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.0.inner.doubts_under_way.load(Acquire) > 0
+    }
+
     /// A word has arrived.
     pub(crate) fn doubt_arrived(&self) -> TokenId {
         self.0.inner.doubts_under_way.fetch_sub(1, Relaxed);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::Known;
-use super::event::{CallerId, Cooling};
+use super::event::{CallerId, Cooling, PublishedExchange};
 use super::flight::Sent;
 use super::lifetime::Lifetime;
 use super::slot::{Kept, Slot};
@@ -39,6 +39,8 @@ pub(crate) struct Exchanges<R> {
     children: BTreeMap<TokenId, BTreeSet<Arc<ExchangeKey>>>,
     /// The key that a token is kept for.
     tokens: BTreeMap<TokenId, Arc<ExchangeKey>>,
+    /// What readers are to see that they do not yet.
+    published: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
 }
 
 /// A key: its slot, and what there is besides while its flight is open.
@@ -121,6 +123,15 @@ impl<R> Exchange<R> {
         expires_at.unwrap_or(Instant::ZERO).max(self.slot.flight.not_before())
     }
 
+    fn published(&self) -> Option<PublishedExchange> {
+        let kept = self.slot.kept()?;
+        Some(PublishedExchange {
+            token: exchanged(&kept.issued),
+            usable_until: kept.usable_until(),
+            ask_at: self.slot.ask_at(),
+        })
+    }
+
     pub(crate) fn is_wanted(&self) -> bool {
         !self.slot.callers.is_empty()
     }
@@ -196,6 +207,7 @@ impl<R> Exchanges<R> {
             lists: Lists::default(),
             children: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            published: Vec::new(),
         }
     }
 
@@ -253,17 +265,27 @@ impl<R> Exchanges<R> {
         self.change(key, |exchange| exchange.slot.callers.insert(caller, reply));
     }
 
-    /// The only way to a key: whatever `change` does to it, the lists follow.
+    /// The only way to a key: whatever `change` does to it, the lists follow, and readers are to see it.
     pub(crate) fn change<T>(
         &mut self,
         key: &Arc<ExchangeKey>,
         change: impl FnOnce(&mut Exchange<R>) -> T,
     ) -> Option<T> {
         let exchange = self.keys.get_mut(key)?;
+        let before = exchange.published();
         self.lists.strike(key, exchange);
         let changed = change(exchange);
         self.lists.enter(key, exchange);
+        let after = exchange.published();
+        if after != before {
+            self.published.push((Arc::clone(key), after));
+        }
         Some(changed)
+    }
+
+    /// What has changed for readers.
+    pub(crate) fn take_published(&mut self) -> Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)> {
+        std::mem::take(&mut self.published)
     }
 
     /// The key that is to go next: it has waited longest of those that wait for their turn.

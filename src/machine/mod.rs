@@ -318,6 +318,7 @@ impl<R> Machine<R> {
 
     /// Puts out what readers shall see, if it is not what they see already. Nobody else publishes.
     fn publish(&mut self, fx: &mut Effects<R>) {
+        fx.exchanged.append(&mut self.exchanges.take_published());
         let next = Published {
             number: self.published.number + 1,
             token: self.own.kept().map(|kept| PublishedToken {
