@@ -1,6 +1,6 @@
 //! The whole table, as Markdown: `cargo bench --bench table`; `-- --help` tells the options.
 //!
-//! Linux only: it reads the clock that counts suspended time, and `/proc`. Without the feature `testing`,
+//! Linux only: it reads the clock that counts suspended time, and `/proc`. Without the feature `test-util`,
 //! whose clock is slower: that is what users have.
 #![allow(
     clippy::cast_precision_loss,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::{SessionError, TokenError};
 use crate::foreign::{contained, guarded};
 use crate::instant::Instant;
 use crate::machine::{
@@ -95,6 +95,8 @@ pub(crate) struct SessionActor<M> {
     pub(crate) end: CancellationToken,
     pub(crate) random: fastrand::Rng,
     pub(crate) attempts: Attempts,
+    /// Why it ends, if nobody told it to.
+    pub(crate) time_paused: bool,
 }
 
 impl<M: TokenManager> SessionActor<M> {
@@ -136,14 +138,17 @@ impl<M: TokenManager> SessionActor<M> {
 
     /// Waits for what comes next.
     async fn woken(&mut self) -> Woken {
-        let deadline = self.machine.next_deadline();
+        // While attempts are on the wire there is something to sleep for, if only to see time pass.
+        let deadline =
+            self.machine.next_deadline().or(self.attempts.any().then_some(Instant::NEVER));
         tokio::select! {
             // The end, results, the clock, then callers: a flood of messages delays none of the others.
             biased;
             () = self.end.cancelled() => Woken::End,
             Some(ended) = self.attempts.next() => Woken::Attempt(ended),
-            () = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
-                Woken::Deadline
+            slept = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
+                self.time_paused = slept.is_err();
+                if self.time_paused { Woken::End } else { Woken::Deadline }
             }
             received = self.mailbox.recv_many(&mut self.inbox, BATCH) => {
                 if received == 0 { Woken::End } else { Woken::Mail }
@@ -153,6 +158,8 @@ impl<M: TokenManager> SessionActor<M> {
 
     fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
         let moment = self.moment();
+        #[cfg(all(test, feature = "test-util"))]
+        crate::judge::overhear(moment, &event);
         self.machine.handle(moment, event, effects);
         self.carry_out(effects);
     }
@@ -206,7 +213,7 @@ impl<M> SessionActor<M> {
     /// is over, then those who wait are told, in the mailbox by the loss of their replies.
     fn close(&mut self) {
         let counters = self.machine.facts().counters;
-        self.show_facts(Facts::of_the_end(counters), || self.publisher.close());
+        self.show_facts(Facts::of_the_end(counters), || self.publisher.close(self.time_paused));
         self.mailbox.close();
         loop {
             match self.mailbox.try_recv() {
@@ -222,6 +229,13 @@ impl<M> SessionActor<M> {
         let mut effects = Effects::default();
         let moment = self.moment();
         guarded(|| self.machine.handle(moment, Event::Shutdown, &mut effects));
+        if self.time_paused {
+            guarded(|| tracing::error!("{}", SessionError::TimePaused));
+            // These too are told by the loss of their replies.
+            for (reply, _) in effects.replies.drain(..) {
+                guarded(|| drop(reply));
+            }
+        }
         reply(&mut effects);
     }
 }
@@ -265,6 +279,10 @@ struct OnWire {
 }
 
 impl Attempts {
+    fn any(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn start<M: TokenManager>(&mut self, manager: &Arc<M>, start: Start) {
         let Start { number, timeout, request } = start;
         let span = guarded(|| {
@@ -354,7 +372,8 @@ async fn within<T>(
         tokio::select! {
             biased;
             result = request => result,
-            () = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
+            // On paused time it is not this attempt that ends, but, after a sleep of its own, the session.
+            Ok(()) = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
         }
     });
     let result = result.await.map_err(contained);

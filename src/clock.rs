@@ -10,25 +10,38 @@ use crate::instant::Instant;
 /// one go: a deadline that passed in suspend is noticed within it after waking.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// tokio's time is paused, as a test may, and this clock is not: so a sleep is over at once, time and
+/// again, and what it waits for does not come.
+#[derive(Debug)]
+pub(crate) struct TimePaused;
+
 /// Sleeps until this clock, not tokio's, has reached `at`.
-pub(crate) async fn sleep_until(at: Instant) {
+pub(crate) async fn sleep_until(at: Instant) -> Result<(), TimePaused> {
+    /// tokio's timers count milliseconds: of a shorter sleep nothing can be said.
+    const NOTICEABLE: Duration = Duration::from_millis(2);
     loop {
         let left = at.since(now());
         if left.is_zero() {
-            return;
+            return Ok(());
         }
-        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        let nap = left.min(LONGEST_SLEEP);
+        // What tokio measures its time by, unless that is paused: a nap is not over before its time.
+        let began = std::time::Instant::now();
+        tokio::time::sleep(nap).await;
+        if cfg!(not(feature = "test-util")) && nap >= NOTICEABLE && began.elapsed() < nap / 2 {
+            return Err(TimePaused);
+        }
     }
 }
 
-#[cfg(not(feature = "testing"))]
+#[cfg(not(feature = "test-util"))]
 pub(crate) use real::now;
-#[cfg(feature = "testing")]
+#[cfg(feature = "test-util")]
 pub(crate) use tokio_time::now;
-#[cfg(feature = "testing")]
+#[cfg(feature = "test-util")]
 pub use tokio_time::suspend;
 
-#[cfg(all(target_os = "linux", not(feature = "testing")))]
+#[cfg(all(target_os = "linux", not(feature = "test-util")))]
 mod real {
     use super::Instant;
     use rustix::time::{ClockId, clock_gettime};
@@ -46,7 +59,7 @@ fn from_timespec(read: rustix::time::Timespec) -> Instant {
     Instant::from_nanos(read.tv_sec as u64 * 1_000_000_000 + read.tv_nsec as u64)
 }
 
-#[cfg(all(not(target_os = "linux"), not(feature = "testing")))]
+#[cfg(all(not(target_os = "linux"), not(feature = "test-util")))]
 mod real {
     use super::Instant;
 
@@ -55,7 +68,7 @@ mod real {
     }
 }
 
-#[cfg(any(not(target_os = "linux"), feature = "testing"))]
+#[cfg(any(not(target_os = "linux"), feature = "test-util"))]
 mod origin {
     use std::sync::OnceLock;
     use std::time::{Duration, Instant as StdInstant};
@@ -71,9 +84,9 @@ mod origin {
     }
 }
 
-/// With the feature `testing`: tokio's clock, plus the time that the machine was suspended. The same
+/// With the feature `test-util`: tokio's clock, plus the time that the machine was suspended. The same
 /// value as without the feature, unless tokio's time is paused.
-#[cfg(feature = "testing")]
+#[cfg(feature = "test-util")]
 mod tokio_time {
     use std::cell::Cell;
     use std::time::Duration;

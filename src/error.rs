@@ -179,6 +179,13 @@ pub enum SessionError {
     /// The session has ended: shut down, or its runtime is gone. This handle stays closed.
     #[error("the session has ended (shutdown was called, or its runtime is gone): spawn another")]
     Closed,
+    /// The session has ended, since tokio's time was paused, as in a test, and the session's clock goes
+    /// on: switch on the feature `test-util`, with which it follows tokio's.
+    #[error(
+        "tokio's time is paused, and this session's clock is not, so it has ended: tests on paused time \
+         need ccg-session's feature `test-util`"
+    )]
+    TimePaused,
 }
 
 impl SessionError {

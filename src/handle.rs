@@ -18,7 +18,7 @@ use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{CallerId, Facts, Reply, is_too_young_to_doubt};
 use crate::request::{ExchangeRequest, TokenRequestOptions};
-use crate::snapshot::{Copies, Doubt, Reader, Snapshot};
+use crate::snapshot::{Copies, Reader, Snapshot};
 use crate::status::{Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
@@ -184,7 +184,7 @@ impl SessionHandle {
         let (reply, answer) = oneshot::channel();
         let message = Message::GetToken(live.next_caller(), reply, TokenRequestOptions::NONE);
         live.send(message);
-        answer.blocking_recv().ok().and_then(token).unwrap_or(Err(SessionError::Closed))
+        answer.blocking_recv().ok().and_then(token).unwrap_or_else(|| Err(live.end()))
     }
 
     /// A token narrower than the session's own, from [RFC 8693] token exchange; Box calls it
@@ -398,18 +398,22 @@ impl Live {
         let tell = |message| self.send(message);
         let snapshot = self.reader.load();
         let now = clock::now();
-        match snapshot.doubt(now, token.id(), || tell(Message::Invalidate(token.id()))) {
-            Some(doubt) => doubt == Doubt::Honoured,
-            None => {
-                token.doubt(|| tell(Message::InvalidateOther(token.clone())));
-                !is_too_young_to_doubt(token, now)
-            }
+        if snapshot.doubt(token.id(), || tell(Message::Invalidate(token.id()))) {
+            snapshot.honours_doubts(now)
+        } else {
+            token.doubt(|| tell(Message::InvalidateOther(token.clone())));
+            !is_too_young_to_doubt(token, now)
         }
     }
 
     /// Once the mailbox is closed the message is dropped, and the place for a reply with it.
     fn send(&self, message: Message) {
         let _ = self.mailbox.send(Box::new(message));
+    }
+
+    /// What the loss of an answer means.
+    fn end(&self) -> SessionError {
+        self.reader.load().end()
     }
 
     fn next_caller(&self) -> CallerId {
@@ -516,8 +520,7 @@ impl<T> Future for Wait<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
         self.is_over = true;
-        // Without an answer the actor has ended.
-        Poll::Ready(answer.ok().and_then(self.kind).unwrap_or(Err(SessionError::Closed)))
+        Poll::Ready(answer.ok().and_then(self.kind).unwrap_or_else(|| Err(self.live.end())))
     }
 }
 

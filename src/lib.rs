@@ -60,8 +60,9 @@
 //!   [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
 //! - `ring` (default) or `aws-lc`: the crypto library under `http`, for TLS and for keys. For the second,
 //!   leave the default features out: `default-features = false, features = ["http", "aws-lc"]`.
-//! - `testing`: an embedded authority for your own tests (module `testing`), and a session clock that
-//!   follows tokio's paused time. For `[dev-dependencies]`.
+//! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
+//! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
+//!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Tracing
@@ -76,11 +77,16 @@ mod clock;
 mod config;
 mod error;
 mod foreign;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod grant;
 mod handle;
 #[cfg(feature = "http")]
 mod http;
 mod instant;
+#[cfg(any(test, fuzzing))]
+mod judge;
 mod machine;
 mod manager;
 mod request;
@@ -89,8 +95,16 @@ mod snapshot;
 mod status;
 mod token;
 
+#[cfg(feature = "test-util")]
+pub mod test_util;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod tests;
+
+/// The tests of `tests/` share some of theirs with those in here.
+#[cfg(test)]
+extern crate self as ccg_session;
 
 #[cfg(feature = "http")]
 pub use crate::http::{

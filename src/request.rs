@@ -21,6 +21,7 @@ use crate::grant::TokenText;
 /// # Ok::<(), ccg_session::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct TokenRequestOptions {
     ip: Option<Box<str>>,
     min_remaining: Duration,
@@ -104,6 +105,7 @@ pub struct GrantRequest {
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
+#[cfg_attr(test, derive(Hash))]
 pub struct ExchangeRequest {
     /// `scope`, in the caller's order.
     pub scopes: Vec<String>,

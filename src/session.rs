@@ -182,6 +182,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             end,
             random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             attempts: Attempts::default(),
+            time_paused: false,
         };
         Ok((Box::new(actor), handle))
     }

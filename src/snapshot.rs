@@ -27,15 +27,8 @@ pub struct Snapshot {
     used: AtomicBool,
     asked: AtomicBool,
     of_token: Arc<OfToken>,
-}
-
-/// What comes of a doubt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
-    /// The token is given to nobody who asks after this.
-    Honoured,
-    /// It is not the token that is wrong: it goes on.
-    Dismissed,
+    /// Why it is closed, if nobody wanted that.
+    time_paused: bool,
 }
 
 /// What snapshots of the same token share.
@@ -53,6 +46,7 @@ impl Snapshot {
             used: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             of_token: Arc::default(),
+            time_paused: false,
         }
     }
 
@@ -75,7 +69,7 @@ impl Snapshot {
         options: &TokenRequestOptions,
     ) -> Option<Result<&AccessToken, SessionError>> {
         if self.published.closed {
-            return Some(Err(SessionError::Closed));
+            return Some(Err(self.end()));
         }
         if self.of_token.doubted.load(Relaxed) {
             return None;
@@ -104,19 +98,30 @@ impl Snapshot {
         self.published.ask_at <= now && !self.asked.load(Relaxed) && !self.asked.swap(true, Relaxed)
     }
 
-    /// The resource server refused this token, at `now`. What comes of it, if it is the one published; the
-    /// actor is told of it then, if nobody has told it.
+    /// The resource server refused this token. Whether it is the one published: then the actor is told,
+    /// if nobody has told it.
     ///
     /// First it is told, then the bit is set. So whoever finds the bit set has that word before it in
     /// the mailbox, and what it asks next comes behind it. Two at once may both tell, which does no harm.
-    pub fn doubt(&self, now: Instant, token: TokenId, tell: impl FnOnce()) -> Option<Doubt> {
-        let published = self.published.token.as_ref().filter(|held| held.token.id() == token)?;
-        if !self.of_token.doubted.load(Acquire) {
+    pub fn doubt(&self, token: TokenId, tell: impl FnOnce()) -> bool {
+        let is_published =
+            self.published.token.as_ref().is_some_and(|published| published.token.id() == token);
+        if is_published && !self.of_token.doubted.load(Acquire) {
             tell();
             self.of_token.doubted.store(true, Release);
         }
-        let is_honoured = published.doubts_honoured_from <= now;
-        Some(if is_honoured { Doubt::Honoured } else { Doubt::Dismissed })
+        is_published
+    }
+
+    /// Whether a doubt of the token published takes it from those who ask after it.
+    pub fn honours_doubts(&self, now: Instant) -> bool {
+        let published = self.published.token.as_ref();
+        published.is_none_or(|published| published.doubts_honoured_from <= now)
+    }
+
+    /// What callers are told once the session has ended.
+    pub fn end(&self) -> SessionError {
+        if self.time_paused { SessionError::TimePaused } else { SessionError::Closed }
     }
 
     /// Its number, which goes with an `Asked`.
@@ -224,15 +229,15 @@ impl Publisher {
     }
 
     /// Nothing will come any more.
-    pub fn close(&self) {
-        self.publish(Published {
-            // The last one.
+    pub fn close(&self, time_paused: bool) {
+        let last = Published {
             number: u64::MAX,
             token: None,
             ask_at: Instant::NEVER,
             cooling: None,
             closed: true,
-        });
+        };
+        self.0.snapshot.store(Arc::new(Snapshot { time_paused, ..Snapshot::new(last) }));
     }
 }
 
@@ -270,3 +275,6 @@ impl Reader {
         (is_usable && !asks).then(|| (published.token.clone(), now))
     }
 }
+
+#[cfg(test)]
+mod tests;

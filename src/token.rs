@@ -29,6 +29,7 @@ use crate::instant::Instant;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[doc(alias = "TokenInfo")]
+#[cfg_attr(test, derive(Hash))]
 pub struct AccessToken(Issued);
 
 impl AccessToken {
@@ -58,6 +59,7 @@ impl AccessToken {
 ///
 /// `Debug` prints `[redacted]` where the token would be.
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct ExchangedToken(Issued);
 
 impl ExchangedToken {

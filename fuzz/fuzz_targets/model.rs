@@ -1,6 +1,3 @@
 #![no_main]
 
-#[path = "../../tests/model/mod.rs"]
-mod reference;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| reference::bytes::fuzz(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ccg_session::fuzz::model(data));

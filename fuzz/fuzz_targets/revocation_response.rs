@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| ccg_session::testing::fuzz::revocation_response(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ccg_session::fuzz::revocation_response(data));

@@ -6,7 +6,7 @@ mod crypto;
 mod discovery;
 mod dpop;
 mod exchange;
-#[cfg(feature = "testing")]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod keys;
 mod presets;

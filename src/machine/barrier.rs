@@ -17,6 +17,7 @@ use crate::request::TokenRequestOptions;
 const BATCH: usize = 8;
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Barrier<R> {
     up: Option<Box<Raised<R>>>,
     flight: Flight,
@@ -24,6 +25,7 @@ pub(crate) struct Barrier<R> {
 
 /// What there is while it is up.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Raised<R> {
     callers: BTreeMap<CallerId, R>,
     options: TokenRequestOptions,
@@ -33,6 +35,7 @@ struct Raised<R> {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 enum GivenUp {
     Failed,
     /// The manager has learnt meanwhile that it cannot revoke.
@@ -43,6 +46,7 @@ enum GivenUp {
 
 /// The attempt on the wire: a request for each of its tokens.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Hash))]
 struct Batch {
     on_wire: Vec<TokenText>,
     any_confirmed: bool,

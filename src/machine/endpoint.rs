@@ -25,6 +25,18 @@ pub(crate) struct Known {
 }
 
 impl Endpoint {
+    /// What tells situations apart: the counts themselves do not.
+    #[cfg(test)]
+    pub(crate) fn fingerprint(&self, state: &mut impl std::hash::Hasher) {
+        std::hash::Hash::hash(&self.probes, state);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_changed_since(&self, known: Known) -> (bool, bool) {
+        let Known { failures, successes } = self.known;
+        (failures > known.failures, successes > known.successes)
+    }
+
     fn is_failing(&self) -> bool {
         self.probes.is_open() || self.probes.last_failure().is_some()
     }

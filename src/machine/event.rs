@@ -150,6 +150,7 @@ pub struct Published {
 
 /// The token in a [`Published`].
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub struct PublishedToken {
     /// The token itself.
     pub token: AccessToken,

@@ -72,6 +72,7 @@ pub(crate) struct Open {
 
 /// What an open flight waits for.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) enum Place {
     /// That the pause between two attempts is over.
     Paused(Instant),
@@ -208,6 +209,33 @@ impl<R> Exchanges<R> {
             children: BTreeMap::new(),
             tokens: BTreeMap::new(),
             published: Vec::new(),
+        }
+    }
+
+    /// What tells situations apart: of turns and counts only how they compare.
+    #[cfg(test)]
+    pub(crate) fn fingerprint<H: std::hash::Hasher>(
+        &self,
+        grants_ended: u64,
+        endpoint: &super::endpoint::Endpoint,
+        state: &mut H,
+    ) where
+        R: std::hash::Hash,
+    {
+        use std::hash::Hash;
+
+        (&self.callers, &self.children, &self.tokens).hash(state);
+        for (key, Exchange { slot, subject, open }) in &self.keys {
+            (key, slot, subject, open.is_some()).hash(state);
+        }
+        let open = self.lists.keys.values().filter_map(|key| self.keys.get(key)?.open.as_deref());
+        for (key, open) in self.lists.keys.values().zip(open) {
+            let Open { turn: _, place, request, has_rerun, subject, is_orphaned, .. } = open;
+            (key, place, &request.options, has_rerun, subject, is_orphaned).hash(state);
+            (open.grants_ended < grants_ended).hash(state);
+            if matches!(place, Place::OnWire) {
+                endpoint.has_changed_since(open.known).hash(state);
+            }
         }
     }
 

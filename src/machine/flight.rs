@@ -22,6 +22,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// The flights of one purpose: the one that is open, and what is remembered of those before it.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Flight {
     is_open: bool,
     /// Of the flight that is open; or of one that was abandoned between its attempts. The next one goes
@@ -32,6 +33,7 @@ pub(crate) struct Flight {
 }
 
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Hash))]
 struct Course {
     options: TokenRequestOptions,
     attempts: u32,
@@ -42,6 +44,7 @@ struct Course {
 
 /// Stamps an attempt on the wire.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Sent {
     pub(crate) at: Instant,
     /// How many revokes there had been: one that came later does not know of this attempt's token.

@@ -29,6 +29,7 @@ pub(crate) struct Ledger {
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Entry {
     id: TokenId,
     is_life_known: bool,
@@ -38,6 +39,7 @@ struct Entry {
 
 /// A revoke has come since this token did.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(Hash))]
 struct Mark {
     /// The server has confirmed it: it is not sent again, but not taken back either.
     confirmed: bool,
@@ -48,6 +50,7 @@ struct Mark {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(test, derive(Hash))]
 struct Leaving {
     at: Instant,
     generation: u64,
@@ -245,6 +248,15 @@ fn is_so(entry: Option<&Entry>, leaving: &Leaving, is_life_known: bool) -> bool 
             && entry.leaves_at == leaving.at
             && entry.id.generation == leaving.generation
     })
+}
+
+#[cfg(test)]
+impl std::hash::Hash for Ledger {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by_key(|(_, entry)| entry.id);
+        (entries, &self.to_revoke).hash(state);
+    }
 }
 
 /// In the order in which they came, whatever the hashes are.

@@ -18,6 +18,7 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The instants of one token, counted from when its request was *sent*: the server may have issued it
 /// at any time since, so this errs on the safe side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Lifetime {
     pub(crate) acquired_at: Instant,
     pub(crate) stale_at: Instant,

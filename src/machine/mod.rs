@@ -17,6 +17,8 @@ mod ledger;
 mod lifetime;
 mod slot;
 mod status;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

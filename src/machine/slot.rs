@@ -12,6 +12,7 @@ use crate::instant::Instant;
 use crate::token::Issued;
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Slot<R> {
     kept: Option<Kept>,
     pub(crate) flight: Flight,
@@ -19,6 +20,7 @@ pub(crate) struct Slot<R> {
 }
 
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Kept {
     pub(crate) issued: Issued,
     pub(crate) lifetime: Lifetime,
@@ -41,6 +43,11 @@ impl<R> Default for Slot<R> {
 impl<R> Slot<R> {
     pub(crate) fn kept(&self) -> Option<&Kept> {
         self.kept.as_ref()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn kept_mut(&mut self) -> Option<&mut Kept> {
+        self.kept.as_mut()
     }
 
     /// What whoever asks is given at once.

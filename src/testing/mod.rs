@@ -47,8 +47,8 @@
 //! both on the clock of [`Authority::elapsed`].
 //!
 //! # Time
-//! The authority's clock is tokio's ([`tokio::time::Instant`]), as is that of a session while this
-//! feature is on: tokens age together with the session that uses them. Mind that *paused* time does not
+//! The authority's clock is tokio's ([`tokio::time::Instant`]), as is that of a session with the feature
+//! `test-util`: then tokens age together with the session that uses them. Mind that *paused* time does not
 //! go well with real sockets: when every task waits for one, tokio takes the runtime for idle and lets
 //! time jump to the next timer, so that time-outs strike while an answer is on its way. Run the authority
 //! on real time and with short lives; for paused time, script a
@@ -59,8 +59,6 @@ mod client;
 mod counts;
 mod endpoints;
 #[doc(hidden)]
-pub mod fuzz;
-#[doc(hidden)]
 pub mod internals;
 mod reply;
 mod script;
@@ -68,7 +66,6 @@ mod server;
 mod state;
 mod tokens;
 
-pub use crate::clock::suspend;
 pub use authority::{Authority, AuthorityBuilder, Gate};
 pub use counts::{Counts, Kind, ReceivedRequest};
 pub use script::{Answer, Fault, Rule, Script};

@@ -1,0 +1,513 @@
+//! What has been seen of a session, as far as it still matters.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use super::pace::{Pace, Policy};
+use super::{PROPERTIES, Session, Verdict, refuses_subject};
+use crate::config::SessionConfig;
+use crate::error::{SessionError, TokenError};
+use crate::grant::Grant;
+use crate::instant::Instant;
+use crate::machine::{
+    Abilities, CallerId, Effects, Ended, Event, Moment, Published, Reply, Request, Start, Warning,
+};
+use crate::request::ExchangeKey;
+use crate::token::TokenId;
+
+/// Nobody who says longer means it.
+pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What a flight is for: its attempts are spaced by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Purpose {
+    /// The session's own token.
+    Grant,
+    /// The exchanged token of the key with this number.
+    Exchange(u32),
+}
+
+impl Purpose {
+    /// A key's number is one of its own, whoever asks, and says nothing of the key.
+    pub(crate) fn of(key: &ExchangeKey) -> Self {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        Self::Exchange((hasher.finish() >> 32) as u32)
+    }
+}
+
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Want {
+    Token(Purpose),
+    /// That every token is gone.
+    Revoked,
+}
+
+/// An attempt on the wire.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(crate) struct Attempt {
+    pub(crate) sent_at: Instant,
+    /// When it ends at the latest.
+    pub(crate) ends_by: Instant,
+    /// How many revokes had been taken by then.
+    pub(crate) revokes: u64,
+    /// What it exchanges.
+    pub(crate) subject: Option<TokenId>,
+}
+
+/// Somebody who waits, and what may be told to them.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(crate) struct Caller {
+    pub(crate) want: Want,
+    /// How many revokes had been taken when the call began; a revoke counts itself.
+    pub(crate) revokes: u64,
+}
+
+/// A token that the session received.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Token {
+    /// Counted by the history, with every token that arrives.
+    pub(crate) generation: u64,
+    pub(crate) text: String,
+    pub(crate) purpose: Purpose,
+    /// How many revokes had been taken when it was asked for.
+    pub(crate) revokes: u64,
+    /// Counted from when it was asked for.
+    pub(crate) expires_at: Instant,
+    pub(crate) life: Duration,
+}
+
+/// A token as the server knows it: by its text.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Issued {
+    /// The longest that the server can have meant.
+    pub(crate) expires_at: Instant,
+    /// The first revoke that came since.
+    pub(crate) marked_by: Option<u64>,
+    /// The server has confirmed that it is gone.
+    pub(crate) revoked: bool,
+    /// The session has said that a revoke cannot reach it any more.
+    pub(crate) lost: bool,
+}
+
+/// What a session does, as the outside sees it: this is what is judged.
+pub(crate) enum Seen<'a> {
+    /// Readers see something else.
+    Published(&'a Published),
+    /// An attempt of a grant or an exchange.
+    Started(Purpose),
+    /// A revocation of this token.
+    RevocationStarted(&'a str),
+    Answered(CallerId, &'a Reply),
+    /// An event has been handled, and all that it led to has been seen.
+    Handled(&'a Handled<'a>),
+    /// The session may be asked what it would do if a timer came.
+    Idle(&'a dyn Session, Moment),
+    /// The same, of a reader and of the end.
+    Situation(&'a dyn Session, Moment),
+}
+
+/// An event as a whole.
+pub(crate) struct Handled<'a> {
+    pub(crate) session: &'a dyn Session,
+    pub(crate) event: &'a Event<CallerId>,
+    pub(crate) fx: &'a Effects<CallerId>,
+    /// What readers saw before it.
+    pub(crate) before: &'a Published,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    pub(crate) now: Instant,
+    /// What the session was told to keep to.
+    pub(crate) policy: Policy,
+    /// How long a token lives whose server does not say.
+    assumed_lifetime: Duration,
+    /// The last draw.
+    random: f64,
+    /// Does not ask what a timer would do: that copies the session with each event.
+    pub(crate) is_crowded: bool,
+    /// What readers see.
+    pub(crate) published: Published,
+    /// Revokes taken.
+    pub(crate) revokes: u64,
+    /// Tokens that arrived.
+    pub(crate) generation: u64,
+    /// The highest generation of the session's own that readers could see, or that a caller was given.
+    pub(crate) highest: u64,
+    /// The highest generation whose invalidation was honoured.
+    pub(crate) invalidated: u64,
+    pub(crate) invalidated_at: Option<Instant>,
+    /// Who waits.
+    pub(crate) callers: BTreeMap<CallerId, Caller>,
+    /// Grants and exchanges on the wire.
+    pub(crate) wire: BTreeMap<Purpose, Attempt>,
+    /// Revocations on the wire, by the token's text.
+    pub(crate) revocations: BTreeMap<String, Attempt>,
+    /// Tokens that can still be alive, in the order of their generations.
+    pub(crate) tokens: Vec<Token>,
+    /// The same, as the server knows them.
+    pub(crate) texts: BTreeMap<String, Issued>,
+    pub(crate) paces: BTreeMap<Purpose, Pace>,
+    pub(crate) revocation_pace: Pace,
+    batch_confirmed: bool,
+    batch_failure: Option<TokenError>,
+    /// When the last grant that succeeded was sent.
+    pub(crate) last_sent: Option<Instant>,
+    pub(crate) barrier_may_be_up: bool,
+    pub(crate) closed: bool,
+}
+
+impl History {
+    /// Nothing has happened yet.
+    pub(crate) fn new(published: &Published, config: &SessionConfig, abilities: Abilities) -> Self {
+        Self {
+            now: Instant::ZERO,
+            policy: Policy::of(config),
+            assumed_lifetime: abilities.assumed_lifetime,
+            random: 0.0,
+            is_crowded: false,
+            published: published.clone(),
+            revokes: 0,
+            generation: 0,
+            highest: 0,
+            invalidated: 0,
+            invalidated_at: None,
+            callers: BTreeMap::new(),
+            wire: BTreeMap::new(),
+            revocations: BTreeMap::new(),
+            tokens: Vec::new(),
+            texts: BTreeMap::new(),
+            paces: BTreeMap::new(),
+            revocation_pace: Pace::default(),
+            batch_confirmed: false,
+            batch_failure: None,
+            last_sent: None,
+            barrier_may_be_up: false,
+            closed: false,
+        }
+    }
+
+    /// Tells the session what happened, and judges what it does about it.
+    pub(crate) fn tell(
+        &mut self,
+        session: &mut dyn Session,
+        moment: Moment,
+        event: Event<CallerId>,
+    ) -> Result<Effects<CallerId>, String> {
+        let (mut fx, told) = (Effects::default(), event.clone());
+        session.handle(moment, event, &mut fx);
+        self.see(session, moment, &told, &fx)?;
+        Ok(fx)
+    }
+
+    /// Asks what costs more: what the session would do if a reader came now, or later; or the end.
+    pub(crate) fn judge(&self, session: &dyn Session, moment: Moment) -> Verdict {
+        self.ask(&Seen::Situation(session, moment))
+    }
+
+    /// Time passes. What the server no longer knows is forgotten, so that equal situations look equal.
+    pub(crate) fn pass(&mut self, now: Instant) {
+        self.now = now;
+        if self.texts.values().all(|text| now < text.expires_at) {
+            return;
+        }
+        self.texts.retain(|_, text| now < text.expires_at);
+        let texts = &self.texts;
+        self.tokens.retain(|token| texts.contains_key(&token.text));
+    }
+
+    /// The event, and then what the session wants done, in the order of the contract: publish, start
+    /// attempts, reply.
+    fn see(
+        &mut self,
+        session: &dyn Session,
+        moment: Moment,
+        event: &Event<CallerId>,
+        fx: &Effects<CallerId>,
+    ) -> Verdict {
+        self.pass(moment.now);
+        self.random = moment.random;
+        let before = self.published.clone();
+        self.happened(event, fx);
+        if let Some(published) = &fx.publish {
+            self.ask(&Seen::Published(published))?;
+            self.published = published.clone();
+            let generation = published.token.as_ref().map(|it| it.token.id().generation());
+            self.highest = self.highest.max(generation.unwrap_or(0));
+        }
+        for start in &fx.start {
+            self.started(start)?;
+        }
+        for (caller, answer) in &fx.replies {
+            self.ask(&Seen::Answered(*caller, answer))?;
+            self.barrier_may_be_up &= !matches!(answer, Reply::Revoked(_)) || is_refusal(answer);
+            self.callers.remove(caller);
+            if let Reply::Token(Ok(token)) = answer {
+                self.highest = self.highest.max(token.id().generation());
+            }
+        }
+        self.ask(&Seen::Handled(&Handled { session, event, fx, before: &before }))?;
+        self.closed |= matches!(event, Event::Shutdown);
+        if let Some(dropped) = self.dropped(event, &before) {
+            self.invalidated = self.invalidated.max(dropped);
+            self.invalidated_at = Some(self.now);
+        }
+        if self.is_crowded {
+            return Ok(());
+        }
+        // If the snapshot is new, nobody has used it.
+        let used = moment.used && fx.publish.is_none();
+        self.ask(&Seen::Idle(session, Moment { used, ..moment }))
+    }
+
+    fn ask(&self, seen: &Seen<'_>) -> Verdict {
+        PROPERTIES
+            .iter()
+            .try_for_each(|(name, holds)| holds(self, seen).map_err(|why| format!("{name}: {why}")))
+    }
+
+    fn happened(&mut self, event: &Event<CallerId>, fx: &Effects<CallerId>) {
+        match event {
+            Event::GetToken(caller, ..) => self.began(*caller, Want::Token(Purpose::Grant)),
+            Event::Exchange(caller, _, request) => {
+                self.began(*caller, Want::Token(Purpose::of(&request.key())));
+            }
+            Event::Revoke(caller, ..) => {
+                if is_taken(*caller, fx) {
+                    self.revokes += 1;
+                    self.barrier_may_be_up = true;
+                    for text in self.texts.values_mut() {
+                        text.marked_by.get_or_insert(self.revokes);
+                    }
+                }
+                self.began(*caller, Want::Revoked);
+            }
+            Event::Left(caller) => drop(self.callers.remove(caller)),
+            Event::Ended(Ended::Grant(result)) => self.ended(Purpose::Grant, result, fx),
+            Event::Ended(Ended::Exchange(key, result)) => self.ended(Purpose::of(key), result, fx),
+            Event::Ended(Ended::Revocation(text, result)) => {
+                self.revocation_ended(text.expose(), result);
+            }
+            Event::Abilities(abilities) => self.assumed_lifetime = abilities.assumed_lifetime,
+            Event::Asked(_) | Event::Invalidate(_) | Event::Timer | Event::Shutdown => {}
+        }
+        for warning in &fx.warnings {
+            if let Warning::LedgerOverflow(id) = warning
+                && let Some(text) = self.token(id.generation()).map(|token| token.text.clone())
+                && let Some(text) = self.texts.get_mut(&text)
+            {
+                text.lost = true;
+            }
+        }
+    }
+
+    fn began(&mut self, caller: CallerId, want: Want) {
+        // An exchange that nobody waits for may be over.
+        let (callers, wire) = (&self.callers, &self.wire);
+        for (purpose, pace) in &mut self.paces {
+            let is_wanted = || callers.values().any(|it| it.want == Want::Token(*purpose));
+            if pace.is_rerun() && !wire.contains_key(purpose) && !is_wanted() {
+                pace.may_be_over();
+            }
+        }
+        self.callers.insert(caller, Caller { want, revokes: self.revokes });
+    }
+
+    fn started(&mut self, Start { request, timeout, .. }: &Start) -> Verdict {
+        let (sent_at, ends_by, revokes) = (self.now, self.now + *timeout, self.revokes);
+        let mut attempt = Attempt { sent_at, ends_by, revokes, subject: None };
+        let purpose = match request {
+            Request::Revocation(text, _) => {
+                self.ask(&Seen::RevocationStarted(text.expose()))?;
+                self.revocations.insert(text.expose().into(), attempt);
+                return Ok(());
+            }
+            Request::Grant(_) => Purpose::Grant,
+            Request::Exchange(key, subject, _) => {
+                attempt.subject = Some(subject.id());
+                Purpose::of(key)
+            }
+        };
+        self.ask(&Seen::Started(purpose))?;
+        self.wire.insert(purpose, attempt);
+        self.barrier_may_be_up = false;
+        Ok(())
+    }
+
+    fn ended(
+        &mut self,
+        purpose: Purpose,
+        result: &Result<Grant, TokenError>,
+        fx: &Effects<CallerId>,
+    ) {
+        let Some(attempt) = self.wire.remove(&purpose) else { return };
+        let error = match result {
+            Ok(grant) => return self.arrived(purpose, attempt, grant),
+            Err(error) => error,
+        };
+        let held = &fx.publish.as_ref().unwrap_or(&self.published).token;
+        let is_held = held.as_ref().map(|it| it.token.id()) == attempt.subject;
+        let pace = self.paces.entry(purpose).or_default();
+        if attempt.subject.is_some() && refuses_subject(error) && !is_held {
+            pace.subject_replaced(error, self.now, self.policy, self.random);
+        } else {
+            pace.failed(error, self.now, self.policy, Some(self.random));
+        }
+    }
+
+    /// The token that was the session's, and by this word against it is not any more.
+    fn dropped(&self, event: &Event<CallerId>, before: &Published) -> Option<u64> {
+        let held = |it: &Published| it.token.as_ref().map(|token| token.token.id());
+        let dropped = held(before).filter(|before| held(&self.published) != Some(*before))?;
+        let is_doubt = match event {
+            Event::Invalidate(id) => *id == dropped,
+            Event::Ended(Ended::Exchange(_, Err(error))) => refuses_subject(error),
+            _ => false,
+        };
+        is_doubt.then_some(dropped.generation())
+    }
+
+    /// When the first of the attempts on the wire is over at the latest.
+    pub(crate) fn wire_ends_by(&self) -> Option<Instant> {
+        self.wire.values().chain(self.revocations.values()).map(|attempt| attempt.ends_by).min()
+    }
+
+    pub(crate) fn token(&self, generation: u64) -> Option<&Token> {
+        let at = self.tokens.binary_search_by_key(&generation, |token| token.generation);
+        at.ok().map(|at| &self.tokens[at])
+    }
+
+    /// Whether a revoke has reached this text.
+    pub(crate) fn is_marked(&self, text: &str) -> bool {
+        self.texts.get(text).is_some_and(|text| text.marked_by.is_some())
+    }
+
+    /// Whether a revoke is under way, as far as the outside can know whether or not anybody waits for it:
+    /// a revocation is on the wire, or something that was sent before it.
+    pub(crate) fn barrier_must_be_up(&self) -> bool {
+        !self.revocations.is_empty()
+            || self.wire.values().any(|attempt| attempt.revokes < self.revokes)
+    }
+
+    fn arrived(&mut self, purpose: Purpose, attempt: Attempt, grant: &Grant) {
+        let life = grant.life().unwrap_or(self.assumed_lifetime).min(LONGEST_LIFE);
+        let text = grant.text().expose();
+        self.generation += 1;
+        let came_too_late = attempt.revokes < self.revokes;
+        let known = self.texts.entry(text.into()).or_default();
+        if known.lost {
+            *known = Issued::default();
+        }
+        let was_marked = known.marked_by.is_some();
+        known.expires_at = known.expires_at.max(self.now + life);
+        if came_too_late {
+            known.marked_by.get_or_insert(attempt.revokes + 1);
+        }
+        self.tokens.push(Token {
+            generation: self.generation,
+            text: text.into(),
+            purpose,
+            revokes: attempt.revokes,
+            expires_at: attempt.sent_at + life,
+            life,
+        });
+        let dead = attempt.sent_at + life <= self.now || was_marked;
+        let pace = self.paces.entry(purpose).or_default();
+        if dead && !came_too_late {
+            let error = TokenError::Expired { reason: "dead on arrival" };
+            pace.failed(&error, self.now, self.policy, Some(self.random));
+        } else {
+            *pace = Pace::default();
+            if purpose == Purpose::Grant {
+                self.last_sent = Some(attempt.sent_at);
+            }
+        }
+    }
+
+    fn revocation_ended(&mut self, text: &str, result: &Result<(), TokenError>) {
+        self.revocations.remove(text);
+        match result {
+            // RFC 7009 §2.2: of a token that is not valid there is nothing to revoke.
+            Err(error) if !is_denied(error, "invalid_token") => {
+                self.batch_failure.get_or_insert_with(|| error.clone());
+            }
+            _ => {
+                self.batch_confirmed = true;
+                if let Some(known) = self.texts.get_mut(text) {
+                    known.revoked = true;
+                }
+            }
+        }
+        if !self.revocations.is_empty() {
+            return;
+        }
+        // Each success renews the attempts: one that failed in part is not counted.
+        let Policy { mut attempts, cooling } = self.policy;
+        let confirmed = std::mem::take(&mut self.batch_confirmed);
+        if confirmed {
+            self.revocation_pace = Pace::default();
+            attempts = attempts.saturating_add(1);
+        }
+        if let Some(error) = self.batch_failure.take()
+            && (error.is_retryable() || !confirmed)
+        {
+            let policy = Policy { attempts, cooling };
+            self.revocation_pace.failed(&error, self.now, policy, Some(self.random));
+            if confirmed {
+                self.revocation_pace.attempts = 0;
+            }
+        }
+    }
+}
+
+/// Neither impossible, nor one too many, nor too late.
+pub(crate) fn is_taken(caller: CallerId, fx: &Effects<CallerId>) -> bool {
+    !fx.replies.iter().any(|(whom, answer)| *whom == caller && is_refusal(answer))
+}
+
+fn is_refusal(answer: &Reply) -> bool {
+    use SessionError::{Closed, Overloaded, Unsupported};
+    matches!(answer, Reply::Revoked(Err(Unsupported(_) | Overloaded | Closed)))
+}
+
+fn is_denied(error: &TokenError, code: &str) -> bool {
+    matches!(error, TokenError::Denied { error, .. } if error == code)
+}
+
+/// The draw and the policy are the same in all that are compared; the clock is what instants count from.
+#[cfg(test)]
+impl Hash for History {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            now: _,
+            policy: _,
+            assumed_lifetime: _,
+            random: _,
+            is_crowded: _,
+            published,
+            revokes,
+            generation,
+            highest,
+            invalidated,
+            invalidated_at,
+            callers,
+            wire,
+            revocations,
+            tokens,
+            texts,
+            paces,
+            revocation_pace,
+            batch_confirmed,
+            batch_failure,
+            last_sent,
+            barrier_may_be_up,
+            closed,
+        } = self;
+        (published, revokes, generation, highest, invalidated, invalidated_at).hash(state);
+        (callers, wire, revocations, tokens, texts, paces, revocation_pace).hash(state);
+        (batch_confirmed, batch_failure, last_sent, barrier_may_be_up, closed).hash(state);
+    }
+}

@@ -1,0 +1,33 @@
+//! What the machine is believed for.
+
+#[cfg(test)]
+mod broken;
+#[cfg(test)]
+pub(crate) mod driver;
+#[cfg(test)]
+mod event_table;
+#[cfg(test)]
+mod exchanges;
+#[cfg(test)]
+mod explore;
+#[cfg(test)]
+mod fingerprint;
+#[cfg(test)]
+mod flights;
+#[cfg(test)]
+mod lifetimes;
+pub(crate) mod model;
+#[cfg(test)]
+mod published;
+#[cfg(test)]
+mod revoke_barrier;
+#[cfg(test)]
+mod rules;
+mod small_world;
+pub(crate) mod stories;
+#[cfg(test)]
+mod storms;
+#[cfg(test)]
+mod story;
+#[cfg(test)]
+mod traces;

@@ -1,0 +1,502 @@
+//! A second machine, written from DESIGN.md and from nothing else: as plain as it can be, slow, and with
+//! no code in common with the real one. Time is a number of nanoseconds, a token's text is a string, and
+//! everything that waits lies in a vector.
+
+pub(crate) mod bytes;
+mod exchanges;
+mod flight;
+mod ledger;
+pub(crate) mod operations;
+mod revocation;
+pub(crate) mod run;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::time::Duration;
+
+use exchanges::Key;
+use flight::{Flight, Sent, Verdict};
+use ledger::Ledger;
+use operations::{ASSUMED_LIFETIME, Failure, Mode, Setup};
+use revocation::Barrier;
+use words::{Came, Found, Output, Seen, SeenToken, Start, Told, Wrong, found, span};
+
+use crate::machine::{CallerId, Ended, Event};
+use crate::request::TokenRequestOptions;
+
+/// An instant or a span, in nanoseconds.
+type Nanos = u64;
+/// Never.
+const NEVER: Nanos = u64::MAX;
+/// The session's number.
+const SESSION: u64 = 1;
+/// One second.
+const SECOND: Nanos = 1_000_000_000;
+/// Between two invalidations that are honoured.
+const INVALIDATE_GAP: Nanos = 10 * SECOND;
+/// No token counts as living longer.
+const LONGEST_LIFE: Nanos = 30 * 24 * 60 * 60 * SECOND;
+
+/// A token of the session's own.
+#[derive(Clone, Debug, PartialEq)]
+struct Held {
+    generation: u64,
+    text: String,
+    stale_at: Nanos,
+    hold_at: Nanos,
+    expires_at: Nanos,
+    lifetime: Nanos,
+    /// A grant attempt has failed since it came.
+    failed_since: bool,
+    doubts_dismissed: u64,
+}
+
+impl Held {
+    fn usable_until(&self) -> Nanos {
+        if self.failed_since { self.expires_at } else { self.hold_at }
+    }
+
+    fn has_left(&self, min_remaining: Nanos, now: Nanos) -> bool {
+        let wanted = min_remaining.min(self.lifetime / 10 * 9);
+        wanted == 0 || self.expires_at == NEVER || self.expires_at.saturating_sub(now) >= wanted
+    }
+
+    fn told(&self) -> Told {
+        Told::Token(Ok((self.generation, self.text.clone())))
+    }
+}
+
+/// So many times as long.
+fn times(nanos: Nanos, factor: f64) -> Nanos {
+    let times = Duration::from_nanos(nanos).mul_f64(factor);
+    Nanos::try_from(times.as_nanos()).expect("it is at most doubled")
+}
+
+/// A token as it was received, with the instants that follow from it.
+struct Received {
+    generation: u64,
+    text: String,
+    stale_at: Nanos,
+    hold_at: Nanos,
+    expires_at: Nanos,
+    lifetime: Nanos,
+}
+
+/// Everything that decides.
+#[derive(Clone, Debug, PartialEq)]
+struct Model {
+    setup: Setup,
+    now: Nanos,
+    random: f64,
+    /// Whether the published snapshot was used, by a reader or by a caller that came here.
+    used: bool,
+    used_here: bool,
+    out: Output,
+    seen: Seen,
+    held: Option<Held>,
+    grant: Flight,
+    earliest: Nanos,
+    /// Callers of `GetToken` that wait, in the order in which they came.
+    gets: Vec<u64>,
+    keys: Vec<Key>,
+    ledger: Ledger,
+    barrier: Option<Barrier>,
+    revocation: Flight,
+    revokes: u64,
+    generation: u64,
+    refused: Option<String>,
+    invalidated_at: Option<Nanos>,
+    /// The generations that an honoured `Invalidate` took away.
+    invalidated: Vec<u64>,
+    warm: bool,
+    lifetime_assumed: bool,
+    closed: bool,
+}
+
+impl Model {
+    fn new(setup: &Setup) -> Self {
+        Self {
+            setup: setup.clone(),
+            now: 0,
+            random: 0.0,
+            used: false,
+            used_here: false,
+            out: Output::default(),
+            seen: Seen { number: 0, token: None, ask_at: 0, cooling: None, closed: false },
+            held: None,
+            grant: Flight::default(),
+            earliest: 0,
+            gets: Vec::new(),
+            keys: Vec::new(),
+            ledger: Ledger::default(),
+            barrier: None,
+            revocation: Flight::default(),
+            revokes: 0,
+            generation: 0,
+            refused: None,
+            invalidated_at: None,
+            invalidated: Vec::new(),
+            warm: setup.mode == Mode::Always,
+            lifetime_assumed: false,
+            closed: false,
+        }
+    }
+
+    /// What the machine has to do when this happens.
+    fn handle(&mut self, now: Nanos, random: f64, used: bool, event: &Event<CallerId>) -> Output {
+        (self.now, self.random, self.used) = (now, random, used);
+        self.ledger.forget_expired(now);
+        if self.closed {
+            self.refuse(event);
+            return std::mem::take(&mut self.out);
+        }
+        match event {
+            Event::GetToken(id, _, options) => self.get(*id, options),
+            Event::Exchange(id, _, request) => self.exchange(*id, request.key(), &request.options),
+            Event::Revoke(id, _, options) => self.revoke(*id, options),
+            Event::Asked(snapshot) => self.asked(*snapshot),
+            Event::Invalidate(id) if id.session == SESSION => self.invalidate(id.generation),
+            Event::Left(id) => self.left(*id),
+            Event::Ended(Ended::Grant(result)) => self.grant_ended(found(result)),
+            Event::Ended(Ended::Exchange(key, result)) => self.exchange_ended(key, found(result)),
+            Event::Ended(Ended::Revocation(text, result)) => {
+                self.revocation_ended(text.expose(), result.as_ref().copied().map_err(Failure::of));
+            }
+            Event::Abilities(abilities) => {
+                (self.setup.can_exchange, self.setup.can_revoke) =
+                    (abilities.exchange, abilities.revoke);
+            }
+            Event::Invalidate(_) | Event::Timer => {}
+            Event::Shutdown => return self.shutdown(),
+        }
+        self.advance();
+        self.forget_beyond_capacity();
+        self.publish();
+        std::mem::take(&mut self.out)
+    }
+
+    /// The first instant at which a timer would do anything at all, found by trying. Behind the barrier
+    /// that is the next revocation. (What a revoke has yet to reach may expire before, which ends the
+    /// barrier; but nobody wakes up for it.)
+    fn next_deadline(&self) -> Option<Nanos> {
+        if self.barrier.is_some() {
+            return Some(self.revocation.next_at).filter(|_| self.revocation.waits());
+        }
+        let mut instants = vec![self.earliest, self.grant.not_before];
+        instants.extend(self.held.iter().flat_map(|t| [t.stale_at, t.hold_at, t.expires_at]));
+        instants.extend(self.keys.iter().flat_map(|k| [k.flight.next_at, k.flight.not_before]));
+        instants.retain(|instant| *instant > self.now && *instant < NEVER);
+        instants.sort_unstable();
+        instants.dedup();
+        instants.into_iter().find(|instant| {
+            // From `ask_at` on, a reader that uses the token also sends word.
+            let used = *instant == self.ask_at();
+            self.clone().handle(*instant, 0.0, used, &Event::Timer) != Output::default()
+        })
+    }
+
+    /// Instants at which it may wake up in vain: whether the token was used, or a subject is there, can
+    /// be seen only then.
+    fn may_wake_at(&self, instant: Nanos) -> bool {
+        instant == self.ask_at() || self.keys.iter().any(|key| key.flight.next_at == instant)
+    }
+
+    // ---- The facts that decide.
+
+    fn usable(&self) -> Option<Held> {
+        self.held.clone().filter(|token| self.now < token.usable_until())
+    }
+
+    fn may_open(&self) -> bool {
+        self.barrier.is_none() && self.grant.may_open(self.now)
+    }
+
+    fn ask_at(&self) -> Nanos {
+        if self.grant.open || self.barrier.is_some() {
+            return NEVER;
+        }
+        let stale_at = self.held.as_ref().map_or(0, |token| token.stale_at);
+        stale_at.max(self.grant.not_before)
+    }
+
+    fn is_full(&self) -> bool {
+        let exchanging: usize = self.keys.iter().map(|key| key.callers.len()).sum();
+        let revoking = self.barrier.as_ref().map_or(0, |barrier| barrier.callers.len());
+        self.gets.len() + exchanging + revoking >= self.setup.max_held
+    }
+
+    /// Somebody waits for a grant: to have its token, or to exchange it now or after a pause.
+    fn grant_is_awaited(&self) -> bool {
+        let exchange = |key: &Key| key.flight.waits() && !key.callers.is_empty();
+        !self.gets.is_empty() || self.keys.iter().any(exchange)
+    }
+
+    // ---- A method per row of the table.
+
+    fn get(&mut self, id: u64, options: &TokenRequestOptions) {
+        self.note_caller(options);
+        let full = self.is_full();
+        if let Some(token) = self.usable() {
+            let waits = !token.has_left(span(options.get_min_remaining()), self.now)
+                && (self.grant.open || self.may_open());
+            if !waits || full {
+                return self.tell(id, token.told());
+            }
+        } else if let Some(wrong) = self.grant.cooling(self.now) {
+            return self.tell(id, Told::Token(Err(wrong)));
+        } else if full {
+            let unexpired = self.held.clone().filter(|token| self.now < token.expires_at);
+            let overloaded = Told::Token(Err(Wrong::Overloaded));
+            return self.tell(id, unexpired.map_or(overloaded, |token| token.told()));
+        }
+        self.gets.push(id);
+        self.open_grant(options);
+    }
+
+    /// A caller that came here counts as an `Asked` and as use.
+    fn note_caller(&mut self, options: &TokenRequestOptions) {
+        self.warm = true;
+        self.used_here = true;
+        let due = self.usable().is_none() || self.now >= self.ask_at();
+        if due {
+            self.open_grant(options);
+        }
+    }
+
+    fn asked(&mut self, snapshot: u64) {
+        if snapshot == self.seen.number {
+            self.note_caller(&TokenRequestOptions::new());
+        }
+    }
+
+    fn invalidate(&mut self, generation: u64) {
+        let held = self.held.as_ref().is_some_and(|token| token.generation == generation);
+        if held && self.invalidated_at.is_none_or(|at| self.now - at >= INVALIDATE_GAP) {
+            let token = self.held.take().unwrap();
+            self.refused = Some(token.text);
+            self.invalidated_at = Some(self.now);
+            self.invalidated.push(generation);
+            self.drop_exchanged_from(generation);
+        } else if held {
+            self.held.as_mut().unwrap().doubts_dismissed += 1;
+        }
+        self.invalidate_exchanged(generation);
+    }
+
+    fn left(&mut self, id: u64) {
+        self.gets.retain(|caller| *caller != id);
+        self.leave_exchange(id);
+        if let Some(barrier) = &mut self.barrier {
+            barrier.callers.retain(|caller| *caller != id);
+        }
+    }
+
+    fn grant_ended(&mut self, found: Found) {
+        let sent = self.grant.wire.take().expect("a grant was on the wire");
+        match found.and_then(|came| self.receive(came, &sent)) {
+            Err(failure) => self.grant_failed(failure),
+            Ok(received) => {
+                self.grant.succeeded();
+                self.earliest = sent.at + SECOND;
+                if sent.revokes < self.revokes {
+                    self.refused = Some(received.text);
+                } else {
+                    self.store(received);
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, received: Received) {
+        let Received { generation, text, stale_at, hold_at, expires_at, lifetime } = received;
+        let token = Held {
+            generation,
+            text,
+            stale_at,
+            hold_at,
+            expires_at,
+            lifetime,
+            failed_since: false,
+            doubts_dismissed: 0,
+        };
+        // Nobody has used this one yet.
+        (self.used, self.used_here) = (false, false);
+        // A success serves all who wait, even past its own `hold_at`.
+        self.answer_gets(&token.told());
+        self.held = Some(token);
+        self.serve_subjects(generation);
+    }
+
+    fn grant_failed(&mut self, failure: Failure) {
+        if let Some(token) = &mut self.held {
+            token.failed_since = true;
+        }
+        let verdict = self.grant.failed(failure, &self.setup, self.now, self.random);
+        self.earliest = match verdict {
+            Verdict::Again => self.grant.next_at,
+            Verdict::Over => self.grant.not_before,
+        };
+        if let Some(token) = self.usable() {
+            self.answer_gets(&token.told());
+            self.serve_subjects(token.generation);
+        } else if verdict == Verdict::Over {
+            let wrong = Wrong::Failed(failure, self.grant.not_before - self.now);
+            self.answer_gets(&Told::Token(Err(wrong.clone())));
+            self.refuse_subjects(&wrong);
+        }
+    }
+
+    fn answer_gets(&mut self, told: &Told) {
+        for id in std::mem::take(&mut self.gets) {
+            self.tell(id, told.clone());
+        }
+    }
+
+    fn shutdown(&mut self) -> Output {
+        self.closed = true;
+        self.answer_gets(&Told::Token(Err(Wrong::Closed)));
+        for key in std::mem::take(&mut self.keys) {
+            for id in key.callers {
+                self.tell(id, Told::Exchanged(Err(Wrong::Closed)));
+            }
+        }
+        for id in self.barrier.take().map(|barrier| barrier.callers).unwrap_or_default() {
+            self.tell(id, Told::Revoked(Err(Wrong::Closed)));
+        }
+        let cooling = self.grant.last.map(|last| (self.grant.not_before, last));
+        let number = self.seen.number + 1;
+        let seen = Seen { number, token: None, ask_at: NEVER, cooling, closed: true };
+        self.out.publish = Some(seen);
+        std::mem::take(&mut self.out)
+    }
+
+    fn refuse(&mut self, event: &Event<CallerId>) {
+        match event {
+            Event::GetToken(id, ..) => self.tell(*id, Told::Token(Err(Wrong::Closed))),
+            Event::Exchange(id, ..) => self.tell(*id, Told::Exchanged(Err(Wrong::Closed))),
+            Event::Revoke(id, ..) => self.tell(*id, Told::Revoked(Err(Wrong::Closed))),
+            _ => {}
+        }
+    }
+
+    // ---- What is due, again and again until nothing more can start.
+
+    fn advance(&mut self) {
+        loop {
+            let before = self.clone();
+            self.drop_unwanted_flights();
+            self.advance_revocation();
+            self.end_barrier();
+            if !self.gets.is_empty() && self.usable().is_none() {
+                self.open_grant(&TokenRequestOptions::new());
+            }
+            self.advance_exchanges();
+            self.open_for_timer();
+            self.start_grant();
+            if before == *self {
+                return;
+            }
+        }
+    }
+
+    /// While the barrier is up, a flight that waits between attempts is for its callers only.
+    fn drop_unwanted_flights(&mut self) {
+        if self.barrier.is_none() {
+            return;
+        }
+        if self.grant.waits() && !self.grant_is_awaited() {
+            self.grant.abandon();
+        }
+        for key in &mut self.keys {
+            if key.flight.waits() && key.callers.is_empty() {
+                key.flight.abandon();
+            }
+        }
+    }
+
+    fn open_for_timer(&mut self) {
+        let open = match (self.setup.mode, self.usable()) {
+            (Mode::Always, Some(_)) => true,
+            (Mode::Always, None) => self.warm,
+            (Mode::WhileUsed, Some(_)) => self.used || self.used_here,
+            (Mode::WhileUsed, None) | (Mode::OnRequest, _) => false,
+        };
+        if open && self.now >= self.ask_at() {
+            self.open_grant(&TokenRequestOptions::new());
+        }
+    }
+
+    fn open_grant(&mut self, options: &TokenRequestOptions) {
+        if self.may_open() {
+            self.grant.open(&self.setup, options);
+        }
+    }
+
+    fn start_grant(&mut self) {
+        if self.barrier.is_some() || !self.grant.waits() || self.now < self.earliest {
+            return;
+        }
+        let number = self.grant.start(self.now, self.revokes);
+        let options = self.grant.options.clone();
+        self.out.starts.push(Start::Grant { number, options, refused: self.refused.clone() });
+    }
+
+    // ---- What all of them need.
+
+    /// Takes in a token: into the ledger before anything else is decided. If a revoke came while it was
+    /// on the wire, it is marked there, and whether it is alive does not matter.
+    fn receive(&mut self, came: Came, sent: &Sent) -> Result<Received, Failure> {
+        let Came { text, life, refresh_in } = came;
+        let lifetime = life.unwrap_or_else(|| {
+            if !self.lifetime_assumed {
+                self.lifetime_assumed = true;
+                self.out.warnings.push("lifetime assumed".into());
+            }
+            ASSUMED_LIFETIME
+        });
+        let lifetime = lifetime.min(LONGEST_LIFE);
+        self.generation += 1;
+        self.ledger.join(&text, self.now.saturating_add(lifetime), self.now);
+        let expires_at = sent.at.saturating_add(lifetime);
+        if sent.revokes < self.revokes {
+            self.ledger.mark(&text);
+        } else if expires_at <= self.now || self.ledger.is_marked(&text) {
+            return Err(Failure::Expired);
+        }
+        let stale = self.setup.stale_buffer().min(lifetime / 2);
+        let stale = times(stale, 1.0 + self.random / 10.0);
+        let hold_at = expires_at - self.setup.expired_buffer().min(lifetime / 10);
+        let mut stale_at = expires_at.saturating_sub(stale).min(hold_at);
+        if let Some(refresh_in) = refresh_in
+            && refresh_in >= lifetime / 10
+            && sent.at + refresh_in <= hold_at
+        {
+            stale_at = sent.at + refresh_in;
+        }
+        Ok(Received { generation: self.generation, text, stale_at, hold_at, expires_at, lifetime })
+    }
+
+    fn tell(&mut self, id: u64, told: Told) {
+        self.out.replies.push((id, told));
+    }
+
+    fn publish(&mut self) {
+        let token = self.held.as_ref().map(|token| SeenToken {
+            generation: token.generation,
+            text: token.text.clone(),
+            usable_until: token.usable_until(),
+            doubts_dismissed: token.doubts_dismissed,
+        });
+        let last = self.grant.last.filter(|_| !self.grant.open);
+        let cooling = last.map(|last| (self.grant.not_before, last));
+        let number = self.seen.number;
+        let mut seen = Seen { number, token, ask_at: self.ask_at(), cooling, closed: false };
+        if seen != self.seen {
+            seen.number += 1;
+            self.seen = seen.clone();
+            self.used_here = false;
+            self.out.publish = Some(seen);
+        }
+    }
+}

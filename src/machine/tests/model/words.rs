@@ -1,0 +1,171 @@
+//! What is said to a machine and by it, in words that both the model and the real one can be put into.
+
+use std::time::Duration;
+
+use super::Nanos;
+use super::operations::{ATTEMPT_TIMEOUT, Failure};
+use crate::error::{SessionError, TokenError};
+use crate::grant::Grant;
+use crate::instant::Instant;
+use crate::machine::{CallerId, Effects, Published, Reply, Request, Warning};
+use crate::request::{ExchangeKey, TokenRequestOptions};
+use crate::token::Issued;
+
+/// What came of a grant or an exchange.
+pub(super) type Found = Result<Came, Failure>;
+
+/// A token that came.
+pub(super) struct Came {
+    pub(super) text: String,
+    /// How long it lives, if the server says so.
+    pub(super) life: Option<Nanos>,
+    /// When the server wants it refreshed.
+    pub(super) refresh_in: Option<Nanos>,
+}
+
+pub(super) fn found(result: &Result<Grant, TokenError>) -> Found {
+    let grant = result.as_ref().map_err(Failure::of)?;
+    Ok(Came {
+        text: grant.text().expose().into(),
+        life: grant.life().map(span),
+        refresh_in: grant.get_refresh_in().map(span),
+    })
+}
+
+/// What it wants done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Output {
+    pub(super) publish: Option<Seen>,
+    pub(super) starts: Vec<Start>,
+    pub(super) replies: Vec<(u64, Told)>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// A publication.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) number: u64,
+    pub(super) token: Option<SeenToken>,
+    pub(super) ask_at: Nanos,
+    pub(super) cooling: Option<(Nanos, Failure)>,
+    pub(super) closed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SeenToken {
+    pub(super) generation: u64,
+    pub(super) text: String,
+    pub(super) usable_until: Nanos,
+    pub(super) doubts_dismissed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Start {
+    Grant { number: u32, options: TokenRequestOptions, refused: Option<String> },
+    Exchange { number: u32, key: ExchangeKey, subject: u64, options: TokenRequestOptions },
+    Revocation { number: u32, text: String, options: TokenRequestOptions },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Told {
+    Token(Result<(u64, String), Wrong>),
+    Exchanged(Result<(u64, String), Wrong>),
+    Revoked(Result<(), Wrong>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wrong {
+    Failed(Failure, Nanos),
+    Cooling(Failure, Nanos),
+    Overloaded,
+    Unsupported,
+    Closed,
+}
+
+/// Puts the real machine's effects into words.
+pub(super) fn put_into_words(effects: &Effects<CallerId>) -> Output {
+    Output {
+        publish: effects.publish.as_ref().map(seen),
+        starts: effects.start.iter().map(start).collect(),
+        replies: effects.replies.iter().map(|(id, answer)| (*id, told(answer))).collect(),
+        warnings: effects.warnings.iter().map(warning).collect(),
+    }
+}
+
+pub(super) fn nanos(instant: Instant) -> Nanos {
+    if instant == Instant::NEVER { Nanos::MAX } else { span(instant.since(Instant::ZERO)) }
+}
+
+pub(super) fn span(span: Duration) -> Nanos {
+    Nanos::try_from(span.as_nanos()).unwrap()
+}
+
+fn seen(published: &Published) -> Seen {
+    let token = published.token.as_ref().map(|published| SeenToken {
+        generation: published.token.id().generation(),
+        text: published.token.secret().into(),
+        usable_until: nanos(published.usable_until),
+        doubts_dismissed: published.doubts_dismissed,
+    });
+    let cooling = published.cooling.as_ref();
+    let cooling = cooling.map(|cooling| (nanos(cooling.until), Failure::of(&cooling.last)));
+    let Published { number, ask_at, closed, .. } = *published;
+    Seen { number, token, ask_at: nanos(ask_at), cooling, closed }
+}
+
+fn start(start: &crate::machine::Start) -> Start {
+    let number = start.number;
+    assert_eq!(start.timeout, ATTEMPT_TIMEOUT);
+    match &start.request {
+        Request::Grant(request) => Start::Grant {
+            number,
+            options: request.options.clone(),
+            refused: request.refused.as_ref().map(|text| text.expose().into()),
+        },
+        Request::Exchange(key, subject, request) => Start::Exchange {
+            number,
+            key: (**key).clone(),
+            subject: subject.id().generation(),
+            options: request.options.clone(),
+        },
+        Request::Revocation(text, options) => {
+            let (text, options) = (text.expose().into(), options.clone());
+            Start::Revocation { number, text, options }
+        }
+    }
+}
+
+fn told(answer: &Reply) -> Told {
+    match answer {
+        Reply::Token(answer) => Told::Token(given(answer)),
+        Reply::Exchanged(answer) => Told::Exchanged(given(answer)),
+        Reply::Revoked(answer) => Told::Revoked(answer.as_ref().map_err(wrong).copied()),
+    }
+}
+
+fn given(answer: &Result<impl AsRef<Issued>, SessionError>) -> Result<(u64, String), Wrong> {
+    let token = answer.as_ref().map_err(wrong)?.as_ref();
+    Ok((token.id().generation(), token.text().expose().into()))
+}
+
+fn wrong(error: &SessionError) -> Wrong {
+    match error {
+        SessionError::Failed { error, retry_after } => {
+            Wrong::Failed(Failure::of(error), span(*retry_after))
+        }
+        SessionError::Cooling { last, retry_after } => {
+            Wrong::Cooling(Failure::of(last), span(*retry_after))
+        }
+        SessionError::Overloaded => Wrong::Overloaded,
+        SessionError::Unsupported(_) => Wrong::Unsupported,
+        SessionError::Closed => Wrong::Closed,
+        other => panic!("the machine never says {other:?}"),
+    }
+}
+
+fn warning(warning: &Warning) -> String {
+    match warning {
+        Warning::LifetimeAssumed(_) => "lifetime assumed".into(),
+        Warning::LedgerOverflow(_) => "ledger overflow".into(),
+    }
+}

@@ -1,0 +1,287 @@
+//! Each point of the design's section "The snapshot", as far as a snapshot by itself can keep it. What
+//! is published comes from the machine, so that no test makes up a state that never is.
+
+mod threads;
+
+use crate::config::RefreshMode;
+use crate::error::SessionError;
+use crate::instant::Instant;
+use crate::machine::Reply;
+use crate::machine::tests::driver::{START, Session, secs};
+use crate::request::TokenRequestOptions;
+use crate::snapshot::Snapshot;
+use crate::token::TokenId;
+
+/// A token of an hour is stale from 3000 s on, held from 3570 s on, and over at 3600 s.
+const HOLDING: &str = "ask, granted 1h";
+const REFRESHING: &str = "ask, granted 1h, suspend 3100s, ask";
+/// The refresh of its token has failed.
+const FAILED: &str = "ask, granted 1h, suspend 3100s, ask, grant_fails 503";
+const COOLING: &str = "ask, grant_fails denied";
+const REVOKING: &str = "ask, granted 1h, suspend 10s, revoke";
+const REVOKING_AND_COOLING: &str = "ask, grant_fails denied, suspend 10s, exchange a, revoke";
+const HELD: &str = "ask, granted 1h, suspend 3575s, ask";
+const CLOSED: &str = "ask, granted 1h, suspend 1s, shutdown";
+
+/// A session to which this has happened.
+fn after(story: &str) -> Session {
+    let mut session = Session::with(|config| {
+        config.refresh_mode = RefreshMode::OnRequest;
+        config.retry.attempts = 1;
+    });
+    session.random = 0.0;
+    session.play(story);
+    session
+}
+
+/// Counted from when the first token's request was sent.
+fn at(seconds: u64) -> Instant {
+    START + secs(seconds)
+}
+
+fn plain() -> TokenRequestOptions {
+    TokenRequestOptions::new()
+}
+
+fn wants(seconds: u64) -> TokenRequestOptions {
+    plain().min_remaining(secs(seconds))
+}
+
+/// Of what is published now.
+fn snapshot(session: &Session) -> Snapshot {
+    Snapshot::new(session.history.published.clone())
+}
+
+fn token(session: &Session) -> TokenId {
+    session.history.published.token.as_ref().expect("a token").token.id()
+}
+
+/// Whether the actor is told; `None` if that token is not the one published.
+fn doubt(snapshot: &Snapshot, token: TokenId) -> Option<bool> {
+    let mut told = false;
+    snapshot.doubt(token, || told = true).then_some(told)
+}
+
+/// In words: `token`, an error, or `ask`.
+fn read(snapshot: &Snapshot, seconds: u64, options: &TokenRequestOptions) -> String {
+    match snapshot.read(at(seconds), options) {
+        None => "ask".into(),
+        Some(Ok(_)) => "token".into(),
+        Some(Err(SessionError::Closed)) => "closed".into(),
+        Some(Err(SessionError::Cooling { retry_after, .. })) => format!("cooling {retry_after:?}"),
+        Some(Err(other)) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn point_1_answers_what_it_can_and_sends_the_rest_to_the_actor() {
+    let cases: &[(&str, &[(u64, &str)])] = &[
+        ("", &[(0, "ask"), (1_000, "ask")]),
+        // Fresh, stale, held, over.
+        (HOLDING, &[(0, "token"), (2_999, "token"), (3_000, "token"), (3_569, "token")]),
+        (HOLDING, &[(3_570, "ask"), (3_600, "ask")]),
+        // After a failed attempt it is usable to its end. Then the cooling counts.
+        (FAILED, &[(3_100, "token"), (3_570, "token"), (3_599, "token"), (3_600, "ask")]),
+        (COOLING, &[(0, "cooling 30s"), (29, "cooling 1s"), (30, "ask"), (31, "ask")]),
+        // The last error is given only where there is no usable token.
+        (
+            "ask, granted 1h, suspend 3580s, ask, grant_fails denied",
+            &[(3_599, "token"), (3_600, "cooling 10s"), (3_610, "ask")],
+        ),
+        (CLOSED, &[(0, "closed"), (1, "closed"), (100_000, "closed")]),
+    ];
+    for (story, expected) in cases {
+        for (seconds, expected) in *expected {
+            let answer = read(&snapshot(&after(story)), *seconds, &plain());
+            assert_eq!(answer, *expected, "{story}: at {seconds} s");
+        }
+    }
+}
+
+#[test]
+fn point_1_gives_no_token_with_less_life_than_is_asked_for() {
+    let snapshot = snapshot(&after(HOLDING));
+    for (seconds, min_remaining, expected) in [
+        (0, 3_600, "token"), // counts as nine tenths
+        (360, 3_600, "token"),
+        (361, 3_600, "ask"),
+        (361, 3_239, "token"),
+        (1_000, 2_600, "token"),
+        (1_001, 2_600, "ask"),
+        (3_569, 31, "token"),
+        (3_570, 1, "ask"),
+    ] {
+        let answer = read(&snapshot, seconds, &wants(min_remaining));
+        assert_eq!(answer, expected, "{min_remaining} s wanted at {seconds} s");
+    }
+}
+
+/// Everything that can be told without the actor is what the actor would have told.
+#[test]
+fn point_1_gives_only_what_the_machine_would_have_given() {
+    let stories = ["", HOLDING, REFRESHING, FAILED, COOLING, REVOKING, REVOKING_AND_COOLING, HELD];
+    let mut answered = 0;
+    for story in stories.into_iter().chain([CLOSED]) {
+        let session = after(story);
+        let snapshot = snapshot(&session);
+        let began = session.elapsed().as_secs();
+        for seconds in (began..3_700).step_by(5).map(|seconds| seconds + 1) {
+            for options in [plain(), wants(30), wants(700), wants(100_000)] {
+                let Some(answer) = snapshot.read(at(seconds), &options) else { continue };
+                let mut machine = session.clone();
+                machine.now = at(seconds);
+                machine.ask_with(options);
+                let given = machine.answers.pop_last();
+                let Some((_, Reply::Token(given))) = given else {
+                    panic!("{story}: at {seconds} s: {answer:?}, but the machine lets wait");
+                };
+                let answer = answer.cloned();
+                assert_eq!(format!("{answer:?}"), format!("{given:?}"), "{story}: at {seconds} s");
+                answered += 1;
+            }
+        }
+    }
+    assert!(answered > 5_000, "{answered}");
+}
+
+#[test]
+fn point_2_the_first_reader_marks_it_used_and_the_first_from_ask_at_on_asks() {
+    let snapshot = snapshot(&after(HOLDING));
+    assert!(!snapshot.is_used());
+    assert!(!snapshot.note_use(at(2_999)), "before ask_at nobody need be told");
+    assert!(snapshot.is_used());
+    assert!(snapshot.note_use(at(3_000)), "the one that turns `asked` on tells the actor");
+    assert!(!snapshot.note_use(at(3_000)));
+    assert!(!snapshot.note_use(at(3_599)));
+}
+
+#[test]
+fn point_2_nobody_asks_while_a_flight_is_open_or_the_server_is_left_alone() {
+    for (story, seconds, expected) in [
+        (REFRESHING, 3_200, false),
+        (REVOKING, 3_200, false),
+        (COOLING, 29, false),
+        (COOLING, 30, true), // with no token: from `not_before` on
+        (CLOSED, 100_000, false),
+        ("", 0, true), // nothing published yet: at once
+    ] {
+        let asks = snapshot(&after(story)).note_use(at(seconds));
+        assert_eq!(asks, expected, "{story}: at {seconds} s");
+    }
+}
+
+#[test]
+fn point_2_a_snapshot_that_follows_is_neither_used_nor_asked_about() {
+    let mut session = after(HOLDING);
+    let first = snapshot(&session);
+    assert!(first.note_use(at(3_001)));
+    session.play("suspend 3001s, ask, grant_fails 503");
+    let second = first.followed_by(session.history.published.clone());
+    assert!(second.number() > first.number());
+    assert!(!second.is_used());
+    assert!(second.note_use(at(3_100)));
+}
+
+#[test]
+fn point_3_only_the_first_doubt_of_the_published_token_is_news() {
+    let mut session = after(HOLDING);
+    let (snapshot, token) = (snapshot(&session), token(&session));
+    session.play("suspend 20s, invalidate t1, ask, granted 1h");
+    assert_eq!(doubt(&snapshot, session.id("t2")), None, "it is not the one published");
+    assert_eq!(read(&snapshot, 1, &plain()), "token");
+    assert_eq!(doubt(&snapshot, token), Some(true));
+    assert_eq!(doubt(&snapshot, token), Some(false));
+    assert_eq!(doubt(&Snapshot::new(after(COOLING).history.published.clone()), token), None);
+}
+
+#[test]
+fn point_3_a_doubted_token_sends_every_reader_to_the_actor() {
+    let session = after(HOLDING);
+    let snapshot = snapshot(&session);
+    doubt(&snapshot, token(&session));
+    for seconds in [0, 2_999, 3_001, 3_600] {
+        assert_eq!(read(&snapshot, seconds, &plain()), "ask");
+    }
+}
+
+#[test]
+fn point_3_publishing_the_same_token_again_keeps_the_doubt() {
+    let mut session = after(HOLDING);
+    let loaded = snapshot(&session);
+    session.play("suspend 3100s, ask");
+    let refreshing = loaded.followed_by(session.history.published.clone());
+    assert_eq!(doubt(&loaded, token(&session)), Some(true), "though it has been followed");
+    assert_eq!(read(&refreshing, 3_100, &plain()), "ask");
+    session.play("grant_fails 503");
+    let failed = refreshing.followed_by(session.history.published.clone());
+    assert_eq!(read(&failed, 3_100, &plain()), "ask");
+    assert_eq!(doubt(&failed, token(&session)), Some(false));
+}
+
+#[test]
+fn point_3_a_dismissed_doubt_is_cleared_by_the_publish_that_follows() {
+    let mut session = after("ask, granted 1h, suspend 20s, invalidate t1, ask, granted 1h");
+    let doubted = snapshot(&session);
+    doubt(&doubted, token(&session));
+    session.play("suspend 1s, invalidate t2 -> publish t2 // the second refusal within 10 s");
+    let dismissed = doubted.followed_by(session.history.published.clone());
+    assert_eq!(read(&dismissed, 21, &plain()), "token");
+    assert_eq!(doubt(&dismissed, token(&session)), Some(true), "and may be doubted again");
+}
+
+#[test]
+fn point_3_a_doubt_does_not_pass_to_the_next_token() {
+    let mut session = after(HOLDING);
+    let doubted = snapshot(&session);
+    doubt(&doubted, token(&session));
+    session.play("suspend 20s, invalidate t1, ask, granted 1h");
+    let next = doubted.followed_by(session.history.published.clone());
+    assert_eq!(read(&next, 21, &plain()), "token");
+}
+
+/// `revoke` takes effect at its publish: the very next reader finds nothing.
+#[test]
+fn point_5_a_revoke_publishes_before_it_sends_anything() {
+    let mut session = after(HOLDING);
+    let held = snapshot(&session);
+    session.play("suspend 1s, revoke -> publish nothing; revoke t1");
+    assert_eq!(read(&held.followed_by(session.history.published.clone()), 1, &plain()), "ask");
+}
+
+#[test]
+fn what_is_shown_of_a_snapshot_holds_no_token() {
+    let shown = format!("{:?}", snapshot(&after("ask, granted 1h as t0ken")));
+    assert!(!shown.contains("t0ken"), "{shown}");
+}
+
+#[test]
+fn threads_count_on_copies_of_their_own() {
+    let session = after(HOLDING);
+    let first = snapshot(&session);
+    let refreshed = first.followed_by(session.history.published.clone());
+    // A header's clone has the bytes of what it was cloned from.
+    let place = |snapshot: &Snapshot| {
+        let copy = snapshot.read(at(0), &plain()).unwrap().unwrap();
+        assert_eq!(copy.id(), token(&session));
+        assert!(copy.header_value().is_sensitive());
+        copy.clone().header_value().clone().as_bytes().as_ptr().addr()
+    };
+    let here = place(&first);
+    assert_eq!(place(&first), here);
+    assert_eq!(place(&refreshed), here, "they belong to the token");
+    // One of them may by chance share this thread's.
+    let there = || std::thread::scope(|scope| scope.spawn(|| place(&first)).join().unwrap());
+    assert!((0..3).any(|_| there() != here));
+}
+
+#[test]
+fn more_threads_than_there_are_copies_read_as_well() {
+    let session = after(HOLDING);
+    let snapshot = snapshot(&session);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    for _ in 0..=16.max(8 * processors) {
+        let read = || snapshot.read(at(0), &plain()).unwrap().unwrap().id();
+        let read = std::thread::scope(|scope| scope.spawn(read).join().unwrap());
+        assert_eq!(read, token(&session));
+    }
+}

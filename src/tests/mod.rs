@@ -1,0 +1,14 @@
+//! Tests of the whole that need to look inside.
+
+#[cfg(feature = "test-util")]
+mod anything;
+#[cfg(all(feature = "http", feature = "testing", feature = "test-util"))]
+mod recorder;
+#[cfg(feature = "test-util")]
+#[path = "../../tests/session/scripted.rs"]
+#[allow(dead_code, reason = "the session's other tests use more of it")]
+mod scripted;
+#[cfg(all(feature = "http", feature = "testing", feature = "test-util"))]
+mod threads;
+#[cfg(feature = "test-util")]
+mod world;
