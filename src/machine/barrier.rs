@@ -106,7 +106,7 @@ impl<R> Barrier<R> {
         fx: &mut Effects<R>,
     ) {
         let Some(up) = &mut self.up else { return };
-        if self.flight.is_on_wire() || up.given_up.is_some() {
+        if self.flight.is_on_wire() {
             return;
         }
         if ledger.is_all_confirmed() {
@@ -116,6 +116,8 @@ impl<R> Barrier<R> {
         if !can_revoke {
             self.flight.abandon();
             up.given_up = Some(GivenUp::Unsupported);
+        }
+        if up.given_up.is_some() {
             return;
         }
         if self.flight.cooling(sent.at).is_some() {

@@ -164,6 +164,7 @@ pub struct PublishedToken {
 
 /// An exchanged token that callers may take without asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct PublishedExchange {
     /// The token itself.
     pub token: ExchangedToken,

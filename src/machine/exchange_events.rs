@@ -27,51 +27,56 @@ impl<R> Machine<R> {
         request: Box<ExchangeRequest>,
         fx: &mut Effects<R>,
     ) {
-        if !self.abilities.exchange {
-            let error = SessionError::Unsupported("token exchange");
-            fx.replies.push((reply, Reply::Exchanged(Err(error))));
+        let now = moment.now;
+        let key = request.key();
+        if self.abilities.exchange {
+            self.note_use(now, &request.options);
+            if let Found::Token(issued, is_due) = self.exchanges.find(&key, now) {
+                let token = exchanged(issued);
+                if is_due {
+                    match self.endpoint.cooling(now).map(|cooling| cooling.until) {
+                        // Behind the token that is there, and with the subject that is there.
+                        None => {
+                            self.exchanges.open(&Arc::new(key), request, self.grants_ended, now);
+                        }
+                        Some(until) => self.exchanges.ask_again_at(key, until),
+                    }
+                }
+                fx.replies.push((reply, Reply::Exchanged(Ok(token))));
+                return;
+            }
+        }
+        let refusal = self.refusal(now, &key, &request);
+        if refusal.is_none() && !self.is_full() {
+            let key = Arc::new(key);
+            self.exchanges.open(&key, request, self.grants_ended, now);
+            self.exchanges.join(&key, caller, reply);
+            self.count_held();
             return;
         }
-        let now = moment.now;
-        self.note_use(now, &request.options);
-        let key = request.key();
-        let answer = match self.exchanges.find(&key, now) {
-            Found::Token(issued, is_due) => {
-                let token = exchanged(issued);
-                if is_due && self.endpoint.cooling(now).is_none() {
-                    // Behind the token that is there, and with the subject that is there.
-                    self.exchanges.open(&Arc::new(key), request, 0, now);
-                }
-                Ok(token)
-            }
-            Found::Cooling(cooling) => Err(cooling.cooling(now)),
-            Found::Nothing => match self.refusal(now, &key, &request) {
-                Some(error) => Err(error),
-                None if self.is_full() => match self.exchanges.unexpired(&key, now) {
-                    Some(issued) => Ok(exchanged(issued)),
-                    None => Err(self.overloaded()),
-                },
-                None => {
-                    let key = Arc::new(key);
-                    self.exchanges.open(&key, request, self.grants_ended, now);
-                    self.exchanges.join(&key, caller, reply);
-                    self.count_held();
-                    return;
-                }
-            },
+        let answer = match (self.exchanges.unexpired(&key, now), refusal) {
+            (Some(issued), _) => Ok(exchanged(issued)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(self.overloaded()),
         };
         fx.replies.push((reply, Reply::Exchanged(answer)));
     }
 
-    /// What a flight for this key would fail with at once.
+    /// What whoever asks for this key is told at once, if there is no token.
     fn refusal(
         &self,
         now: Instant,
         key: &ExchangeKey,
         request: &ExchangeRequest,
     ) -> Option<SessionError> {
+        if !self.abilities.exchange {
+            return Some(SessionError::Unsupported("token exchange"));
+        }
         if self.exchanges.is_open(key) {
             return None;
+        }
+        if let Found::Cooling(cooling) = self.exchanges.find(key, now) {
+            return Some(cooling.cooling(now));
         }
         if let Some(cooling) = self.endpoint.cooling(now) {
             return Some(cooling.cooling(now));
@@ -229,13 +234,17 @@ impl<R> Machine<R> {
 
     // What is due
 
-    pub(super) fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
+    /// The manager has learnt that its server cannot exchange: nothing more is sent.
+    pub(super) fn end_unsupported_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
         if !self.abilities.exchange {
             let error = SessionError::Unsupported("token exchange");
             for key in self.exchanges.waiting() {
                 self.fail_exchange(now, &key, &error, fx);
             }
         }
+    }
+
+    pub(super) fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
         let at_once = self.config.exchanges_at_once;
         while self.endpoint.may_depart(now, self.exchanges.on_wire(), at_once)
             && let Some(key) = self.exchanges.next_ready()
@@ -256,8 +265,9 @@ impl<R> Machine<R> {
             (exchange.options(), grants_ended, exchange.is_wanted())
         });
         let Some((options, grants_ended, is_wanted)) = wants else { return false };
-        let has_waited = grants_ended < self.grants_ended;
-        let waited_for = self.own.unexpired(now).filter(|_| has_waited);
+        // Behind a token that is there, or after a grant attempt, it takes the subject that there is.
+        let takes_any = !is_wanted || grants_ended < self.grants_ended;
+        let waited_for = self.own.unexpired(now).filter(|_| takes_any);
         let need = match waited_for {
             Some(kept) => Need::Reply(AccessToken::new(kept.issued.clone())),
             None => self.need(now, &options),

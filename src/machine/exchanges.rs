@@ -311,6 +311,15 @@ impl<R> Exchanges<R> {
         Some(changed)
     }
 
+    /// The first reader who finds the key's token due for a refresh is the only one who says so. It cannot
+    /// be refreshed now: from then on another shall.
+    pub(crate) fn ask_again_at(&mut self, key: ExchangeKey, at: Instant) {
+        if let Some(published) = self.keys.get(&key).and_then(Exchange::published) {
+            let published = PublishedExchange { ask_at: at, ..published };
+            self.published.push((Arc::new(key), Some(published)));
+        }
+    }
+
     /// What has changed for readers.
     pub(crate) fn take_published(&mut self) -> Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)> {
         std::mem::take(&mut self.published)

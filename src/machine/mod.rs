@@ -281,6 +281,9 @@ impl<R> Machine<R> {
     fn advance(&mut self, moment: Moment, fx: &mut Effects<R>) {
         if !self.closed {
             self.ledger.forget_expired(moment.now);
+            // A pause may be none at all.
+            self.exchanges.wake(moment.now, self.grants_ended);
+            self.end_unsupported_exchanges(moment.now, fx);
             if self.barrier.is_up() {
                 self.abandon_unwanted(moment.now);
                 self.drive_barrier(moment.now, fx);
