@@ -12,8 +12,8 @@ use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Moment, Published, PublishedExchange, Reply, Request,
-    Start, Warning,
+    Abilities, CallerId, Effects, Ended, Event, Moment, Published, PublishedExchange, Reply,
+    Request, Start, Warning,
 };
 use crate::request::ExchangeKey;
 use crate::token::TokenId;
@@ -263,7 +263,7 @@ impl History {
         }
         self.texts.retain(|_, text| now < text.expires_at);
         let texts = &self.texts;
-        self.tokens.retain(|token| texts.contains_key(&token.text));
+        self.tokens.retain(|token| now < token.expires_at || texts.contains_key(&token.text));
     }
 
     /// The event, and then what the session wants done, in the order of the contract: publish, start
@@ -366,15 +366,18 @@ impl History {
 
     /// No other subject came: then the answer that they had is the end of it.
     fn refusals_stand(&mut self, event: &Event<CallerId>, fx: &Effects<CallerId>) {
-        if matches!(event, Event::Ended(Ended::Exchange(..))) {
-            return;
+        match event {
+            Event::Ended(Ended::Grant(Err(error))) if !refuses_subject(error) => {}
+            // Else the answer may be another's.
+            _ => return,
         }
         let refusals = fx.replies.iter().filter_map(|(caller, answer)| {
             let Reply::Exchanged(Err(SessionError::Failed { error, .. })) = answer else {
                 return None;
             };
             let Want::Token(purpose) = self.callers.get(caller)?.want else { return None };
-            refuses_subject(error).then_some((purpose, error))
+            let was_refused = self.paces.get(&purpose).is_some_and(|pace| pace.is_rerun());
+            (was_refused && refuses_subject(error)).then_some((purpose, error))
         });
         for (purpose, error) in refusals.collect::<BTreeMap<_, _>>() {
             let pace = self.paces.entry(purpose).or_default();
@@ -602,7 +605,8 @@ impl Hash for History {
             barrier_may_be_up,
             closed,
         } = self;
-        (published, exchanged, revokes, generation, highest, invalidated, invalidated_at).hash(state);
+        (published, exchanged, revokes, generation, highest, invalidated, invalidated_at)
+            .hash(state);
         (callers, wire, revocations, tokens, texts, paces, revocation_pace).hash(state);
         (batch_confirmed, batch_failure, last_sent, barrier_may_be_up, closed).hash(state);
     }

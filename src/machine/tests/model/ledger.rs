@@ -70,8 +70,7 @@ impl Ledger {
     }
 
     pub fn is_marked(&self, text: &str, now: Nanos) -> bool {
-        let is_marked =
-            |entry: &Entry| entry.mark.as_ref().is_some_and(|mark| now < mark.until);
+        let is_marked = |entry: &Entry| entry.mark.as_ref().is_some_and(|mark| now < mark.until);
         self.entries.iter().any(|entry| entry.text == text && is_marked(entry))
     }
 

@@ -8,9 +8,7 @@ use super::operations::{ATTEMPT_TIMEOUT, Failure};
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
-use crate::machine::{
-    CallerId, Effects, Published, PublishedExchange, Reply, Request, Warning,
-};
+use crate::machine::{CallerId, Effects, Published, PublishedExchange, Reply, Request, Warning};
 use crate::request::{ExchangeKey, TokenRequestOptions};
 use crate::token::Issued;
 
