@@ -78,6 +78,7 @@ mod asked;
 mod clock;
 mod config;
 mod error;
+mod foreign;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -115,7 +116,7 @@ pub use crate::http::{
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
 pub use grant::{Grant, TokenText};
-pub use handle::SessionHandle;
+pub use handle::{GetToken, SessionHandle};
 pub use machine::{Counters, Phase};
 pub use manager::TokenManager;
 pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};

@@ -65,7 +65,7 @@ impl Task {
     ) -> Result<bool, SessionError> {
         let (began, purpose) = (self.clock.now(), Purpose::of(&request.key()));
         let result = session.exchange(request).await;
-        let token = result.as_ref().ok().map(|token| AccessToken::new(token.issued().clone()));
+        let token = result.as_ref().ok().map(|token| AccessToken::new(token.as_ref().clone()));
         self.got(purpose, began, token.as_ref());
         result.map(|_| true)
     }

@@ -276,7 +276,7 @@ impl World {
                 let what = Called::Token(Purpose::of(&request.key()));
                 self.begin(task, what, async move {
                     let token = session.exchange(request).await?;
-                    Ok(Some(AccessToken::new(token.issued().clone())))
+                    Ok(Some(AccessToken::new(token.as_ref().clone())))
                 });
             }
             Step::Revoke(task) => {

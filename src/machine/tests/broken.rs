@@ -324,27 +324,28 @@ impl Broken {
         let invalidated = before.counters.invalidations < machine.counters.invalidations;
         let revoked = before.revokes < machine.revokes;
         let failed = before.counters.grants_failed < machine.counters.grants_failed;
-        let on_wire = machine.exchanges.is_any_on_wire();
-        let waits_for_none = machine.barrier.is_up() && !machine.flight.is_on_wire();
-        match (self.fault, &mut machine.held) {
-            (Fault::ForgetsTheLedgerAtAnInvalidate, _) if invalidated => {
+        let on_wire = machine.exchanges.on_wire() > 0;
+        let waits_for_none = machine.barrier.is_up() && !machine.own.flight.is_on_wire();
+        match self.fault {
+            Fault::ForgetsTheLedgerAtAnInvalidate if invalidated => {
                 machine.ledger = Ledger::default();
             }
-            (Fault::GrantsAgainAtAnInvalidate, _) if invalidated => drop(machine.flight.land()),
-            (Fault::TakesStaleAtForHoldAt, Some(held)) => {
-                held.lifetime.hold_at = held.lifetime.stale_at;
+            Fault::GrantsAgainAtAnInvalidate if invalidated => drop(machine.own.flight.land()),
+            Fault::TakesStaleAtForHoldAt => {
+                let Some(kept) = machine.own.kept_mut() else { return };
+                kept.lifetime.hold_at = kept.lifetime.stale_at;
             }
-            (Fault::LosesADoubtAtAPublication, Some(held)) if failed => held.doubts_dismissed += 1,
-            (Fault::LiftsEarliestAtARevoke, _) if revoked => machine.earliest = Instant::ZERO,
-            (Fault::LiftsNotBeforeAtAnInvalidate, _)
-                if invalidated && !machine.flight.is_open() =>
-            {
-                machine.flight.succeed();
+            Fault::LosesADoubtAtAPublication if failed && machine.own.kept().is_some() => {
+                machine.doubts_dismissed += 1
             }
-            (Fault::DoesNotWaitForExchanges, _) if waits_for_none && on_wire => {
+            Fault::LiftsEarliestAtARevoke if revoked => machine.earliest = Instant::ZERO,
+            Fault::LiftsNotBeforeAtAnInvalidate if invalidated && !machine.own.flight.is_open() => {
+                machine.own.flight.succeed();
+            }
+            Fault::DoesNotWaitForExchanges if waits_for_none && on_wire => {
                 machine.barrier.lower(moment.now, false, &machine.ledger, fx);
             }
-            (Fault::AnswersARevokeBeforeItsLedger, _) if waits_for_none && !on_wire => {
+            Fault::AnswersARevokeBeforeItsLedger if waits_for_none && !on_wire => {
                 let callers = machine.barrier.close();
                 fx.replies.extend(callers.map(|caller| (caller, Reply::Revoked(Ok(())))));
             }

@@ -5,6 +5,8 @@ mod broken;
 #[cfg(test)]
 pub(crate) mod driver;
 #[cfg(test)]
+mod endpoint;
+#[cfg(test)]
 mod event_table;
 #[cfg(test)]
 mod exchanges;

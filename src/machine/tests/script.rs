@@ -91,6 +91,7 @@ impl Session {
             // Before anything else.
             ["attempts", n] => self.configure(|config| config.retry.attempts = number(n)),
             ["capacity", n] => self.configure(|config| config.exchange_capacity = number(n)),
+            ["at_once", n] => self.configure(|config| config.exchanges_at_once = number(n)),
             ["max_held", n] => self.configure(|config| config.max_held = number(n)),
             // Callers, and readers of what is published.
             ["ask", ref with @ ..] => self.ask_with(options(with)),
@@ -151,6 +152,11 @@ impl Session {
             // How far ahead these are.
             ["usable"] => format!("{:?}", self.usable_for()),
             ["ask_at"] => self.ask_at().map_or_else(|| "never".into(), |at| format!("{at:?}")),
+            ["ask_at", "of", name] => {
+                let key = scope(name).key();
+                let published = &self.history.exchanged[&key];
+                format!("{:?}", published.ask_at.since(self.now))
+            }
             ["deadline"] => self.deadline().map_or_else(|| "never".into(), |at| format!("{at:?}")),
             ["cools"] => match &self.history.published.cooling {
                 Some(cooling) => format!("{:?}: {}", cooling.until.since(self.now), cooling.last),
@@ -165,7 +171,8 @@ impl Session {
                 format!("{:?}", self.error_of(number(caller)).retry_after().expect("one"))
             }
             ["error", caller] => {
-                self.error_of(number(caller)).token_error().expect("one").to_string()
+                let error = self.error_of(number(caller)).token_error().expect("one").to_string();
+                error.trim_end().into()
             }
             // How many requests have been sent.
             ["grants"] => self.sent(Kind::Grant).len().to_string(),
@@ -200,8 +207,10 @@ pub(crate) fn outcome(words: &[&str]) -> Outcome {
     let retry_after = |after: &[&str]| after.first().map(|after| duration(after));
     match *words {
         ["untold"] => Ok(Issue::default()),
+        ["untold", "as", name] => Ok(Issue { name: Some(name.into()), ..Issue::default() }),
         ["503", ref after @ ..] => Err(TokenError::server(503, retry_after(after))),
         ["429", ref after @ ..] => Err(TokenError::rate_limited(retry_after(after))),
+        ["transport"] => Err(TokenError::transport(std::io::Error::other("the cable is cut"))),
         ["denied"] => Err(TokenError::denied("invalid_client", "")),
         ["changed"] => Err(TokenError::denied("invalid_client", "")
             .with_status(401)

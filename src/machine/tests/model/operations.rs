@@ -21,6 +21,7 @@ pub struct Setup {
     pub cooling: u64,
     pub max_held: usize,
     pub exchange_capacity: usize,
+    pub exchanges_at_once: usize,
     pub can_exchange: bool,
     pub can_revoke: bool,
 }
@@ -43,6 +44,7 @@ impl Setup {
             cooling: 30,
             max_held: 100,
             exchange_capacity: 100,
+            exchanges_at_once: 64,
             can_exchange: true,
             can_revoke: true,
         }
@@ -60,6 +62,7 @@ impl Setup {
             },
             max_held: self.max_held,
             exchange_capacity: self.exchange_capacity,
+            exchanges_at_once: self.exchanges_at_once,
         }
     }
 
