@@ -15,6 +15,7 @@ use tokio::task::{self, JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
+use crate::asked::Asked;
 use crate::clock;
 use crate::error::{SessionError, TokenError};
 use crate::instant::Instant;
@@ -382,12 +383,13 @@ async fn within<T>(
     request: impl Future<Output = Result<T, TokenError>>,
 ) -> Result<T, TokenError> {
     let until = clock::now() + timeout;
+    let asked = Asked::default();
     let result = caught(async {
         tokio::select! {
             biased;
-            result = request => result,
+            result = asked.within(request) => result,
             // On paused time it is not this attempt that ends, but, after a sleep of its own, the session.
-            Ok(()) = clock::sleep_until(until) => Err(TokenError::TimedOut { after: timeout }),
+            Ok(()) = clock::sleep_until(until) => Err(timed_out(timeout, asked.address())),
         }
     });
     let result = result.await;
@@ -396,6 +398,14 @@ async fn within<T>(
         Err(error) => Span::current().record("outcome", tracing::field::display(error)),
     };
     result
+}
+
+fn timed_out(after: Duration, address: Option<String>) -> TokenError {
+    let error = TokenError::timed_out(after);
+    match address {
+        Some(address) => error.with_address(address),
+        None => error,
+    }
 }
 
 /// The message of a panic may hold anything, so it is not kept.

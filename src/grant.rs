@@ -44,9 +44,10 @@ impl Grant {
     /// [`TokenError::Malformed`] if it is empty or cannot go into a header.
     pub fn bearer(access_token: impl Into<SecretString>) -> Result<Self, TokenError> {
         let access_token = access_token.into();
-        let text = TokenText::new(access_token.expose_secret()).ok_or(TokenError::Malformed {
-            reason: "the access token is empty, or has characters that cannot go into a header"
-                .into(),
+        let text = TokenText::new(access_token.expose_secret()).ok_or_else(|| {
+            TokenError::malformed(
+                "the access token is empty, or has characters that cannot go into a header",
+            )
         })?;
         Ok(Self {
             text,
@@ -111,27 +112,34 @@ impl Grant {
         }
     }
 
-    pub(crate) fn text(&self) -> &TokenText {
+    /// The token's text. With this and the others, a manager that wraps another one can keep what it got.
+    pub fn text(&self) -> &TokenText {
         &self.text
     }
 
-    pub(crate) fn is_access_token(&self) -> bool {
+    /// Whether it is an access token, and not [something else](Self::not_an_access_token) that an exchange
+    /// gave.
+    pub fn is_access_token(&self) -> bool {
         !matches!(self.token_type, TokenType::Other)
     }
 
-    pub(crate) fn life(&self) -> Option<Duration> {
+    /// How much life is left, if that was [said](Self::expires_in).
+    pub fn life(&self) -> Option<Duration> {
         self.expires_in
     }
 
-    pub(crate) fn get_refresh_in(&self) -> Option<Duration> {
+    /// When the server wants it to be refreshed, if that was [said](Self::refresh_in).
+    pub fn get_refresh_in(&self) -> Option<Duration> {
         self.refresh_in
     }
 
-    pub(crate) fn get_scope(&self) -> Option<&str> {
+    /// The scopes granted, if they were [named](Self::scope).
+    pub fn get_scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    pub(crate) fn get_issued_token_type(&self) -> Option<&str> {
+    /// What kind of token an exchange gave, if that was [said](Self::issued_token_type).
+    pub fn get_issued_token_type(&self) -> Option<&str> {
         self.issued_token_type.as_deref()
     }
 }

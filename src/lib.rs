@@ -58,8 +58,9 @@
 //! # Features
 //! - `http` (default): [`HttpTokenManager`], for Box and any other OAuth 2.0 server. Without it bring a
 //!   [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
-//! - `ring` (default) or `aws-lc`: the crypto library under `http`, for TLS and for keys. For the second,
-//!   leave the default features out: `default-features = false, features = ["http", "aws-lc"]`.
+//! - `aws-lc` (default) or `ring`: the crypto library under `http`, for TLS and for keys. The first is what
+//!   reqwest itself takes, so a program that has reqwest stays as it was. The second is for a program that
+//!   installs ring for the whole process: `default-features = false, features = ["http", "ring"]`.
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
@@ -73,6 +74,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod actor;
+mod asked;
 mod clock;
 mod config;
 mod error;
@@ -108,7 +110,7 @@ extern crate self as ccg_session;
 #[cfg(feature = "http")]
 pub use crate::http::{
     AssertionAudience, ClientAuth, Credential, DpopKey, Endpoints, HttpTokenManager,
-    HttpTokenManagerBuilder, JwtAlgorithm, JwtAuth, Provider, Subject,
+    HttpTokenManagerBuilder, Introspection, JwtAlgorithm, JwtAuth, Provider, Subject,
 };
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};

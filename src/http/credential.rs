@@ -13,6 +13,7 @@ use std::thread;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::limits::{MAX_FILE, MAX_READS};
 use crate::error::TokenError;
 
 /// Where the client's secret comes from: a password, a key, or an assertion, as
@@ -57,13 +58,6 @@ type AnyError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[error("could not be read: {0}")]
 struct Unread(#[source] AnyError);
-
-/// How many threads may read a file at once: more than one, since it may be far away; and not many, since
-/// each of them hangs if the file's mount is dead.
-const MAX_READS: usize = 4;
-
-/// The longest file that is read: no credential is longer, and a wrong path may name anything.
-const MAX_FILE: u64 = 1024 * 1024;
 
 impl Credential {
     /// An environment variable. One that is not set, or is empty, is refused when the manager is built.
@@ -137,7 +131,7 @@ impl Credential {
                 Err(error) => Err(Unread(error).into()),
             },
         };
-        secret.map(Some).map_err(|error| TokenError::Credential { source: error.into() })
+        secret.map(Some).map_err(TokenError::credential)
     }
 
     /// Whether it now is something else than what was used. One that cannot be read is not.
@@ -183,6 +177,11 @@ impl fmt::Debug for Credential {
             Source::Fn(_) => f.write_str("from_fn"),
         }
     }
+}
+
+/// What was read as the credential will not do.
+pub(super) fn unusable(problem: String) -> TokenError {
+    TokenError::credential(problem)
 }
 
 fn variable(name: &str) -> Result<SecretString, String> {

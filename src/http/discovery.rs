@@ -4,22 +4,25 @@
 //! Metadata gives addresses and nothing else. What servers say in it about methods and grants is often
 //! incomplete, so it neither picks nor refuses any.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ::http::StatusCode;
-use ::http::header::ACCEPT;
+use ::http::header::{ACCEPT, ACCEPT_ENCODING};
 use arc_swap::ArcSwapOption;
 use reqwest::Client;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::client_auth::Endpoint;
-use super::provider::{check_url, is_loopback, without_secrets};
-use super::wire::is_visible;
-use super::{Object, Response, transport};
+use super::address::{Address, check_url, is_loopback, without_secrets};
+use super::assertion::Endpoint;
+use super::event;
+use super::jwt::Object;
+use super::limits::{MAX_ADDRESS, MAX_NAME};
+use super::names::{IDENTITY, JSON};
+use super::response::Response;
+use super::words::{fit, is_visible};
 use crate::error::{ConfigError, TokenError};
 
 /// Where a provider's requests go, as configured or discovered: see
@@ -30,19 +33,8 @@ pub struct Endpoints {
     pub(super) revocation: Option<Address>,
     pub(super) introspection: Option<Address>,
     pub(super) issuer: Option<String>,
-}
-
-/// A checked address, and its text as it was given: an assertion names that, byte for byte.
-#[derive(Clone)]
-pub(super) struct Address {
-    pub(super) url: Url,
-    pub(super) text: String,
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(without_secrets(&self.text), f)
-    }
+    pub(super) grant_types: Option<Vec<String>>,
+    pub(super) auth_methods: Option<Vec<String>>,
 }
 
 impl Endpoints {
@@ -61,6 +53,17 @@ impl Endpoints {
         self.introspection.as_ref().map(|address| &*address.text)
     }
 
+    /// The grants that the server's metadata names (`grant_types_supported`, RFC 8414 §2). `None` if there
+    /// is no metadata, or it names none: it is often incomplete, and nothing here depends on it.
+    pub fn grant_types(&self) -> Option<&[String]> {
+        self.grant_types.as_deref()
+    }
+
+    /// In the same way, how clients may authenticate (`token_endpoint_auth_methods_supported`).
+    pub fn auth_methods(&self) -> Option<&[String]> {
+        self.auth_methods.as_deref()
+    }
+
     /// Where tokens come from, as an assertion names it.
     pub(super) fn of_tokens(&self) -> Endpoint<'_> {
         Endpoint { gives_tokens: true, ..self.other(&self.token) }
@@ -68,7 +71,7 @@ impl Endpoints {
 
     /// Where it is asked for something else than tokens.
     pub(super) fn other<'a>(&'a self, address: &'a Address) -> Endpoint<'a> {
-        Endpoint { url: &address.text, issuer: self.issuer.as_deref(), gives_tokens: false }
+        Endpoint { address, issuer: self.issuer.as_deref(), gives_tokens: false }
     }
 
     fn urls(&self) -> impl Iterator<Item = &Url> {
@@ -134,9 +137,6 @@ pub(super) fn nobody_there(status: StatusCode) -> bool {
     let gone = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::GONE];
     status.is_redirection() || gone.contains(&status)
 }
-
-/// The longest address that metadata may give, in bytes.
-const MAX_ADDRESS: usize = 2_048;
 
 /// A server that is known by its issuer.
 #[derive(Debug)]
@@ -213,35 +213,53 @@ impl Discovery {
 
     /// Tries each place. A server that cannot be reached, or wants fewer requests, is left alone at once.
     async fn ask(&self, client: &Client) -> Result<Endpoints, TokenError> {
-        let (mut problems, mut failure) = (Vec::new(), None);
+        let (mut problems, mut failure, mut refusal) = (Vec::new(), None, None);
         for place in &self.places {
-            let request = client.get(place.clone()).header(ACCEPT, "application/json");
-            let response = Response::read(request.send().await.map_err(transport)?).await?;
+            let request = client.get(place.clone()).header(ACCEPT, JSON);
+            let request = request.header(ACCEPT_ENCODING, IDENTITY);
+            let response = Response::read(event::send(request).await?).await?;
+            let status = response.status.as_u16();
             let problem = match response.answer(&[], &[], None).metadata() {
+                _ if nobody_there(response.status) && !response.status.is_redirection() => {
+                    refusal.get_or_insert(status);
+                    let name = response.status.canonical_reason().unwrap_or("nothing is there");
+                    format!("the server refused ({status}): {name}")
+                }
                 Ok(metadata) => match self.endpoints(&metadata) {
                     Ok(endpoints) => return Ok(endpoints),
-                    Err(problem) => problem,
+                    Err(problem) => {
+                        failure.get_or_insert(None);
+                        problem
+                    }
                 },
-                Err(TokenError::Malformed { reason }) => reason,
+                Err(TokenError::Malformed { reason, .. }) => {
+                    failure.get_or_insert(None);
+                    reason
+                }
                 Err(error @ TokenError::RateLimited { .. }) => return Err(error),
                 Err(error) => {
                     let problem = error.to_string();
                     // A router may fail at a path that it does not know; another place may do.
                     if error.is_retryable() {
-                        failure.get_or_insert(error);
+                        failure.get_or_insert(None).get_or_insert(error);
+                    } else {
+                        refusal.get_or_insert(status);
                     }
                     problem
                 }
             };
             problems.push(format!("{place}: {problem}"));
         }
-        Err(failure.unwrap_or_else(|| TokenError::Malformed {
-            reason: format!(
-                "no metadata was found for the issuer {:?} ({})",
-                self.issuer,
-                problems.join("; ")
-            ),
-        }))
+        let issuer = &self.issuer;
+        let words =
+            format!("no metadata was found for the issuer {issuer:?} ({})", problems.join("; "));
+        Err(match (failure, refusal) {
+            (Some(failure), _) => failure.unwrap_or_else(|| TokenError::malformed(words)),
+            // It is nowhere, and will not be there in a second.
+            (None, refusal) => {
+                TokenError::denied("no_metadata", words).with_status(refusal.unwrap_or_default())
+            }
+        })
     }
 
     fn endpoints(&self, metadata: &Object) -> Result<Endpoints, String> {
@@ -249,7 +267,7 @@ impl Discovery {
         // Byte for byte (RFC 8414 §3.3): or one issuer's metadata could pass for another's.
         let issuer = text("issuer").ok_or("it names no issuer")?;
         if issuer != self.issuer {
-            let shown: String = issuer.chars().take(256).collect();
+            let shown = fit(issuer, &[], MAX_NAME);
             return Err(format!(
                 "its issuer is {shown:?}: if that is who is meant, configure it exactly so"
             ));
@@ -269,7 +287,13 @@ impl Discovery {
             None => optional("introspection_endpoint")?,
         };
         let (token, issuer) = (self.endpoint("token_endpoint", token)?, Some(self.issuer.clone()));
-        Ok(Endpoints { token, revocation, introspection, issuer })
+        let list = |name| {
+            let texts = metadata.get(name)?.as_array()?.iter().filter_map(Value::as_str);
+            Some(texts.map(|text| fit(text, &[], MAX_NAME)).collect())
+        };
+        let grant_types = list("grant_types_supported");
+        let auth_methods = list("token_endpoint_auth_methods_supported");
+        Ok(Endpoints { token, revocation, introspection, issuer, grant_types, auth_methods })
     }
 
     /// As strict as with one that is configured. In clear on this machine only if the issuer is here too:

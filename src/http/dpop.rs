@@ -3,21 +3,17 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use ::http::{HeaderMap, HeaderValue, Method};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use url::Url;
 
-use super::Object;
+use super::address::without_secrets;
+use super::jwt::{self, Object};
 use super::keys::{self, SigningKey};
-use super::provider::without_secrets;
+use super::names::DPOP_NONCE;
 use crate::error::ConfigError;
 use crate::grant::ProofKey;
-
-/// The header that a proof goes into.
-pub(super) const DPOP: HeaderName = HeaderName::from_static("dpop");
-/// The header in which a server says what the next proof shall repeat (RFC 9449 §8).
-const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// The key that a session's tokens are bound to (RFC 9449): whoever steals one of them can do
 /// nothing with it.
@@ -103,14 +99,14 @@ impl ProofKey for DpopKey {
             ("jwk".to_owned(), self.0.public_jwk().into()),
         ]);
         let mut claims = Object::from_iter([
-            ("jti".to_owned(), json!(keys::jti().map_err(failed)?)),
+            ("jti".to_owned(), json!(jwt::jti().map_err(failed)?)),
             ("htm".to_owned(), json!(method.as_str())),
             ("htu".to_owned(), json!(target.as_str())),
-            ("iat".to_owned(), json!(keys::numeric_date())),
+            ("iat".to_owned(), json!(jwt::numeric_date())),
         ]);
         claims.extend(token.map(|token| ("ath".to_owned(), json!(keys::sha256(token)))));
         claims.extend(nonce.map(|nonce| ("nonce".to_owned(), json!(nonce))));
-        let proof = self.0.jwt(header, &claims).map_err(failed)?;
+        let proof = self.0.jwt(header, claims).map_err(failed)?;
         // It is base64url and two dots.
         let mut proof = HeaderValue::try_from(proof.expose_secret())
             .map_err(|_| failed("made a proof that fits no header".into()))?;
@@ -143,13 +139,11 @@ impl Dpop {
         self.key.proof(&Method::POST, url.as_str(), None, nonce.as_deref())
     }
 
-    /// Keeps the nonce of an answer, any answer (RFC 9449 §8.2). Whether there was one.
-    pub(super) fn remember(&self, headers: &HeaderMap) -> bool {
-        let Some(nonce) = headers.get(DPOP_NONCE).and_then(|nonce| nonce.to_str().ok()) else {
-            return false;
-        };
-        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.to_owned());
-        true
+    /// Keeps the nonce of an answer, any answer (RFC 9449 §8.2).
+    pub(super) fn remember(&self, headers: &HeaderMap) {
+        if let Some(nonce) = headers.get(DPOP_NONCE).and_then(|nonce| nonce.to_str().ok()) {
+            *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce.to_owned());
+        }
     }
 }
 
@@ -181,7 +175,7 @@ mod tests {
         let claims = claims.as_object_mut().unwrap();
         let jti = claims.remove("jti").unwrap();
         let issued = claims.remove("iat").unwrap().as_u64().unwrap();
-        assert!(keys::numeric_date() - issued < 5);
+        assert!(jwt::numeric_date() - issued < 5);
         // RFC 9449 §4.2: without query and fragment. `ath` was computed with OpenSSL.
         let expected = json!({
             "htm": "GET", "htu": "https://api.example.com/files/1", "nonce": "n",

@@ -1,21 +1,20 @@
 //! What an exchange sends (RFC 8693 §2.1), with Box's additions to it.
+use std::convert::Infallible;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use serde_json::{Value, json};
-
+use super::form::{Form, check_resources, push_extras};
+use super::jwt::{self, Object};
+use super::limits::ACTOR_LIFE;
+use super::names::{ACCESS_TOKEN, ID_TOKEN, TOKEN_EXCHANGE};
 use super::provider::Provider;
-use super::{Form, push_extras};
 use crate::request::{Actor, ExchangeRequest};
-
-/// How long an actor token is good for, in seconds: as long as the original client's.
-const ACTOR_LIFE: u64 = 60;
 
 /// The parts of an exchange's form that have to be put together first.
 pub(super) struct Texts {
     scope: String,
-    actor_token: Option<String>,
+    actor_token: Option<SecretString>,
 }
 
 impl Texts {
@@ -28,6 +27,7 @@ impl Texts {
         client_id: &str,
         provider: &Provider,
     ) -> Result<Self, String> {
+        check_resources(&request.resources).map_err(|problem| format!("resource {problem}"))?;
         let unknown = |what| format!("this provider knows of no {what}, which only Box has");
         let actor_token = match (&request.actor, provider.actor_audience) {
             (Some(actor), Some(audience)) => Some(actor_token(actor, client_id, audience)),
@@ -46,9 +46,9 @@ pub(super) fn form<'a>(
     texts: &'a Texts,
 ) -> Result<Form<'a>, String> {
     let mut form = vec![
-        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("grant_type", TOKEN_EXCHANGE),
         ("subject_token", subject),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:access_token"),
+        ("subject_token_type", ACCESS_TOKEN),
     ];
     if !texts.scope.is_empty() {
         form.push(("scope", &texts.scope));
@@ -62,29 +62,40 @@ pub(super) fn form<'a>(
         form.push(("requested_token_type", kind));
     }
     if let Some(token) = &texts.actor_token {
-        form.push(("actor_token", token));
-        form.push(("actor_token_type", "urn:ietf:params:oauth:token-type:id_token"));
+        form.push(("actor_token", token.expose_secret()));
+        form.push(("actor_token_type", ID_TOKEN));
     }
     push_extras(&mut form, request.params.iter().map(|(name, value)| (&**name, &**value)))?;
     Ok(form)
 }
 
+/// What of that is secret.
+pub(super) fn secrets<'a>(
+    subject: &'a str,
+    request: &'a ExchangeRequest,
+    texts: &'a Texts,
+) -> impl Iterator<Item = &'a str> {
+    let actor_token = texts.actor_token.as_ref().map(ExposeSecret::expose_secret);
+    let params = request.params.iter().map(|(_, value)| &**value);
+    [subject].into_iter().chain(request.shared_link.as_deref()).chain(actor_token).chain(params)
+}
+
 /// Box's annotator token: an unsigned JWT (RFC 7519 §6), since the client vouches for the actor by
 /// authenticating itself.
-fn actor_token(actor: &Actor, client_id: &str, audience: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let header = json!({ "alg": "none", "typ": "JWT" });
-    let claims = json!({
-        "iss": client_id,
-        "sub": actor.id,
-        "aud": audience,
-        "box_sub_type": "external",
-        "name": actor.name,
-        "exp": now.as_secs() + ACTOR_LIFE,
-        "jti": uuid(fastrand::u128(..)),
-    });
-    let encode = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
-    format!("{}.{}.", encode(&header), encode(&claims))
+fn actor_token(actor: &Actor, client_id: &str, audience: &str) -> SecretString {
+    let claims = [
+        ("iss", json!(client_id)),
+        ("sub", json!(actor.id)),
+        ("aud", json!(audience)),
+        ("box_sub_type", json!("external")),
+        ("name", json!(actor.name)),
+        ("exp", json!(jwt::numeric_date() + ACTOR_LIFE)),
+        ("jti", json!(uuid(fastrand::u128(..)))),
+    ];
+    let claims = claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let header = Object::from_iter([("typ".to_owned(), json!("JWT"))]);
+    let Ok(token) = jwt::encode("none", header, claims, |_| Ok::<_, Infallible>(Vec::new()));
+    token
 }
 
 /// A random UUID (RFC 9562 §5.4).
@@ -157,6 +168,7 @@ mod tests {
         assert_eq!(id, "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
         let actor = Actor::new("7", "Ada");
-        assert_ne!(actor_token(&actor, "c", "a"), actor_token(&actor, "c", "a"));
+        let token = || actor_token(&actor, "c", "a").expose_secret().to_owned();
+        assert_ne!(token(), token());
     }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use ::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::wire::{Answer, Asked, MAX_BODY};
+use super::limits::MAX_BODY;
+use super::wire::{Asked, ServerAnswer};
 use crate::config::SessionConfig;
 use crate::error::TokenError;
 use crate::fuzz::live;
@@ -89,8 +90,8 @@ fn response(data: &[u8]) -> Option<(StatusCode, HeaderMap, &[u8])> {
     Some((status, headers, &rest[end + 2..]))
 }
 
-fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> Answer<'a> {
-    Answer {
+fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> ServerAnswer<'a> {
+    ServerAnswer {
         status,
         headers,
         body: (body.len() <= MAX_BODY).then_some(body),
@@ -98,5 +99,6 @@ fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> Ans
         secrets: &[SECRET],
         limits: &[],
         dpop: None,
+        address: "https://as.example/token",
     }
 }

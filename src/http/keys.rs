@@ -1,4 +1,4 @@
-//! The client's own keys, and the JSON Web Tokens that they sign (RFC 7515, RFC 7518, RFC 8037).
+//! The client's own keys, and how they sign (RFC 7515, RFC 7518, RFC 8037).
 //!
 //! Written on the crypto library that TLS brings along anyway, and with `serde_json`: a few dozen lines,
 //! and no crate more. The usual JWT library takes its crypto from a setting of the whole process and
@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use rustls::pki_types::pem::{PemObject, SectionKind};
@@ -15,16 +14,16 @@ use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 use serde_json::Value;
 
-use super::Object;
 use super::crypto::ec_key_pair;
 use super::crypto::library::digest::{SHA256, digest};
 use super::crypto::library::error::KeyRejected;
 use super::crypto::library::hmac;
-use super::crypto::library::rand::{SecureRandom, SystemRandom};
+use super::crypto::library::rand::SystemRandom;
 use super::crypto::library::rsa::{KeyPairComponents, PublicKeyComponents};
 use super::crypto::library::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
 };
+use super::jwt::{self, Object};
 use crate::error::ConfigError;
 
 /// How a key signs (RFC 7518 §3.1, RFC 8037 §3.1). It must fit the key.
@@ -187,13 +186,9 @@ impl SigningKey {
     }
 
     /// A signed JWT. `header` says what there is beside `alg`.
-    pub(super) fn jwt(&self, mut header: Object, claims: &Object) -> Result<SecretString, Problem> {
-        header.insert("alg".into(), self.algorithm.name().into());
-        let mut jwt = signing_input(header, claims);
-        let signature = self.sign(jwt.as_bytes()).ok_or("could not sign")?;
-        jwt.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
-        Ok(jwt.into())
+    pub(super) fn jwt(&self, header: Object, claims: Object) -> Result<SecretString, Problem> {
+        let sign = |input: &[u8]| self.sign(input).ok_or_else(|| "could not sign".to_owned());
+        jwt::encode(self.algorithm.name(), header, claims, sign)
     }
 
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
@@ -245,6 +240,18 @@ impl SigningKey {
     }
 }
 
+/// Whether this is a private key, or holds one, readable or not: then it is no secret to be sent.
+pub(super) fn holds_private_key(text: &str) -> bool {
+    fn is_private(value: &Value) -> bool {
+        let kind = value.get("kty").and_then(Value::as_str);
+        let has_private = matches!(kind, Some("RSA" | "EC" | "OKP")) && value.get("d").is_some();
+        let keys = value.get("keys").and_then(Value::as_array);
+        has_private || keys.is_some_and(|keys| keys.iter().any(is_private))
+    }
+    text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")
+        || text.contains('{') && serde_json::from_str(text.trim()).is_ok_and(|jwk| is_private(&jwk))
+}
+
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({}, [redacted])", self.algorithm)
@@ -252,40 +259,15 @@ impl fmt::Debug for SigningKey {
 }
 
 /// A JWT with a shared secret and HS256 (RFC 7518 §3.2).
-pub(super) fn hs256(secret: &str, mut header: Object, claims: &Object) -> SecretString {
-    header.insert("alg".into(), "HS256".into());
-    let mut jwt = signing_input(header, claims);
+pub(super) fn hs256(secret: &str, header: Object, claims: Object) -> Result<SecretString, Problem> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let tag = hmac::sign(&key, jwt.as_bytes());
-    jwt.push('.');
-    BASE64_URL_SAFE_NO_PAD.encode_string(tag, &mut jwt);
-    jwt.into()
-}
-
-/// RFC 7515 §5.1.
-fn signing_input(header: Object, claims: &Object) -> String {
-    let header = BASE64_URL_SAFE_NO_PAD.encode(Value::Object(header).to_string());
-    // By reference it cannot be wrapped; a map of strings and numbers always becomes text.
-    let claims = serde_json::to_vec(claims).unwrap_or_default();
-    format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims))
+    let sign = |input: &[u8]| Ok(hmac::sign(&key, input).as_ref().to_vec());
+    jwt::encode("HS256", header, claims, sign)
 }
 
 /// As `ath` and `jkt` want it.
 pub(super) fn sha256(text: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
-}
-
-/// A name that no other JWT has: 128 random bits.
-pub(super) fn jti() -> Result<String, Problem> {
-    let mut bits = [0; 16];
-    let failed = |_| "could not be used: the system gives no randomness".to_owned();
-    SystemRandom::new().fill(&mut bits).map_err(failed)?;
-    Ok(BASE64_URL_SAFE_NO_PAD.encode(bits))
-}
-
-/// Now, as a JWT counts it (RFC 7519 §2: `NumericDate`).
-pub(super) fn numeric_date() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Pair {

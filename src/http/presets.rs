@@ -4,24 +4,7 @@
 //! None needs other buffers than a session's default.
 
 use super::client_auth::ClientAuth;
-use super::provider::{Provider, Subject};
-
-/// What is special about a provider.
-pub(super) struct Preset {
-    pub(super) layout: Layout,
-    pub(super) auth: ClientAuth,
-    /// See [`Provider::rate_limited_if`].
-    pub(super) limits: &'static [(&'static str, &'static str)],
-}
-
-/// Where the endpoints are under a base.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layout {
-    pub(super) token: &'static str,
-    /// Where access tokens can be revoked (RFC 7009).
-    pub(super) revocation: Option<&'static str>,
-    pub(super) introspection: Option<&'static str>,
-}
+use super::provider::{Layout, Preset, Provider, Subject};
 
 const BOX: Preset = Preset {
     layout: Layout {

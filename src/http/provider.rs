@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use url::{Host, Url};
 
+use super::address::{check_url, without_secrets};
 use super::client_auth::ClientAuth;
-use super::discovery::{Address, Addresses, Discovery, Endpoints};
-use super::presets::{Layout, Preset};
-use super::{Form, push_extras};
+use super::discovery::{Addresses, Discovery, Endpoints};
+use super::form::{Form, check_resources, push_extras};
 use crate::error::ConfigError;
 
 /// An OAuth 2.0 server: its addresses, how clients authenticate, and what a grant asks for.
@@ -43,6 +42,23 @@ pub struct Provider {
     pub(super) assumed_lifetime: Duration,
     /// Who an actor token is for. Where there is none, Box's additions to RFC 8693 are unknown.
     pub(super) actor_audience: Option<&'static str>,
+}
+
+/// What is special about a provider.
+pub(super) struct Preset {
+    pub(super) layout: Layout,
+    pub(super) auth: ClientAuth,
+    /// See [`Provider::rate_limited_if`].
+    pub(super) limits: &'static [(&'static str, &'static str)],
+}
+
+/// Where the endpoints are under a base.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) token: &'static str,
+    /// Where access tokens can be revoked (RFC 7009).
+    pub(super) revocation: Option<&'static str>,
+    pub(super) introspection: Option<&'static str>,
 }
 
 /// How its addresses are known.
@@ -256,6 +272,11 @@ impl Provider {
         Ok(form)
     }
 
+    /// What of that is secret.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.params.iter().map(|(_, value)| value.expose_secret())
+    }
+
     /// Whether its issuer is known before anything is sent.
     pub(super) fn has_issuer(&self) -> bool {
         matches!(self.place, Place::Issuer(_))
@@ -277,13 +298,22 @@ impl Provider {
         }
         self.grant_form(&self.scope_text())
             .map_err(|problem| ConfigError::new("param", problem))?;
+        check_resources(&self.resources)
+            .map_err(|problem| ConfigError::new("resource", problem))?;
         let optional = |setting, url: &Option<Unchecked>| {
             url.as_ref().map(|url| check_url(setting, &url.0, allow_http)).transpose()
         };
         let revocation = optional("revocation_url", &self.revocation_url)?;
         let introspection = optional("introspection_url", &self.introspection_url)?;
         let given = |token, revocation, introspection| {
-            Addresses::Given(Arc::new(Endpoints { token, revocation, introspection, issuer: None }))
+            Addresses::Given(Arc::new(Endpoints {
+                token,
+                revocation,
+                introspection,
+                issuer: None,
+                grant_types: None,
+                auth_methods: None,
+            }))
         };
         Ok(match &self.place {
             Place::TokenUrl(url) => {
@@ -341,67 +371,5 @@ impl Subject {
     /// users.
     pub fn user(id: impl Into<String>) -> Self {
         Self { kind: "user", id: id.into() }
-    }
-}
-
-/// A token request carries the client's secret, so its address must be one that keeps it
-/// (RFC 6749 §3.2 and §10.9: TLS, and no fragment).
-pub(super) fn check_url(
-    setting: &'static str,
-    text: &str,
-    allow_http: bool,
-) -> Result<Address, ConfigError> {
-    let shown = without_secrets(text);
-    let refuse = |problem: String| Err(ConfigError::new(setting, problem));
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(error) => {
-            return refuse(format!(
-                "is {shown:?}, which is not a URL ({error}): write it in full, such as \
-                 \"https://login.example.com/token\""
-            ));
-        }
-    };
-    if !matches!(url.scheme(), "https" | "http") {
-        return refuse(format!("is {shown:?}, but must begin with https://"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return refuse(format!(
-            "has a user name or password in it, before {shown:?}: leave them out, and give the \
-             client's id and secret to the builder"
-        ));
-    }
-    if url.fragment().is_some() {
-        return refuse(format!(
-            "has a fragment after {shown:?}, which RFC 6749 §3.2 forbids: leave out the # and what \
-             follows"
-        ));
-    }
-    if url.scheme() == "http" && !allow_http && !is_loopback(&url) {
-        return refuse(format!(
-            "is {shown:?}: without TLS anybody on the way can read the client's secret. Use \
-             https://, or allow_insecure_http if the way is safe"
-        ));
-    }
-    Ok(Address { url, text: text.into() })
-}
-
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
-/// A URL's text without the parts in which a secret could be: what is before `@`, and the query.
-pub(super) fn without_secrets(url: &str) -> &str {
-    let (url, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
-    match url.rsplit_once('@') {
-        Some((_, rest)) => rest,
-        // That may be a password with a ? in it.
-        None if query.contains('@') => &url[..url.find("://").map_or(0, |scheme| scheme + 3)],
-        None => url,
     }
 }

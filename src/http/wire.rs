@@ -2,30 +2,26 @@
 //!
 //! Answers are taken by what they are, not by what their `Content-Type` says.
 
-use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
-use ::http::header::{DATE, LOCATION, RETRY_AFTER};
-use ::http::{HeaderMap, StatusCode};
+use ::http::header::{CONTENT_ENCODING, DATE, LOCATION, RETRY_AFTER};
+use ::http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::Value;
+use url::form_urlencoded;
 
-use super::Object;
+use super::address::without_secrets;
 use super::dpop::DpopKey;
-use super::provider::without_secrets;
+use super::jwt::Object;
+use super::limits::{MAX_NAME, MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
+use super::words::fit;
 use crate::error::TokenError;
 use crate::grant::Grant;
 
-/// The longest answer that is read. A token's answer has a few KiB.
-pub(super) const MAX_BODY: usize = 1024 * 1024;
-
-/// How much of a server's words is kept, in characters.
-const MAX_WORDS: usize = 256;
-
 /// A response, and what is needed to read it.
-pub(super) struct Answer<'a> {
+pub(super) struct ServerAnswer<'a> {
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
-    /// `None` if it was longer than [`MAX_BODY`].
+    /// `None` if it was longer than [`MAX_BODY`](super::limits::MAX_BODY).
     pub(super) body: Option<&'a [u8]>,
     /// The wall clock, for a `Retry-After` that is a date when the server tells no `Date`.
     pub(super) received: SystemTime,
@@ -35,6 +31,19 @@ pub(super) struct Answer<'a> {
     pub(super) limits: &'a [(String, String)],
     /// The key that the token must be bound to, if one was asked for.
     pub(super) dpop: Option<&'a DpopKey>,
+    /// Whose answer it is: scheme, host and path.
+    pub(super) address: &'a str,
+}
+
+/// Why a body is nothing that can be read.
+enum Unread {
+    TooLong,
+    Empty,
+    /// It begins as HTML or XML does.
+    Page,
+    NoObject,
+    NoJson,
+    Coded,
 }
 
 /// What a token was asked for with: only an exchange may give something that is no access token.
@@ -44,7 +53,7 @@ pub(super) enum Asked {
     Exchange,
 }
 
-impl Answer<'_> {
+impl ServerAnswer<'_> {
     /// The answer to a request for a token.
     pub(super) fn token(&self, asked: Asked) -> Result<Grant, TokenError> {
         self.grant(&self.success()?, asked)
@@ -55,68 +64,91 @@ impl Answer<'_> {
         self.success()
     }
 
-    /// The answer to an introspection: whether the token is active (RFC 7662 §2.2).
-    pub(super) fn introspection(&self) -> Result<bool, TokenError> {
-        self.success()?.get("active").and_then(Value::as_bool).ok_or_else(|| {
-            let reason = "the answer does not say whether the token is active".into();
-            TokenError::Malformed { reason }
-        })
-    }
-
     /// The answer to a revocation. The body of a success does not matter (RFC 7009 §2.2).
     pub(super) fn revocation(&self) -> Result<(), TokenError> {
-        self.refusal(self.object().as_ref().ok()).map_or(Ok(()), Err)
+        self.refusal(&self.object()).map_or(Ok(()), Err)
     }
 
     /// The object of an answer that is no failure.
     fn success(&self) -> Result<Object, TokenError> {
         let object = self.object();
-        if let Some(error) = self.refusal(object.as_ref().ok()) {
+        if let Some(error) = self.refusal(&object) {
             return Err(error);
         }
-        object.map_err(|reason| TokenError::Malformed {
-            reason: format!("{reason} (HTTP {})", self.status.as_u16()),
+        object.map_err(|unread| {
+            let reason = format!("{} (HTTP {})", self.why(&unread), self.status.as_u16());
+            self.malformed(reason)
         })
     }
 
-    fn object(&self) -> Result<Object, &'static str> {
-        let body = self.body.ok_or("the answer is longer than 1 MiB")?;
+    fn object(&self) -> Result<Object, Unread> {
+        if let Some(coding) = self.headers.get(CONTENT_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return Err(Unread::Coded);
+        }
+        let body = self.body.ok_or(Unread::TooLong)?;
         // Lossy, so that a description in another charset does not hide the error code; a token that
         // this changes is not fit for a header anyway.
         let text = String::from_utf8_lossy(body);
         let text = text.trim_start_matches('\u{feff}').trim();
-        match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => Ok(object),
-            _ if text.is_empty() => Err("the answer is empty"),
-            _ if text.starts_with('<') => Err("the answer looks like a web page, not like JSON"),
-            Ok(_) => Err("the answer is JSON, but not an object"),
-            Err(_) => Err("the answer is not JSON"),
+        match json(text) {
+            Some(Value::Object(object)) => Ok(object),
+            _ if text.is_empty() => Err(Unread::Empty),
+            _ if text.starts_with('<') => Err(Unread::Page),
+            Some(_) => Err(Unread::NoObject),
+            None => form(text).ok_or(Unread::NoJson),
+        }
+    }
+
+    fn why(&self, unread: &Unread) -> String {
+        match unread {
+            Unread::TooLong => "the answer is longer than 1 MiB".into(),
+            Unread::Empty => "the answer is empty".into(),
+            Unread::Page => "the answer looks like a web page, not like JSON".into(),
+            Unread::NoObject => "the answer is JSON, but not an object".into(),
+            Unread::NoJson => "the answer is not JSON".into(),
+            Unread::Coded => {
+                let coding = self.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+                let coding = String::from_utf8_lossy(coding.unwrap_or_default());
+                format!(
+                    "the answer is coded ({:?}), though it was asked not to be",
+                    fit(&coding, &[], MAX_NAME)
+                )
+            }
         }
     }
 
     /// What kind of failure this is, if it is one.
-    fn refusal(&self, object: Option<&Object>) -> Option<TokenError> {
-        let (status, retry_after) = (self.status, self.retry_after());
-        let server = || Some(TokenError::Server { status: status.as_u16(), retry_after });
-        let limited = || Some(TokenError::RateLimited { retry_after });
-        let code = object.and_then(|object| text(object, "error")).filter(|code| !code.is_empty());
-        let failed = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+    fn refusal(&self, object: &Result<Object, Unread>) -> Option<TokenError> {
+        let (status, read) = (self.status, object.as_ref().ok());
+        let limited = || Some(TokenError::rate_limited(self.retry_after()));
+        let server = || Some(self.server(object));
+        let code = read.and_then(|object| text(object, "error")).filter(|code| !code.is_empty());
         match code {
             // It cannot be meant otherwise; some servers send `access_denied` with it.
             _ if status == StatusCode::TOO_MANY_REQUESTS => limited(),
-            Some(code) if self.is_limit(code, object) => limited(),
-            _ if status.is_redirection() => Some(self.redirect()),
-            Some("temporarily_unavailable" | "server_error") => server(),
+            Some(code) if self.is_limit(code, read) => limited(),
+            _ if status.is_redirection() => Some(self.redirect(read)),
+            // Whoever is out of order may say anything.
+            _ if status.is_server_error() => server(),
+            Some(code) if is_outage(code) => server(),
             Some("slow_down" | "too_many_requests" | "rate_limit_exceeded") => limited(),
-            // A status that says "later" outweighs a code, unless the code is one that is defined to
-            // mean that the request itself is refused.
-            Some(code) if failed && !is_refusal(code) => server(),
-            Some(code) => Some(self.denied(code, object)),
-            None if failed => server(),
+            // Somebody else than the server has answered, unless the code is one that is defined to mean
+            // that the request itself is refused.
+            Some(code) if is_infrastructure(status) && !is_refusal(code) => server(),
+            Some(code) => Some(self.denied(code, read)),
+            None if is_infrastructure(status) => server(),
             None if status.is_success() => None,
             // No code, but a time at which to come again: a firewall that counts requests.
-            None if retry_after.is_some() => limited(),
-            None => Some(self.denied(status.canonical_reason().unwrap_or("unknown status"), None)),
+            None if self.retry_after().is_some() => limited(),
+            // A firewall's page. With 401 it is the server's own: some say so to browsers too.
+            None if matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
+                && matches!(object, Err(Unread::Page)) =>
+            {
+                server()
+            }
+            None => Some(self.no_code(object)),
         }
     }
 
@@ -129,44 +161,106 @@ impl Answer<'_> {
     }
 
     fn denied(&self, code: &str, object: Option<&Object>) -> TokenError {
-        let words = |name| {
-            let words = self.words(text(object?, name)?, object);
-            (!words.is_empty()).then_some(words)
-        };
+        let uri = object.and_then(|object| text(object, "error_uri"));
+        let uri = uri.map(|uri| self.words(uri, object)).filter(|uri| !uri.is_empty());
         TokenError::Denied {
-            error: self.words(code, object),
-            description: words("error_description"),
-            uri: words("error_uri"),
+            // Decided by as it is, and no secret if an RFC defines it.
+            error: if is_defined(code) { code.to_owned() } else { self.words(code, object) },
+            description: object.and_then(|object| self.description(object)),
+            uri,
             status: self.status.as_u16(),
             credentials_changed: false,
+            retry_after: self.retry_after(),
         }
     }
 
+    /// A refusal by the status alone.
+    fn no_code(&self, object: &Result<Object, Unread>) -> TokenError {
+        let name = self.status.canonical_reason().unwrap_or("unknown status");
+        match object {
+            Err(unread @ Unread::Coded) => {
+                self.denied(name, None).with_description(self.why(unread))
+            }
+            object => self.denied(name, object.as_ref().ok()),
+        }
+    }
+
+    fn server(&self, object: &Result<Object, Unread>) -> TokenError {
+        let description = match object {
+            Ok(object) => {
+                let code = text(object, "error").filter(|code| !code.is_empty());
+                let code = code.map(|code| self.words(code, Some(object)));
+                let parts: Vec<_> =
+                    [code, self.description(object)].into_iter().flatten().collect();
+                (!parts.is_empty()).then(|| parts.join(": "))
+            }
+            Err(Unread::Empty | Unread::TooLong) => None,
+            Err(unread) => Some(self.why(unread)),
+        };
+        TokenError::Server {
+            status: self.status.as_u16(),
+            description,
+            address: Some(self.address.to_owned()),
+            retry_after: self.retry_after(),
+        }
+    }
+
+    fn malformed(&self, reason: String) -> TokenError {
+        TokenError::malformed(reason).with_retry_after(self.retry_after())
+    }
+
+    /// What a server says in words: in the RFC's member, or in one of those that others have in its place.
+    fn description(&self, object: &Object) -> Option<String> {
+        // Of Okta, of Spring and others, of RFC 9457.
+        const OTHERS: [&str; 9] = [
+            "errorSummary",
+            "error_message",
+            "errorMessage",
+            "message",
+            "msg",
+            "description",
+            "title",
+            "detail",
+            "reason",
+        ];
+        let nested = object.get("error").and_then(Value::as_object);
+        let first = object.get("errors").and_then(|errors| errors.get(0)?.as_object());
+        let own = text(object, "error_description").filter(|words| !words.is_empty());
+        let mut found: Vec<&str> = own.into_iter().collect();
+        if found.is_empty() {
+            for object in [Some(object), nested, first].into_iter().flatten() {
+                for words in OTHERS.iter().filter_map(|name| text(object, name)) {
+                    if !words.is_empty() && !found.contains(&words) {
+                        found.push(words);
+                    }
+                }
+            }
+        }
+        let words = self.words(&found.join("; "), Some(object));
+        (!words.is_empty()).then_some(words)
+    }
+
     /// A redirect would send the secret to whoever is named there, so it is not followed.
-    fn redirect(&self) -> TokenError {
+    fn redirect(&self, object: Option<&Object>) -> TokenError {
         let target = self.headers.get(LOCATION).and_then(|value| value.to_str().ok());
         let description = match target {
             Some(target) => format!(
                 "the server redirects to {}; token requests follow no redirect: if that is the \
                  right address, configure it",
-                self.words(without_secrets(target), None)
+                self.words(without_secrets(target), object)
             ),
             None => "the server redirects without saying where to".into(),
         };
-        TokenError::Denied {
-            error: self.status.canonical_reason().unwrap_or("redirect").into(),
-            description: Some(description),
-            uri: None,
-            status: self.status.as_u16(),
-            credentials_changed: false,
-        }
+        TokenError::denied(self.status.canonical_reason().unwrap_or("redirect"), description)
+            .with_status(self.status.as_u16())
+            .with_retry_after(self.retry_after())
     }
 
     fn grant(&self, object: &Object, asked: Asked) -> Result<Grant, TokenError> {
-        let access_token = text(object, "access_token").ok_or_else(|| TokenError::Malformed {
-            reason: "the answer has no access_token".into(),
-        })?;
-        let mut grant = Grant::bearer(access_token)?;
+        let access_token = text(object, "access_token")
+            .ok_or_else(|| self.malformed("the answer has no access_token".into()))?;
+        let kept = |error: TokenError| error.with_retry_after(self.retry_after());
+        let mut grant = Grant::bearer(access_token).map_err(kept)?;
         match (object.get("token_type"), self.dpop) {
             (Some(Value::String(kind)), Some(key)) if kind.eq_ignore_ascii_case("dpop") => {
                 grant = grant.bound_to(key.clone());
@@ -194,12 +288,14 @@ impl Answer<'_> {
                          the server does not know DPoP, leave it out"
                     }
                 };
-                return Err(TokenError::Malformed {
-                    reason: format!("its token_type is {shown}, and {reason}"),
-                });
+                // The next one would be of the same type.
+                let words = format!("its token_type is {shown}, and {reason}");
+                return Err(TokenError::denied("unusable_token_type", words)
+                    .with_status(self.status.as_u16())
+                    .with_retry_after(self.retry_after()));
             }
         }
-        if let Some(life) = life(object.get("expires_in"))? {
+        if let Some(life) = life(object.get("expires_in")).map_err(kept)? {
             grant = grant.expires_in(life);
         }
         if let Some(seconds) = seconds(object.get("refresh_in")) {
@@ -208,13 +304,33 @@ impl Answer<'_> {
                 grant = grant.refresh_in(wait);
             }
         }
-        if let Some(scope) = scope(object.get("scope")) {
+        if let Some(scope) = self.scope(object) {
             grant = grant.scope(scope);
         }
         if let Some(kind) = text(object, "issued_token_type") {
-            grant = grant.issued_token_type(kind);
+            grant = grant.issued_token_type(self.data(kind, object));
         }
         Ok(grant)
+    }
+
+    /// The scopes, which some servers send as a list.
+    pub(super) fn scope(&self, object: &Object) -> Option<String> {
+        match object.get("scope")? {
+            Value::String(scope) => Some(self.data(scope, object)),
+            Value::Array(scopes) => {
+                let scopes: Vec<_> = scopes.iter().filter_map(Value::as_str).collect();
+                Some(self.data(&scopes.join(" "), object))
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`words`](Self::words), of what is data: a short secret's word may be one of its own by chance.
+    fn data(&self, text: &str, object: &Object) -> String {
+        let mut secrets = self.secrets.to_vec();
+        push_tokens(object, &mut secrets);
+        secrets.retain(|secret| secret.chars().count() >= SHORT_SECRET);
+        fit(text, &secrets, MAX_SCOPE)
     }
 
     /// Seconds or a date (RFC 9110 §10.2.3). A date counts from the server's own `Date`, so that
@@ -230,31 +346,107 @@ impl Answer<'_> {
         Some(at.duration_since(now.unwrap_or(self.received)).unwrap_or_default())
     }
 
-    /// A server's words, fit to be kept and shown: no secret, nothing that moves a terminal's cursor,
-    /// and not too long.
+    /// A server's words, fit to be kept: without what was sent, nor the tokens that it gave itself.
     fn words(&self, words: &str, object: Option<&Object>) -> String {
-        let mut words: String = words.chars().filter(|char| is_visible(*char)).collect();
-        let tokens = ["access_token", "refresh_token", "id_token"];
-        let tokens = tokens.iter().filter_map(|name| text(object?, name));
-        let secrets = self.secrets.iter().copied().chain(tokens);
-        let mut secrets: Vec<String> = secrets
-            .map(|secret| secret.chars().filter(|char| is_visible(*char)).collect())
-            .collect();
-        // The longest first, since one may be a part of another.
-        secrets.sort_by_key(|secret| Reverse(secret.len()));
-        for secret in secrets.iter().map(|secret| secret.trim()).filter(|secret| !secret.is_empty())
-        {
-            words = words.replace(secret, "[redacted]");
+        let mut secrets = self.secrets.to_vec();
+        if let Some(object) = object {
+            push_tokens(object, &mut secrets);
         }
-        match words.char_indices().nth(MAX_WORDS) {
-            Some((end, _)) => words[..end].to_owned() + "…",
-            None => words,
+        fit(words, &secrets, MAX_WORDS)
+    }
+}
+
+/// The tokens of an answer, wherever they are in it.
+fn push_tokens<'a>(object: &'a Object, tokens: &mut Vec<&'a str>) {
+    const TOKENS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
+    for (name, value) in object {
+        match value {
+            Value::String(token) if TOKENS.contains(&&**name) => tokens.push(token),
+            Value::Object(object) => push_tokens(object, tokens),
+            Value::Array(values) => {
+                values
+                    .iter()
+                    .filter_map(Value::as_object)
+                    .for_each(|part| push_tokens(part, tokens));
+            }
+            _ => {}
         }
     }
 }
 
 fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     object.get(name).and_then(Value::as_str)
+}
+
+/// JSON, whose numbers may be larger than any that there is: those are very large ones.
+fn json(text: &str) -> Option<Value> {
+    serde_json::from_str(text)
+        .or_else(|error| {
+            let text = with_possible_numbers(text).ok_or(error)?;
+            serde_json::from_str(&text)
+        })
+        .ok()
+}
+
+/// `None` if all of them were possible.
+fn with_possible_numbers(text: &str) -> Option<String> {
+    let mut possible = String::new();
+    let (mut rest, mut in_string, mut any) = (text, false, false);
+    while let Some(first) = rest.chars().next() {
+        let is_number = !in_string && (first == '-' || first.is_ascii_digit());
+        let length = match first {
+            '\\' if in_string => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            _ if is_number => {
+                let ends = |char: char| !char.is_ascii_digit() && !"+-.eE".contains(char);
+                rest.find(ends).unwrap_or(rest.len())
+            }
+            first => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(length);
+        in_string ^= first == '"';
+        if is_number && token.parse().is_ok_and(f64::is_infinite) {
+            any = true;
+            possible += if first == '-' { "-1e308" } else { "1e308" };
+        } else {
+            possible += token;
+        }
+        rest = after;
+    }
+    any.then_some(possible)
+}
+
+/// A form in place of JSON, as some servers answer: one that gives a token or an error.
+fn form(text: &str) -> Option<Object> {
+    let pairs = form_urlencoded::parse(text.as_bytes());
+    let object: Object =
+        pairs.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
+    (object.contains_key("access_token") || object.contains_key("error")).then_some(object)
+}
+
+/// A code that says "later", whatever the status.
+fn is_outage(code: &str) -> bool {
+    matches!(
+        code,
+        "temporarily_unavailable"
+            | "server_error"
+            | "internal_failure"
+            | "internal_error"
+            | "internal_server_error"
+            | "service_unavailable"
+            | "backend_error"
+    )
+}
+
+/// A status that whatever is before a server gives, or one that is not quite there: nobody at that address,
+/// a connection meant for another host, a request that came too late or too early.
+fn is_infrastructure(status: StatusCode) -> bool {
+    let statuses = [
+        StatusCode::NOT_FOUND,
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::MISDIRECTED_REQUEST,
+        StatusCode::TOO_EARLY,
+    ];
+    statuses.contains(&status)
 }
 
 /// The codes that RFC 6749 §5.2, RFC 7009 §2.2.1, RFC 8693 §2.2.2 and RFC 8707 §2 define: each says
@@ -273,21 +465,18 @@ fn is_refusal(code: &str) -> bool {
     )
 }
 
-/// Neither a control character nor one that reorders the text around it.
-pub(super) fn is_visible(char: char) -> bool {
-    !char.is_control()
-        && !matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// The scopes, which some servers send as a list.
-fn scope(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::String(scope) => Some(scope.clone()),
-        Value::Array(scopes) => {
-            Some(scopes.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
-        }
-        _ => None,
-    }
+/// The other codes that something is decided by, here or in the session: RFC 6749 §4.1.2.1, RFC 6750 §3.1,
+/// RFC 9449 §5 and §8.
+fn is_defined(code: &str) -> bool {
+    is_refusal(code)
+        || matches!(
+            code,
+            "access_denied"
+                | "invalid_token"
+                | "insufficient_scope"
+                | "invalid_dpop_proof"
+                | "use_dpop_nonce"
+        )
 }
 
 /// A lifetime in seconds, as a number or as text. What is neither says nothing, as if it were missing;
@@ -295,7 +484,7 @@ fn scope(value: Option<&Value>) -> Option<String> {
 fn life(value: Option<&Value>) -> Result<Option<Duration>, TokenError> {
     let Some(seconds) = seconds(value) else { return Ok(None) };
     if seconds.is_nan() || seconds <= 0.0 {
-        return Err(TokenError::Expired { reason: "its expires_in leaves no life" });
+        return Err(TokenError::expired("its expires_in leaves no life"));
     }
     Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
 }

@@ -415,7 +415,7 @@ impl History {
         let dead = attempt.sent_at + life <= self.now || was_marked;
         let pace = self.paces.entry(purpose).or_default();
         if dead && !came_too_late {
-            let error = TokenError::Expired { reason: "dead on arrival" };
+            let error = TokenError::expired("dead on arrival");
             pace.failed(&error, self.now, self.policy, Some(self.random));
         } else {
             *pace = Pace::default();

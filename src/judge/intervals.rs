@@ -433,7 +433,7 @@ fn attempts_keep_to_the_policy(history: &History) -> Verdict {
                     *pace = Pace::default();
                     continue;
                 }
-                let dead = TokenError::Expired { reason: "dead on arrival" };
+                let dead = TokenError::expired("dead on arrival");
                 pace.failed(&dead, ended, history.policy, None);
             }
             // A text that is not new may have been revoked, and then this is a failure.

@@ -238,10 +238,10 @@ impl<R> Machine<R> {
             return Ok(Received::Revoked(text));
         }
         if self.ledger.is_marked(&text) {
-            return Err(TokenError::Expired { reason: "it has been revoked" });
+            return Err(TokenError::expired("it has been revoked"));
         }
         if lifetime.expires_at <= moment.now {
-            return Err(TokenError::Expired { reason: "its life was over when it arrived" });
+            return Err(TokenError::expired("its life was over when it arrived"));
         }
         let issued = Issued::new(id, grant, lifetime.expires_at, lifetime.length);
         Ok(Received::Token(issued, lifetime))

@@ -6,15 +6,21 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "http")]
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+#[cfg(feature = "http")]
+use tokio_rustls::TlsAcceptor;
 
 use super::counts::{Counts, Kind, ReceivedRequest};
-use super::script::{Fault, Rule, Script};
+use super::script::{Fault, LONGEST, Rule, Script};
 use super::server::serve;
 use super::state::{Settings, Shared};
+#[cfg(feature = "http")]
+use crate::http::verify;
 
 /// A running authority. Dropping it closes its port and all its connections.
 ///
@@ -48,7 +54,7 @@ impl Authority {
         AuthorityBuilder::default()
     }
 
-    /// `http://127.0.0.1:port`, without a slash at the end. It is also the issuer, for
+    /// `http://127.0.0.1:port` (`https:` with [TLS](AuthorityBuilder)), without a slash at the end. It is also the issuer, for
     /// `Provider::discover`.
     pub fn base_url(&self) -> &str {
         &self.base_url
@@ -117,7 +123,11 @@ impl Authority {
     }
 
     /// Lets another script decide from now on; its numbers and times count from now.
+    ///
+    /// # Panics
+    /// If one of its times is longer than a hundred years.
     pub fn set_script(&self, script: Script) {
+        assert!(script.times_are_kept(), "{TOO_LONG}");
         self.shared.state().set_script(script);
     }
 
@@ -174,10 +184,10 @@ impl Authority {
         }
     }
 
-    /// The last 4,096 requests to the OAuth endpoints, oldest first; those for the resource are only
-    /// counted.
+    /// The last requests to the OAuth endpoints, oldest first: at most 4,096, and as many as 16 MiB hold.
+    /// Those for the resource are only counted.
     pub fn requests(&self) -> Vec<ReceivedRequest> {
-        self.shared.state().log.iter().cloned().collect()
+        self.shared.state().log.requests().cloned().collect()
     }
 
     /// Whether the resource would accept this token now.
@@ -233,6 +243,10 @@ impl Gate {
     pub fn release(self) {}
 }
 
+/// As an error says it.
+const TOO_LONG: &str = "the life of a token, or a time of the script, is longer than a hundred years: \
+    not every clock can count to its end";
+
 /// Settings of an [`Authority`]. Each has a default.
 #[derive(Clone)]
 pub struct AuthorityBuilder {
@@ -240,6 +254,13 @@ pub struct AuthorityBuilder {
     client_secret: String,
     script: Script,
     settings: Settings,
+    #[cfg(feature = "http")]
+    client_key: Option<SecretString>,
+    /// Its certificate and key.
+    #[cfg(feature = "http")]
+    tls: Option<(String, SecretString)>,
+    #[cfg(feature = "http")]
+    client_ca: Option<String>,
 }
 
 impl Default for AuthorityBuilder {
@@ -258,7 +279,18 @@ impl Default for AuthorityBuilder {
                 require_subject: false,
                 scopes: scopes.map(String::from).into(),
                 ttl: Duration::from_secs(3600),
+                takes_certificates: false,
+                #[cfg(feature = "http")]
+                client_key: None,
+                #[cfg(feature = "http")]
+                assertion_audiences: None,
             },
+            #[cfg(feature = "http")]
+            client_key: None,
+            #[cfg(feature = "http")]
+            tls: None,
+            #[cfg(feature = "http")]
+            client_ca: None,
         }
     }
 }
@@ -279,7 +311,49 @@ impl AuthorityBuilder {
         self
     }
 
-    /// How long each token lives, exchanged ones included. `expires_in` is a whole number if this is
+    /// The client's key, as the client itself has it, or its public half as a JWK: with it
+    /// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) is accepted. Default: none.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn client_key(mut self, key: impl Into<SecretString>) -> Self {
+        self.client_key = Some(key.into());
+        self
+    }
+
+    /// Speaks TLS, with this certificate for 127.0.0.1 and its private key, both in PEM. Default: plain HTTP.
+    ///
+    /// Whoever asks it must [trust](crate::HttpTokenManagerBuilder::root_certificate) who issued the
+    /// certificate, so [`Authority::manager`] is of no use then.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<SecretString>) -> Self {
+        self.tls = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// With [TLS](Self::tls): a client that shows a certificate of this CA (PEM) needs to send no more than
+    /// its id, as [`TlsClient`](crate::ClientAuth::TlsClient) does. Default: no client has a certificate.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn client_ca(mut self, ca: impl Into<String>) -> Self {
+        self.client_ca = Some(ca.into());
+        self.settings.takes_certificates = true;
+        self
+    }
+
+    /// Whom a client's assertions must be for (`aud`). Default: the issuer, the token endpoint, or the
+    /// endpoint that they are sent to.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn assertion_audiences<S: Into<String>>(
+        mut self,
+        audiences: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.settings.assertion_audiences = Some(audiences.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// How long each token lives, exchanged ones included: at most a hundred years. `expires_in` is a whole number if this is
     /// one of seconds, else a float. Default: 1 hour.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
@@ -327,7 +401,8 @@ impl AuthorityBuilder {
     /// Starts the authority: when this returns, it listens.
     ///
     /// # Errors
-    /// If the port cannot be had.
+    /// If the port cannot be had; of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), if the life of
+    /// tokens or a time of the script is longer than a hundred years, or a key or certificate is none.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O.
@@ -335,12 +410,38 @@ impl AuthorityBuilder {
     /// # Cancel safety
     /// Cancel safe: what has been started ends.
     pub async fn start(mut self) -> io::Result<Authority> {
+        if self.settings.ttl > LONGEST || !self.script.times_are_kept() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, TOO_LONG));
+        }
+        #[cfg(feature = "http")]
+        if let Some(key) = &self.client_key {
+            let key = verify::public_jwk(key.expose_secret());
+            let key = key.map_err(|problem| unusable("the client's key", &problem))?;
+            self.settings.client_key = Some(key);
+        }
+        #[cfg(feature = "http")]
+        let tls = match &self.tls {
+            None => None,
+            Some((certificate, key)) => {
+                let ca = self.client_ca.as_deref();
+                let config = verify::server_config(certificate, key.expose_secret(), ca);
+                let config = config.map_err(|problem| unusable("the certificate", &problem))?;
+                Some(TlsAcceptor::from(Arc::new(config)))
+            }
+        };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)).await?;
-        let base_url = format!("http://{}", listener.local_addr()?);
+        #[cfg(feature = "http")]
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        #[cfg(not(feature = "http"))]
+        let scheme = "http";
+        let base_url = format!("{scheme}://{}", listener.local_addr()?);
         self.settings.issuer.clone_from(&base_url);
         let client_id = self.settings.client_id.clone();
         let enterprise = self.settings.enterprise.clone();
-        let shared = Arc::new(Shared::new(self.settings, self.client_secret, self.script));
+        let shared = Shared::new(self.settings, self.client_secret, self.script);
+        #[cfg(feature = "http")]
+        let shared = shared.with_tls(tls);
+        let shared = Arc::new(shared);
         let mut server = JoinSet::new();
         server.spawn(serve(listener, Arc::clone(&shared)));
         Ok(Authority { shared, base_url, client_id, enterprise, _server: server })
@@ -355,4 +456,9 @@ impl fmt::Debug for AuthorityBuilder {
             .field("ttl", &self.settings.ttl)
             .finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "http")]
+fn unusable(what: &str, problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what} {problem}"))
 }

@@ -1,4 +1,4 @@
-//! Who is asking: the client's id and secret (RFC 6749 §2.3.1).
+//! Who is asking: the client's id and secret (RFC 6749 §2.3.1), or what it signs.
 
 use std::borrow::Cow;
 
@@ -9,22 +9,36 @@ use http::header::AUTHORIZATION;
 
 use super::counts::ReceivedRequest;
 use super::reply::Refusal;
+use super::state::State;
 
-/// Accepts `client_secret_basic` and `client_secret_post`, one of them at a time.
-pub(super) fn authenticate(
-    request: &ReceivedRequest,
-    client_id: &str,
-    client_secret: &str,
-) -> Result<(), Refusal> {
+/// Accepts one method at a time.
+pub(super) fn authenticate(state: &mut State, request: &ReceivedRequest) -> Result<(), Refusal> {
+    #[cfg(feature = "http")]
+    if request.param("client_assertion").is_some() {
+        if request.headers.contains_key(AUTHORIZATION) || request.param("client_secret").is_some() {
+            return Err(in_two_ways());
+        }
+        return super::proof::assertion(state, request);
+    }
+    // The connection has proven it (RFC 8705 §2), so only its name is missing.
+    if request.is_certified
+        && !request.headers.contains_key(AUTHORIZATION)
+        && request.param("client_secret").is_none()
+        && request.param("client_id") == Some(&state.settings.client_id)
+    {
+        return Ok(());
+    }
+    secret(request, &state.settings.client_id, &state.client_secret)
+}
+
+/// `client_secret_basic` and `client_secret_post`.
+fn secret(request: &ReceivedRequest, client_id: &str, client_secret: &str) -> Result<(), Refusal> {
     let (id, secret) = match request.headers.get(AUTHORIZATION) {
         Some(header) => {
             if request.param("client_secret").is_some() {
-                return Err(Refusal::new(
-                    "invalid_request",
-                    "the client authenticates in more than one way",
-                ));
+                return Err(in_two_ways());
             }
-            let (id, secret) = header.to_str().ok().and_then(basic).ok_or_else(invalid_client)?;
+            let (id, secret) = header.to_str().ok().and_then(basic).ok_or_else(unknown)?;
             if request.param("client_id").is_some_and(|other| other != id) {
                 return Err(Refusal::new("invalid_request", "two different client_id"));
             }
@@ -36,13 +50,21 @@ pub(super) fn authenticate(
         ),
     };
     if id != client_id || secret != client_secret {
-        return Err(invalid_client());
+        return Err(unknown());
     }
     Ok(())
 }
 
-fn invalid_client() -> Refusal {
-    Refusal::new("invalid_client", "The client credentials are invalid")
+fn in_two_ways() -> Refusal {
+    Refusal::new("invalid_request", "the client authenticates in more than one way")
+}
+
+fn unknown() -> Refusal {
+    invalid_client("The client credentials are invalid")
+}
+
+pub(super) fn invalid_client(why: impl AsRef<str>) -> Refusal {
+    Refusal::new("invalid_client", why)
         .status(StatusCode::UNAUTHORIZED)
         .challenge("Basic realm=\"ccg-session\"")
 }

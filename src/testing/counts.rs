@@ -102,6 +102,10 @@ impl Counts {
     }
 }
 
+/// What keeping a pair takes besides its text, in bytes: two strings, and as much again for what the
+/// allocator keeps of them.
+const PAIR: usize = 96;
+
 /// A request as it arrived. Its fields hold secrets in clear; its `Debug` does not show them.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -118,9 +122,20 @@ pub struct ReceivedRequest {
     pub headers: HeaderMap,
     /// Its form's pairs in the order sent; those of the query, if it has no form.
     pub form: Vec<(String, String)>,
+    /// Its client has shown a certificate that was accepted.
+    pub(super) is_certified: bool,
 }
 
 impl ReceivedRequest {
+    /// What it takes in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        let pair = |name: &str, value: &[u8]| PAIR + name.len() + value.len();
+        let form = self.form.iter().map(|(name, value)| pair(name, value.as_bytes()));
+        let headers =
+            self.headers.iter().map(|(name, value)| pair(name.as_str(), value.as_bytes()));
+        PAIR + self.path.len() + form.chain(headers).sum::<usize>()
+    }
+
     /// The first value that the form has under this name. One without a value counts as left out (RFC
     /// 6749 §3.1).
     pub fn param(&self, name: &str) -> Option<&str> {
@@ -155,6 +170,7 @@ impl fmt::Debug for ReceivedRequest {
             .field("path", &self.path)
             .field("headers", &self.headers) // Authorization is marked sensitive.
             .field("form", &form)
+            .field("is_certified", &self.is_certified)
             .finish()
     }
 }

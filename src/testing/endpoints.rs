@@ -1,5 +1,6 @@
 //! What each endpoint checks and does. No I/O: a request in, an answer out.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -14,8 +15,8 @@ use super::client::authenticate;
 use super::counts::{Kind, ReceivedRequest};
 use super::reply::{Refusal, Reply, json_reply, seconds};
 use super::script::Fault;
-use super::state::State;
-use super::tokens::{Dead, Scopes};
+use super::state::{Settings, State};
+use super::tokens::{Dead, Scopes, Token};
 
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
@@ -29,7 +30,7 @@ pub(super) fn answer(
 ) -> Reply {
     let reply = match request.kind {
         Kind::Resource => resource(state, request, now),
-        Kind::Discovery => Ok(metadata(&state.settings.issuer)),
+        Kind::Discovery => Ok(metadata(&state.settings)),
         kind => form(state, request).and_then(|()| match kind {
             Kind::Revoke => revoke(state, request, now),
             Kind::Introspect => introspect(state, request, now),
@@ -40,8 +41,17 @@ pub(super) fn answer(
     reply.unwrap_or_else(Reply::from)
 }
 
+#[cfg(not(feature = "http"))]
+const METHODS: &[&str] = &["client_secret_basic", "client_secret_post"];
+#[cfg(feature = "http")]
+const METHODS: &[&str] =
+    &["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"];
+
 /// RFC 8414 §2.
-fn metadata(issuer: &str) -> Reply {
+fn metadata(settings: &Settings) -> Reply {
+    let issuer = &settings.issuer;
+    let methods = METHODS.iter().chain(settings.takes_certificates.then_some(&"tls_client_auth"));
+    let methods: Vec<_> = methods.collect();
     let body = json!({
         "issuer": issuer,
         "token_endpoint": format!("{issuer}/oauth2/token"),
@@ -49,26 +59,26 @@ fn metadata(issuer: &str) -> Reply {
         "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
         "response_types_supported": [],
         "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported": methods,
     });
     json_reply(StatusCode::OK, &body)
 }
 
 /// What is asked of every form, and of the client that sends it.
-fn form(state: &State, request: &ReceivedRequest) -> Result<(), Refusal> {
+fn form(state: &mut State, request: &ReceivedRequest) -> Result<(), Refusal> {
     let media_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or_default();
     if !media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err(invalid_request("the body is not application/x-www-form-urlencoded"));
     }
     // RFC 6749 §3.2; RFC 8693 §2.1 lets these two be repeated.
-    for (index, (name, _)) in request.form.iter().enumerate() {
-        let repeated = request.form[..index].iter().any(|(before, _)| before == name);
-        if repeated && !matches!(name.as_str(), "resource" | "audience") {
+    let mut before = HashSet::new();
+    for (name, _) in &request.form {
+        if !before.insert(name) && !matches!(name.as_str(), "resource" | "audience") {
             return Err(invalid_request(format!("the parameter {name} is repeated")));
         }
     }
-    authenticate(request, &state.settings.client_id, &state.client_secret)
+    authenticate(state, request)
 }
 
 /// RFC 6749 §4.4.2.
@@ -87,9 +97,10 @@ fn grant(
     }
     let subject = subject(state, request)?;
     let scopes = scopes(request, &state.settings.scopes)?;
+    let bound_to = key(state, request, None)?;
     Ok(json_reply(
         StatusCode::OK,
-        &Value::Object(issue(state, Kind::Grant, scopes, subject, fault, now)),
+        &Value::Object(issue(state, Kind::Grant, Asked { scopes, subject, bound_to }, fault, now)),
     ))
 }
 
@@ -141,7 +152,8 @@ fn exchange(
     })?;
     let scopes = scopes(request, &parent.scopes)?;
     let subject = parent.subject.clone();
-    let mut body = issue(state, Kind::Exchange, scopes, subject, fault, now);
+    let bound_to = key(state, request, None)?;
+    let mut body = issue(state, Kind::Exchange, Asked { scopes, subject, bound_to }, fault, now);
     body.insert("issued_token_type".into(), ACCESS_TOKEN.into());
     Ok(json_reply(StatusCode::OK, &Value::Object(body)))
 }
@@ -181,33 +193,45 @@ fn introspect(state: &State, request: &ReceivedRequest, now: Instant) -> Result<
         Ok(token) => {
             let expires = SystemTime::now() + (token.expires_at - now);
             let since = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            json!({
+            let mut body = json!({
                 "active": true,
                 "client_id": state.settings.client_id,
                 "exp": since.as_secs(),
                 "scope": join(&token.scopes),
                 "sub": token.subject,
-                "token_type": "bearer",
-            })
+                "token_type": token.token_type(),
+            });
+            if let Some(thumbprint) = &token.bound_to {
+                body["cnf"] = json!({ "jkt": thumbprint });
+            }
+            body
         }
     };
     Ok(json_reply(StatusCode::OK, &body))
 }
 
 /// A protected resource (RFC 6750 §3).
-fn resource(state: &State, request: &ReceivedRequest, now: Instant) -> Result<Reply, Refusal> {
+fn resource(state: &mut State, request: &ReceivedRequest, now: Instant) -> Result<Reply, Refusal> {
     let header = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let bearer = header.and_then(|value| {
+    let used = header.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+        let is_bound = scheme.eq_ignore_ascii_case("dpop");
+        (is_bound || scheme.eq_ignore_ascii_case("bearer")).then_some((is_bound, token.trim()))
     });
-    let Some(text) = bearer else {
+    let Some((is_bound, text)) = used else {
         // One who brought no token is told no error code (RFC 6750 §3.1); the body is ours.
         return Err(Refusal::new("unauthorized", "this takes a bearer token")
             .status(StatusCode::UNAUTHORIZED)
             .challenge("Bearer realm=\"ccg-session\""));
     };
+    let proven = if is_bound { key(state, request, Some(text)).map_err(unproven)? } else { None };
     let token = state.tokens.active(text, now).map_err(|dead| invalid_token(state, dead, now))?;
+    if is_bound != token.bound_to.is_some() || proven != token.bound_to {
+        return Err(unproven(Refusal::new(
+            "invalid_token",
+            "the token is bound to a key that this request does not prove to hold, or to none",
+        )));
+    }
     if let Some(wanted) = request.param("scope") {
         for scope in wanted.split(' ') {
             check_scope(scope)?;
@@ -220,6 +244,22 @@ fn resource(state: &State, request: &ReceivedRequest, now: Instant) -> Result<Re
         StatusCode::OK,
         &json!({ "type": "user", "id": token.subject, "scope": join(&token.scopes) }),
     ))
+}
+
+/// What the request proves by its signature.
+#[cfg(feature = "http")]
+use super::proof::key;
+
+/// Nothing, where there is no crypto library.
+#[cfg(not(feature = "http"))]
+#[expect(clippy::unnecessary_wraps, reason = "it is the same function with `http`")]
+fn key(_: &State, _: &ReceivedRequest, _: Option<&str>) -> Result<Option<String>, Refusal> {
+    Ok(None)
+}
+
+/// RFC 9449 §7.1.
+fn unproven(refusal: Refusal) -> Refusal {
+    refusal.status(StatusCode::UNAUTHORIZED).challenge("DPoP realm=\"ccg-session\"")
 }
 
 /// Says which kind of dead the token is and, if it was revoked, when.
@@ -273,25 +313,32 @@ fn check_scope(scope: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What a token shall be.
+struct Asked {
+    scopes: Scopes,
+    subject: String,
+    bound_to: Option<String>,
+}
+
 /// A token, new unless the script wants the last one again, as it is told to the client.
 fn issue(
     state: &mut State,
     kind: Kind,
-    mut scopes: Scopes,
-    subject: String,
+    asked: Asked,
     fault: Option<&Fault>,
     now: Instant,
 ) -> Map<String, Value> {
     let last = if kind == Kind::Grant { &state.last_granted } else { &state.last_exchanged };
     let again = last.clone().filter(|_| fault == Some(&Fault::SameToken));
     let again = again.and_then(|text| Some((state.tokens.get(&text)?.clone(), text)));
+    let Asked { mut scopes, subject, bound_to } = asked;
     let (text, life) = if let Some((token, text)) = again {
         scopes = token.scopes;
         let left = token.expires_at.saturating_duration_since(now);
         (text, json!(left.as_secs()))
     } else {
         let ttl = state.settings.ttl;
-        let text = state.tokens.issue(scopes.clone(), subject, ttl, now);
+        let text = state.tokens.issue(scopes.clone(), subject, bound_to, ttl, now);
         state.counts.tokens_issued += 1;
         let last =
             if kind == Kind::Grant { &mut state.last_granted } else { &mut state.last_exchanged };
@@ -299,8 +346,9 @@ fn issue(
         (text, seconds(ttl))
     };
     let mut body = Map::new();
+    let token_type = state.tokens.get(&text).map_or("bearer", Token::token_type);
     body.insert("access_token".into(), text.into());
-    body.insert("token_type".into(), "bearer".into());
+    body.insert("token_type".into(), token_type.into());
     body.insert("scope".into(), join(&scopes).into());
     match fault {
         Some(Fault::NoExpiresIn) => {}

@@ -32,12 +32,12 @@
 //! # Endpoints
 //! | endpoint | does | checks |
 //! |---|---|---|
-//! | `POST /oauth2/token` | grants with `client_credentials` (RFC 6749 §4.4) | the client and its secret, by `client_secret_basic` or `_post`; `box_subject_type` and `box_subject_id`, if sent or required; the scopes |
+//! | `POST /oauth2/token` | grants with `client_credentials` (RFC 6749 §4.4) | the client, by `client_secret_basic`, `_post` or `_jwt` or by `private_key_jwt` (RFC 7523: signature, `iss`, `sub`, `aud`, `exp`, and a `jti` once), or by its certificate (RFC 8705); a proof that it holds a key, if it sends one, to which the token is then bound (RFC 9449); `box_subject_type` and `box_subject_id`, if sent or required; the scopes |
 //! | the same | exchanges (RFC 8693) | besides the client: that the subject token is alive and has the scopes asked for, the token types, the shape of an actor token, that each `resource` is an absolute URI |
 //! | `POST /oauth2/revoke` | revokes (RFC 7009): 200 for any token | the client |
 //! | `POST /oauth2/introspect` | tells whether a token is active (RFC 7662) | the client |
 //! | `GET /.well-known/oauth-authorization-server` | tells its addresses (RFC 8414) | |
-//! | `GET /2.0/users/me` | answers whoever brings a good token (RFC 6750) | that the token is known, not expired, not revoked, and has the scopes that the query's `scope` names |
+//! | `GET /2.0/users/me` | answers whoever brings a good token (RFC 6750) | that the token is known, not expired, not revoked, and has the scopes that the query's `scope` names; of one that is bound, the proof |
 //!
 //! A refused client gets 401 `invalid_client`, any other refusal of the first four rows is a 400 with an
 //! OAuth error. An exchanged token lives as long as any other, and is not revoked with its subject.
@@ -45,6 +45,11 @@
 //! JSON of a 401 says in `refused` what the token is (`unknown`, `expired`, `revoked`), in
 //! `received_at_ns` when the request had arrived, and in `revoked_at_ns` when the token was revoked,
 //! both on the clock of [`Authority::elapsed`].
+//!
+//! What is signed is checked with the feature `http`, which has the crypto library.
+//!
+//! It answers to `127.0.0.1`, `[::1]` and `localhost` alone as `Host` (else 421), takes at most 1 MiB and 256
+//! parameters (else 413), and tells of each request in a `tracing` event at `DEBUG`.
 //!
 //! # Time
 //! The authority's clock is tokio's ([`tokio::time::Instant`]), as is that of a session with the feature
@@ -58,6 +63,8 @@ mod authority;
 mod client;
 mod counts;
 mod endpoints;
+#[cfg(feature = "http")]
+mod proof;
 mod reply;
 mod script;
 mod server;

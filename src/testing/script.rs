@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::counts::Kind;
 use crate::config::duration;
 
+/// The longest time: the clocks of all systems can count to its end, and a date can be written of it.
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Decides, request by request or by time, what goes wrong. The first rule that matches a request
 /// wins; a request that none matches is answered properly. An empty script is a healthy server.
 ///
@@ -75,6 +78,18 @@ impl Script {
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
+    }
+
+    /// Whether the authority's clocks can count to each of its times.
+    pub(super) fn times_are_kept(&self) -> bool {
+        self.rules.iter().all(|rule| {
+            let answer = match &rule.fault {
+                Some(Fault::Answer(answer)) => [answer.retry_after, answer.retry_after_date],
+                _ => [None; 2],
+            };
+            let times = [Some(rule.from), rule.until, Some(rule.delay)];
+            times.into_iter().chain(answer).flatten().all(|time| time <= LONGEST)
+        })
     }
 
     /// The rule for a request that is the `number(kind)`th of its kind, `since` the script was set.

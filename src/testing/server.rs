@@ -1,19 +1,24 @@
 //! The HTTP server: connections in, plans carried out. hyper is used as it is, for a script may break
 //! a connection, and whoever drops the authority ends all of them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ALLOW, AUTHORIZATION};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, AUTHORIZATION, HOST};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use url::form_urlencoded;
 
 use super::counts::{Kind, ReceivedRequest};
 use super::endpoints::TOKEN_EXCHANGE;
@@ -22,6 +27,9 @@ use super::state::{Outcome, Shared};
 
 /// More than any form, and not enough to hurt.
 const MAX_BODY: usize = 1 << 20;
+
+/// The most pairs of a form: many times what any request has.
+const MAX_PARAMETERS: usize = 256;
 
 /// Accepts connections until it is dropped; they end with it.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
@@ -44,7 +52,24 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     // Without it small answers may be late, but they come.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    #[cfg(feature = "http")]
+    if let Some(tls) = &shared.tls {
+        // One that fails is the client's to notice.
+        if let Ok(stream) = tls.accept(stream).await {
+            let is_certified = stream.get_ref().1.peer_certificates().is_some();
+            speak(stream, shared, is_certified).await;
+        }
+        return;
+    }
+    speak(stream, shared, false).await;
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    shared: Arc<Shared>,
+    is_certified: bool,
+) {
+    let service = service_fn(move |request| answer(Arc::clone(&shared), request, is_certified));
     // An error is a client that went away, or a connection that the script breaks.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
@@ -52,10 +77,20 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
+    is_certified: bool,
 ) -> Result<Response<Bytestream>, Broken> {
+    let (method, path, begun) =
+        (request.method().clone(), request.uri().path().to_owned(), Instant::now());
+    let told = |status: &dyn fmt::Display| {
+        let elapsed = begun.elapsed();
+        tracing::debug!(name: "authority.request", %method, path, %status, ?elapsed, "authority.request");
+    };
     let request = match receive(request).await {
-        Ok(request) => request,
-        Err(reply) => return Ok(reply.map(Bytestream::whole)),
+        Ok(request) => ReceivedRequest { is_certified, ..request },
+        Err(reply) => {
+            told(&reply.status().as_u16());
+            return Ok(reply.map(Bytestream::whole));
+        }
     };
     let mut plan = shared.arrive(request);
     if !plan.delay.is_zero() {
@@ -67,16 +102,31 @@ async fn answer(
     }
     plan.in_flight.let_go();
     match plan.outcome {
-        Outcome::Whole(reply) => Ok(reply.map(Bytestream::whole)),
-        Outcome::Cut(reply) => Ok(reply.map(|body| Bytestream::cut(&body))),
-        Outcome::Drop => Err(Broken),
-        Outcome::Hang => std::future::pending().await,
+        Outcome::Whole(reply) => {
+            told(&reply.status().as_u16());
+            Ok(reply.map(Bytestream::whole))
+        }
+        Outcome::Cut(reply) => {
+            told(&"cut");
+            Ok(reply.map(|body| Bytestream::cut(&body)))
+        }
+        Outcome::Drop => {
+            told(&"dropped");
+            Err(Broken)
+        }
+        Outcome::Hang => {
+            told(&"hangs");
+            std::future::pending().await
+        }
     }
 }
 
 /// Reads the request whole, or answers one that no endpoint is for.
 async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
     let (mut head, body) = request.into_parts();
+    if !is_ours(&head.headers) {
+        return Err(refuse(StatusCode::MISDIRECTED_REQUEST));
+    }
     let (kind, method) = match head.uri.path() {
         "/oauth2/token" => (Kind::Grant, Method::POST),
         "/oauth2/revoke" => (Kind::Revoke, Method::POST),
@@ -101,18 +151,36 @@ async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
     if let Some(authorization) = head.headers.get_mut(AUTHORIZATION) {
         authorization.set_sensitive(true);
     }
+    let form: Vec<_> = form_urlencoded::parse(pairs).take(MAX_PARAMETERS + 1).collect();
+    if form.len() > MAX_PARAMETERS {
+        return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    let form = form.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     let mut request = ReceivedRequest {
         kind,
         at: Duration::ZERO, // Set on the authority's own clock, as soon as its lock is held.
         method: head.method,
         path: head.uri.path().to_owned(),
         headers: head.headers,
-        form: url::form_urlencoded::parse(pairs).into_owned().collect(),
+        form,
+        is_certified: false,
     };
     if kind == Kind::Grant && request.param("grant_type") == Some(TOKEN_EXCHANGE) {
         request.kind = Kind::Exchange;
     }
     Ok(request)
+}
+
+/// Whether it is addressed to this machine by a name that nobody else can have: a web page whose own
+/// name leads here is none of the authority's clients.
+fn is_ours(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    host.is_some_and(|host| {
+        ["127.0.0.1", "[::1]"].contains(&host.host())
+            || host.host().eq_ignore_ascii_case("localhost")
+    })
 }
 
 fn refuse(status: StatusCode) -> Reply {

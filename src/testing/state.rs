@@ -16,6 +16,31 @@ use super::tokens::{Scopes, Tokens};
 /// How many requests are kept to be looked at.
 const LOG_CAPACITY: usize = 4_096;
 
+/// The most that they take together, in bytes.
+const LOG_BYTES: usize = 16 << 20;
+
+/// The last requests, oldest first.
+#[derive(Default)]
+pub(super) struct Log {
+    requests: VecDeque<ReceivedRequest>,
+    bytes: usize,
+}
+
+impl Log {
+    pub(super) fn requests(&self) -> impl Iterator<Item = &ReceivedRequest> {
+        self.requests.iter()
+    }
+
+    fn push(&mut self, request: ReceivedRequest) {
+        self.bytes += request.bytes();
+        self.requests.push_back(request);
+        while self.requests.len() > LOG_CAPACITY || self.bytes > LOG_BYTES {
+            let Some(oldest) = self.requests.pop_front() else { break };
+            self.bytes -= oldest.bytes();
+        }
+    }
+}
+
 /// What the builder was told, and what never changes afterwards.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -26,6 +51,35 @@ pub(super) struct Settings {
     pub(super) require_subject: bool,
     pub(super) scopes: Scopes,
     pub(super) ttl: Duration,
+    /// The public half of the client's key, as a JWK.
+    #[cfg(feature = "http")]
+    pub(super) client_key: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Who shows a certificate needs no secret.
+    pub(super) takes_certificates: bool,
+    /// Whom assertions may be for, if that was set.
+    #[cfg(feature = "http")]
+    pub(super) assertion_audiences: Option<Vec<String>>,
+}
+
+/// The names of what is good once, until it would be good no longer.
+#[cfg(feature = "http")]
+#[derive(Default)]
+struct Seen {
+    until: std::collections::HashMap<String, u64>,
+    /// When those that are past have to go: that they are twice as many as after the last time.
+    next: usize,
+}
+
+#[cfg(feature = "http")]
+impl Seen {
+    /// Whether it is new.
+    fn insert(&mut self, name: String, until: u64, now: u64) -> bool {
+        if self.until.len() >= self.next {
+            self.until.retain(|_, until| *until >= now);
+            self.next = 2 * self.until.len().max(1_024);
+        }
+        self.until.insert(name, until).is_none()
+    }
 }
 
 pub(super) struct State {
@@ -35,7 +89,9 @@ pub(super) struct State {
     pub(super) last_granted: Option<String>,
     pub(super) last_exchanged: Option<String>,
     pub(super) counts: Counts,
-    pub(super) log: VecDeque<ReceivedRequest>,
+    #[cfg(feature = "http")]
+    seen: Seen,
+    pub(super) log: Log,
     /// A gate is open once its sender is gone.
     pub(super) gates: Vec<(Kind, watch::Receiver<()>)>,
     script: Script,
@@ -50,6 +106,13 @@ impl State {
         self.script_since = (Instant::now(), self.counts);
     }
 
+    /// Whether this name of a JWT is one, and was not met before. Times are in seconds.
+    #[cfg(feature = "http")]
+    pub(super) fn is_new(&mut self, jti: &str, until: u64, now: u64) -> bool {
+        // A longer one would fill the memory.
+        (1..=256).contains(&jti.len()) && self.seen.insert(jti.to_owned(), until, now)
+    }
+
     pub(super) fn nanos(&self, at: Instant) -> u64 {
         u64::try_from(self.since_start(at).as_nanos()).unwrap_or(u64::MAX)
     }
@@ -62,6 +125,8 @@ impl State {
 /// Shared by the authority and its connections.
 pub(super) struct Shared {
     state: Mutex<State>,
+    #[cfg(feature = "http")]
+    pub(super) tls: Option<tokio_rustls::TlsAcceptor>,
     /// Published at the end of each change, so that whoever waits for a figure finds the rest done.
     pub(super) counts: watch::Sender<Counts>,
 }
@@ -93,13 +158,25 @@ impl Shared {
             last_granted: None,
             last_exchanged: None,
             counts,
-            log: VecDeque::new(),
+            #[cfg(feature = "http")]
+            seen: Seen::default(),
+            log: Log::default(),
             gates: Vec::new(),
             script,
             script_since: (now, counts),
             started: now,
         };
-        Self { state: Mutex::new(state), counts: watch::Sender::new(counts) }
+        Self {
+            state: Mutex::new(state),
+            #[cfg(feature = "http")]
+            tls: None,
+            counts: watch::Sender::new(counts),
+        }
+    }
+
+    #[cfg(feature = "http")]
+    pub(super) fn with_tls(self, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
+        Self { tls, ..self }
     }
 
     /// A test that panicked while it held the lock has left nothing half done.
@@ -137,10 +214,7 @@ impl Shared {
         let held = !gates.is_empty();
         state.counts.held += u64::from(held);
         if kind != Kind::Resource {
-            if state.log.len() == LOG_CAPACITY {
-                state.log.pop_front();
-            }
-            state.log.push_back(request);
+            state.log.push(request);
         }
         self.counts.send_replace(state.counts);
         drop(state);

@@ -14,6 +14,14 @@ pub(super) struct Token {
     pub(super) subject: String,
     pub(super) expires_at: Instant,
     pub(super) revoked_at: Option<Instant>,
+    /// The thumbprint of the key that it is bound to (RFC 9449 §6).
+    pub(super) bound_to: Option<String>,
+}
+
+impl Token {
+    pub(super) fn token_type(&self) -> &'static str {
+        if self.bound_to.is_some() { "DPoP" } else { "bearer" }
+    }
 }
 
 /// Why a token is of no use.
@@ -61,12 +69,13 @@ impl Tokens {
         &mut self,
         scopes: Scopes,
         subject: String,
+        bound_to: Option<String>,
         ttl: Duration,
         now: Instant,
     ) -> String {
         // fastrand is no source for secrets: enough for tokens that open nothing.
         let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(40).collect();
-        let token = Token { scopes, subject, expires_at: now + ttl, revoked_at: None };
+        let token = Token { scopes, subject, bound_to, expires_at: now + ttl, revoked_at: None };
         self.by_text.insert(text.clone(), token);
         text
     }

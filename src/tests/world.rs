@@ -100,16 +100,12 @@ impl Said {
     fn error(self) -> Option<TokenError> {
         Some(match self {
             Self::Token(_) | Self::Again(_) | Self::Panic => return None,
-            Self::Unavailable => TokenError::Server { status: 503, retry_after: None },
+            Self::Unavailable => TokenError::server(503, None),
             Self::RateLimited(after) => TokenError::RateLimited { retry_after: Some(secs(after)) },
             Self::Denied => TokenError::denied("invalid_client", "no such client"),
-            Self::CredentialsChanged => TokenError::Denied {
-                error: "invalid_client".into(),
-                description: None,
-                uri: None,
-                status: 401,
-                credentials_changed: true,
-            },
+            Self::CredentialsChanged => TokenError::denied("invalid_client", "")
+                .with_status(401)
+                .with_credentials_changed(true),
             Self::InvalidToken => TokenError::denied("invalid_token", "not valid"),
         })
     }

@@ -1,5 +1,9 @@
 //! `ccg-session check`: what it says, and that it says no secret.
 
+use ccg_session::testing::{AuthorityBuilder, Counts};
+use http::HeaderValue;
+use http::header::{DATE, LOCATION};
+
 use super::*;
 
 /// What it prints, and its exit code. No secret is in it.
@@ -93,54 +97,521 @@ async fn what_the_server_does_not_have_is_no_failure() {
     assert_eq!(code, Some(0));
 }
 
+/// The first words about the step that failed.
+fn cause(said: &str) -> &str {
+    let mut failed = said.lines().filter_map(|line| line.split_once(" FAILED  "));
+    failed.next().unwrap_or_else(|| panic!("nothing failed: {said}")).1
+}
+
+/// What is wrong, what to do to a server for it, with which secret and flags it is met, and what `check`
+/// says first.
+struct Wrong {
+    what: &'static str,
+    server: fn(AuthorityBuilder) -> AuthorityBuilder,
+    fault: Option<(Kind, Fault)>,
+    secret: &'static str,
+    /// `ISSUER`, `TOKEN` and so on in them are the server's.
+    args: &'static [&'static str],
+    says: &'static str,
+}
+
+const P256: &str = include_str!("../keys/p256.pem");
+const KEY_OF_THE_TOKENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/p256.pem");
+
+impl Wrong {
+    /// Nothing yet.
+    fn new(what: &'static str, args: &'static [&'static str], says: &'static str) -> Self {
+        Self { what, server: |server| server, fault: None, secret: SECRET, args, says }
+    }
+
+    fn secret(self, secret: &'static str) -> Self {
+        Self { secret, ..self }
+    }
+
+    fn server(self, server: fn(AuthorityBuilder) -> AuthorityBuilder) -> Self {
+        Self { server, ..self }
+    }
+
+    fn fault(self, kind: Kind, fault: impl Into<Fault>) -> Self {
+        Self { fault: Some((kind, fault.into())), ..self }
+    }
+
+    fn refusal(self, kind: Kind, code: &str) -> Self {
+        self.fault(kind, Answer::new(StatusCode::BAD_REQUEST).error(code))
+    }
+}
+
+/// One wrong thing at a time.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn wrongs() -> Vec<Wrong> {
+    let unauthorized = || Answer::new(StatusCode::UNAUTHORIZED).error("invalid_client");
+    let moved = || {
+        let there = HeaderValue::from_static("https://as.example/token");
+        Answer::new(StatusCode::MOVED_PERMANENTLY).header(LOCATION, there)
+    };
+    let token = |more: Value| {
+        let mut token =
+            json!({ "access_token": "a-token", "token_type": "bearer", "expires_in": 60 });
+        token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Answer::new(StatusCode::OK).body(token.to_string())
+    };
+    let issuer = &["--issuer", "ISSUER"];
+    let url = &["--token-url", "TOKEN"];
+    vec![
+        // The address.
+        Wrong::new(
+            "an issuer with a slash too many",
+            &["--issuer", "ISSUER/"],
+            "the server writes its issuer without a slash at the end: give --issuer ISSUER",
+        ),
+        Wrong::new(
+            "TLS where there is none",
+            &["--issuer", "https://HOST"],
+            "what answers at this port speaks no TLS: write http: in --issuer",
+        ),
+        Wrong::new(
+            "the same of a token endpoint",
+            &["--token-url", "https://HOST/oauth2/token"],
+            "what answers at this port speaks no TLS: write http: in --token-url",
+        ),
+        Wrong::new(
+            "a port where nobody is",
+            &["--token-url", "http://CLOSED/token"],
+            "nobody listens at this address: check --token-url",
+        ),
+        Wrong::new(
+            "a path where nothing is",
+            &["--token-url", "ISSUER/oauth2/other"],
+            "the server has nothing at this address: check --token-url (a slash",
+        ),
+        Wrong::new(
+            "a base that is not Box's",
+            &["--box-user", "67890", "--box-base-url", "ISSUER/other"],
+            "the server has nothing at this address: check --box-base-url",
+        ),
+        Wrong::new(
+            "a server without metadata",
+            &["--issuer", "ISSUER/tenant"],
+            "the server publishes no metadata for this --issuer: check it, or give --token-url",
+        ),
+        Wrong::new(
+            "a token endpoint that has moved",
+            url,
+            "the server redirects, which no request follows: give --token-url https://as.example/token",
+        )
+        .fault(Kind::Grant, moved()),
+        Wrong::new(
+            "metadata that has moved",
+            issuer,
+            "the server redirects, which no request follows: give --issuer https://as.example/token",
+        )
+        .fault(Kind::Discovery, moved()),
+        Wrong::new(
+            "another issuer's metadata",
+            issuer,
+            "the metadata there is another issuer's: write --issuer exactly as the server does",
+        )
+        .fault(
+            Kind::Discovery,
+            Answer::new(StatusCode::OK).body(r#"{ "issuer": "https://as.example" }"#),
+        ),
+        Wrong::new(
+            "a page to log in",
+            url,
+            "what answers is a web page, not this server: check --token-url",
+        )
+        .fault(Kind::Grant, Fault::Html),
+        Wrong::new(
+            "the page of a firewall",
+            url,
+            "what answers is a web page, not this server: check --token-url",
+        )
+        .fault(
+            Kind::Grant,
+            Answer::new(StatusCode::FORBIDDEN).body("<!DOCTYPE html><title>Blocked</title>"),
+        ),
+        Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "500ms"], "the server does not answer in time: check --issuer")
+            .fault(Kind::Grant, Fault::Hang),
+        Wrong::new("a server that is down", issuer, "the server itself has failed: try again later")
+            .fault(Kind::Grant, Answer::new(StatusCode::SERVICE_UNAVAILABLE)),
+        Wrong::new("too many requests", issuer, "the server wants fewer requests: wait")
+            .fault(Kind::Grant, Answer::new(StatusCode::TOO_MANY_REQUESTS)),
+        // The client.
+        Wrong::new(
+            "a wrong secret",
+            issuer,
+            "the server does not take this id and secret: check --client-id and \
+             CCG_SESSION_CLIENT_SECRET (or --client-secret-file), or try --auth basic",
+        )
+        .secret("hunter2"),
+        Wrong::new(
+            "a wrong secret, in a header",
+            &["--issuer", "ISSUER", "--auth", "basic"],
+            "the server does not take this id and secret: check --client-id and \
+             CCG_SESSION_CLIENT_SECRET (or --client-secret-file), or try --auth post",
+        )
+        .secret("hunter2"),
+        Wrong::new(
+            "a secret that servers decode in two ways",
+            &["--issuer", "ISSUER", "--auth", "basic"],
+            "the server does not take this id and secret, which have characters that not all servers \
+             decode: try --auth basic-raw",
+        )
+        .secret("hunter+2"),
+        Wrong::new(
+            "the same the other way round",
+            &["--issuer", "ISSUER", "--auth", "basic-raw"],
+            "the server does not take this id and secret, which have characters that most servers \
+             decode: try --auth basic,",
+        )
+        .server(|server| server.client(ID, "hunter+2"))
+        .secret("hunter+2"),
+        Wrong::new(
+            "a method that the metadata does not name",
+            &["--issuer", "ISSUER", "--auth", "none"],
+            "the server's metadata names no none: try --auth client_secret_basic or client_secret_post",
+        ),
+        Wrong::new(
+            "no proof of who it is",
+            &["--token-url", "TOKEN", "--auth", "none"],
+            "the server wants this client to prove who it is: give it another --auth",
+        ),
+        Wrong::new(
+            "a key that the server does not know",
+            &["--issuer", "ISSUER", "--auth", "private-key-jwt"],
+            "the server does not take what this key signs: it must know the key's public half (--key-id",
+        )
+        .server(|server| server.client_key(include_str!("../keys/rsa.pem")))
+        .secret(P256),
+        Wrong::new(
+            "an assertion for somebody else",
+            &["--issuer", "ISSUER", "--auth", "private-key-jwt", "--assertion-audience", "urn:x"],
+            "the server does not take what this key signs: it must know the key's public half (--key-id, \
+             --algorithm) and be whom the assertion is for (--assertion-audience)",
+        )
+        .server(|server| server.client_key(P256))
+        .secret(P256),
+        Wrong::new(
+            "a secret that signs and is wrong",
+            &["--issuer", "ISSUER", "--auth", "client_secret_jwt"],
+            "the server does not take what this secret signs: check --client-id and CCG_SESSION",
+        )
+        .secret("hunter2"),
+        Wrong::new(
+            "another clock",
+            &["--issuer", "ISSUER", "--auth", "private-key-jwt"],
+            "this machine's clock is wrong: set it",
+        )
+        .secret(P256)
+        .fault(
+            Kind::Grant,
+            unauthorized().header(DATE, HeaderValue::from_static("Thu, 01 Jan 2026 00:00:00 GMT")),
+        ),
+        Wrong::new(
+            "an assertion that the server does not take",
+            &["--issuer", "ISSUER", "--auth", "assertion"],
+            "the server does not take this assertion: check --client-id, whom it is for",
+        )
+        .secret("an.assertion.x"),
+        Wrong::new(
+            "a client that may not",
+            issuer,
+            "the server lets this client (--client-id) have no client credentials: allow it there",
+        )
+        .refusal(Kind::Grant, "unauthorized_client"),
+        Wrong::new(
+            "nobody whom Box knows",
+            &["--box-enterprise", "1", "--box-base-url", "ISSUER"],
+            "Box does not let this application act so: check --box-enterprise or --box-user",
+        ),
+        Wrong::new(
+            "a server that knows of no keys",
+            &["--issuer", "ISSUER", "--dpop-key", KEY_OF_THE_TOKENS],
+            "the server binds no tokens to keys: leave out --dpop-key",
+        )
+        .fault(Kind::Grant, token(json!({}))),
+        Wrong::new(
+            "a key of which it wants another kind",
+            &["--issuer", "ISSUER", "--dpop-key", KEY_OF_THE_TOKENS],
+            "the server does not take the proof of --dpop-key: check this machine's clock",
+        )
+        .refusal(Kind::Grant, "invalid_dpop_proof"),
+        // What is asked for.
+        Wrong::new(
+            "no scope",
+            issuer,
+            "no scope was asked for, and the server wants one: try --scope",
+        )
+        .refusal(Kind::Grant, "invalid_scope"),
+        Wrong::new(
+            "a scope that is not allowed",
+            &["--issuer", "ISSUER", "--scope", "root"],
+            "the server allows this client other scopes: check --scope",
+        ),
+        Wrong::new(
+            "a target that it does not know",
+            issuer,
+            "the server does not know what the token is for: check --resource and --audience",
+        )
+        .refusal(Kind::Grant, "invalid_target"),
+        Wrong::new(
+            "a parameter that is missing",
+            &["--issuer", "ISSUER", "--audience", "urn:x"],
+            "a parameter is missing or wrong: some servers want --scope or --resource or --param",
+        )
+        .refusal(Kind::Grant, "invalid_request"),
+        Wrong::new(
+            "an address that grants nothing",
+            url,
+            "what answers there grants no client credentials: check --token-url",
+        )
+        .refusal(Kind::Grant, "unsupported_grant_type"),
+        Wrong::new("a token that is dead", issuer, "the server gives tokens that have expired")
+            .fault(Kind::Grant, Fault::ExpiresIn(json!(0))),
+        // What comes after the grant.
+        Wrong::new(
+            "an exchange for what the token does not have",
+            &["--issuer", "ISSUER", "--exchange-scope", "root"],
+            "the token cannot be exchanged for these scopes: choose some of its own with --exchange-scope",
+        ),
+        Wrong::new(
+            "introspection for others only",
+            issuer,
+            "the server keeps introspection for others, perhaps for APIs: --skip introspection",
+        )
+        .fault(Kind::Introspect, Answer::new(StatusCode::FORBIDDEN)),
+        Wrong::new(
+            "a token that is active nowhere",
+            issuer,
+            "the server says that the token which it has just granted is not active: some tell only the \
+             API that a token is for, then --skip introspection",
+        )
+        .fault(Kind::Introspect, Answer::new(StatusCode::OK).body(r#"{ "active": false }"#)),
+        Wrong::new(
+            "an address of introspection where nothing is",
+            &["--issuer", "ISSUER", "--introspection-url", "ISSUER/other"],
+            "the server has nothing at this address: check --introspection-url",
+        ),
+        Wrong::new(
+            "an address of revocation where nothing is",
+            &["--issuer", "ISSUER", "--revocation-url", "ISSUER/other"],
+            "the server has nothing at this address: check --revocation-url",
+        ),
+        Wrong::new(
+            "a revocation that wants this client no more",
+            issuer,
+            "here the server does not take the client that it takes for a grant: allow it there",
+        )
+        .fault(Kind::Revoke, unauthorized()),
+        Wrong::new(
+            "access tokens that cannot be revoked",
+            issuer,
+            "the server revokes no access tokens: --skip revocation",
+        )
+        .refusal(Kind::Revoke, "unsupported_token_type"),
+        Wrong::new(
+            "a revocation that does nothing",
+            issuer,
+            "the revoked token is still active, though the server has confirmed that it is revoked: do \
+             not rely on it, then --skip revocation",
+        )
+        .fault(Kind::Revoke, Answer::new(StatusCode::OK)),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn each_thing_that_is_wrong_is_told_with_what_to_do() {
-    let authority = Authority::start().await.unwrap();
-    let base = authority.base_url();
+async fn each_wrong_thing_is_named_first_with_its_flag() {
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}/token", listener.local_addr().unwrap())
+        listener.local_addr().unwrap().to_string()
     };
-    let elsewhere = format!("{base}/oauth2/other");
-    let slash = format!("{base}/");
-    for (secret, args, failed, sentences) in [
-        ("hunter2", vec!["--issuer", base], "grant", ["invalid_client", "other methods of --auth"]),
-        (
-            include_str!("../keys/p256.pem"),
-            vec!["--issuer", base, "--auth", "private-key-jwt"],
-            "grant",
-            ["invalid_client", "this machine's clock"],
-        ),
-        (
-            SECRET,
-            vec!["--issuer", base, "--scope", "root"],
-            "grant",
-            ["invalid_scope: the scope root is not allowed", "--scope"],
-        ),
-        (
-            SECRET,
-            vec!["--issuer", &slash],
-            "discovery",
-            ["its issuer is", "exactly as the server does"],
-        ),
-        (SECRET, vec!["--token-url", &elsewhere], "grant", ["404", "check the address"]),
-        (SECRET, vec!["--token-url", &closed], "grant", ["refused", "HTTPS_PROXY"]),
-        (
-            SECRET,
-            vec!["--issuer", base, "--exchange-scope", "root"],
-            "exchange",
-            ["the scope root is not allowed", "--skip exchange"],
-        ),
-    ] {
-        let (said, code) = check(&authority, secret, &args);
-        assert_eq!(code, Some(1), "{said}");
-        assert!(verdicts(&said).contains(&format!("{failed} FAILED")), "{said}");
-        for sentence in sentences {
-            assert!(said.contains(sentence), "{sentence:?}: {said}");
+    for Wrong { what, server, fault, secret, args, says } in wrongs() {
+        let authority = server(Authority::builder()).start().await.unwrap();
+        if let Some((kind, fault)) = fault {
+            authority.fail(kind, fault);
         }
+        let (issuer, token) = (authority.base_url(), authority.token_url());
+        let filled = |text: &str| {
+            let text = text.replace("HOST", issuer.strip_prefix("http://").unwrap());
+            text.replace("ISSUER", issuer).replace("TOKEN", &token).replace("CLOSED", &closed)
+        };
+        let args: Vec<_> = args.iter().map(|arg| filled(arg)).collect();
+        let args: Vec<_> = args.iter().map(String::as_str).chain(["--attempts", "1"]).collect();
+        let (said, code) = check(&authority, secret, &args);
+        assert_eq!(code, Some(1), "{what}: {said}");
+        let cause = cause(&said);
+        assert!(cause.starts_with(&filled(says)), "{what}: {cause:?}, not {says:?}");
     }
+}
+
+/// A file is read when the client has to prove itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_wrong_kind_is_named_with_what_it_is() {
+    let authority = Authority::start().await.unwrap();
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
+    for (file, auth, says) in [
+        ("p256.pem", "post", "is a private key: use --auth private-key-jwt"),
+        ("p256-encrypted.pem", "private-key-jwt", "is encrypted: decrypt it"),
+        ("p256-public.pem", "private-key-jwt", "is a public key or a certificate"),
+        ("../README.md", "private-key-jwt", "is no private key"),
+    ] {
+        let path = format!("{keys}/{file}");
+        let mut command = as_client();
+        command.args(["check", "--issuer", authority.base_url(), "--auth", auth]);
+        command.args(["--client-secret-file", &path, "--attempts", "1"]);
+        let said = stdout(&run(&mut command));
+        let expected = format!("what --client-secret-file names {says}");
+        assert!(cause(&said).starts_with(&expected), "{file}: {said}");
+    }
+    assert_eq!(authority.counts().grants, 0);
+}
+
+/// Before anything is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_is_the_address_of_its_metadata_is_told_apart() {
+    let authority = Authority::start().await.unwrap();
+    let base = authority.base_url();
+    for (path, issuer) in [
+        ("/.well-known/oauth-authorization-server", ""),
+        ("/.well-known/openid-configuration", ""),
+        ("/tenant/.well-known/openid-configuration", "/tenant"),
+        ("/.well-known/oauth-authorization-server/tenant/", "/tenant"),
+    ] {
+        let mut command = as_client();
+        let output = run(command.args(["check", "--issuer", &format!("{base}{path}")]));
+        let text = problem(&output, 2);
+        let expected = format!(
+            "ccg-session: --issuer is the address of metadata: give --issuer {base}{issuer}\n"
+        );
+        assert_eq!(text, expected, "{path}");
+        let mut command = as_client();
+        let output = run(command.args(["check", "--token-url", &format!("{base}{path}")]));
+        assert_eq!(problem(&output, 2), expected.replace("--issuer is", "--token-url is"));
+    }
+    assert_eq!(authority.counts().of(Kind::Any), 0);
     // What cannot be tried at all is a matter of usage, as with the other commands.
     assert_eq!(check(&authority, SECRET, &["--issuer", "nonsense"]).1, Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audience_that_a_revocation_wants_is_found_and_named() {
+    for (refused, audience) in [(1, "issuer"), (2, "TOKEN")] {
+        for (kind, step) in [(Kind::Introspect, "introspection"), (Kind::Revoke, "revocation")] {
+            let authority = Authority::builder().client_key(P256).start().await.unwrap();
+            let unauthorized = Answer::new(StatusCode::UNAUTHORIZED).error("invalid_client");
+            authority.set_script(
+                Script::new().rule(Rule::new(kind).requests(1..=refused).fault(unauthorized)),
+            );
+            let args = ["--issuer", authority.base_url(), "--auth", "private-key-jwt"];
+            let args = [&args[..], &["--skip", "exchange"]].concat();
+            let (said, code) = check(&authority, P256, &args);
+            assert_eq!(code, Some(1), "{said}");
+            let flag = audience.replace("TOKEN", &authority.token_url());
+            let expected = format!(
+                "here the server wants assertions to be for another audience than for a grant: give \
+                 --revocation-audience {flag}, which it takes"
+            );
+            assert_eq!(cause(&said), expected, "{said}");
+            assert!(verdicts(&said).contains(&format!("{step} FAILED")), "{said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_the_metadata_does_not_name_is_none() {
+    let authority = Authority::start().await.unwrap();
+    let base = authority.base_url();
+    let metadata = json!({
+        "issuer": base,
+        "token_endpoint": authority.token_url(),
+        "grant_types_supported": ["client_credentials"],
+    });
+    let metadata = Answer::new(StatusCode::OK).body(metadata.to_string());
+    for refusal in [
+        Answer::new(StatusCode::BAD_REQUEST).error("invalid_request"),
+        Answer::new(StatusCode::INTERNAL_SERVER_ERROR),
+    ] {
+        authority.set_script(
+            Script::new()
+                .rule(Rule::new(Kind::Discovery).fault(metadata.clone()))
+                .rule(Rule::new(Kind::Exchange).fault(refusal)),
+        );
+        let (said, code) = check(&authority, SECRET, &["--issuer", base, "--attempts", "1"]);
+        assert_eq!(verdicts(&said)[2], "exchange none", "{said}");
+        assert_eq!(code, Some(0), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_leads_where_there_is_no_tls_is_named_with_the_flags() {
+    let authority = Authority::start().await.unwrap();
+    let base = authority.base_url();
+    let metadata = json!({ "issuer": base, "token_endpoint": "http://as.example/token" });
+    authority.fail(Kind::Discovery, Answer::new(StatusCode::OK).body(metadata.to_string()));
+    let (said, _) = check(&authority, SECRET, &["--issuer", base, "--attempts", "1"]);
+    let expected = "the server's metadata names an address without TLS: give --token-url in place";
+    assert!(cause(&said).starts_with(expected), "{said}");
+    assert!(!said.contains("allow_insecure_http"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_that_is_assumed_is_said_to_be() {
+    let authority = Authority::start().await.unwrap();
+    let args = ["--issuer", authority.base_url()];
+    assert!(!check(&authority, SECRET, &args).0.contains("assumed"));
+    authority.fail(Kind::Grant, Fault::NoExpiresIn);
+    let (said, code) = check(&authority, SECRET, &args);
+    assert!(said.contains("assumed to live for another 4m"), "{said}");
+    assert!(said.contains("(--assumed-lifetime)") && code == Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_are_split_and_compared_with_what_introspection_says() {
+    let authority = Authority::start().await.unwrap();
+    let args = ["--issuer", authority.base_url(), "--scope", "item_upload item_delete"];
+    let (said, code) = check(&authority, SECRET, &args);
+    assert!(code == Some(0) && !said.contains("and not"), "{said}");
+
+    let told = json!({ "active": true, "scope": "item_upload" });
+    authority.fail(Kind::Introspect, Answer::new(StatusCode::OK).body(told.to_string()));
+    let (said, _) = check(&authority, SECRET, &args);
+    let expected = "active, but with other scopes than it has granted: \"item_upload\"";
+    assert!(said.contains(expected), "{said}");
+
+    let nameless = json!({ "access_token": "a-token", "token_type": "bearer", "expires_in": 60 });
+    authority.set_script(
+        Script::new()
+            .rule(
+                Rule::new(Kind::Grant)
+                    .fault(Answer::new(StatusCode::OK).body(nameless.to_string())),
+            )
+            .rule(
+                Rule::new(Kind::Introspect)
+                    .fault(Answer::new(StatusCode::OK).body(told.to_string())),
+            ),
+    );
+    let (said, _) = check(&authority, SECRET, &args);
+    let expected = "its scopes are \"item_upload\", and not item_delete, which was asked for";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assertion_that_may_be_good_once_is_sent_once() {
+    let authority = Authority::start().await.unwrap();
+    let granted = json!({ "access_token": "a-token", "token_type": "bearer", "expires_in": 60 });
+    for (answer, code) in [
+        (Answer::new(StatusCode::OK).body(granted.to_string()), 0),
+        (Answer::new(StatusCode::SERVICE_UNAVAILABLE), 1),
+    ] {
+        let before = authority.counts();
+        authority.fail(Kind::Grant, answer);
+        let args = ["--issuer", authority.base_url(), "--auth", "assertion"];
+        let (said, exit_code) = check(&authority, "an.assertion.x", &args);
+        assert_eq!(exit_code, Some(code), "{said}");
+        assert_eq!(authority.counts().grants, before.grants + 1, "{said}");
+        let others = |counts: Counts| counts.exchanges + counts.introspections + counts.revocations;
+        assert_eq!(others(authority.counts()), others(before), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,14 @@
 //! The command as shells and other programs meet it: the built binary, real processes, real HTTP.
 
+#[path = "../http/certificates.rs"]
+mod certificates;
 mod check;
+mod flags;
+mod inputs;
 mod languages;
 mod output;
 mod settings;
+mod tls;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -213,22 +218,25 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
     let good = ["token", "--token-url", &url];
     let with = |more: &'static [&'static str]| [&good[..], more].concat();
     for (args, sentence) in [
-        (with(&["--client-id", ""]), "client_id is empty"),
-        (vec!["token", "--token-url", "nonsense"], "token_url is \"nonsense\", which is not a URL"),
+        (with(&["--client-id", ""]), "--client-id is empty"),
+        (
+            vec!["token", "--token-url", "nonsense"],
+            "--token-url is \"nonsense\", which is not a URL",
+        ),
         (vec!["token", "--token-url", "http://192.0.2.1/token"], "without TLS"),
-        (with(&["--revocation-url", "nonsense"]), "revocation_url is \"nonsense\""),
-        (with(&["--stale-buffer", "0s"]), "stale_buffer is 0s, but must be more than 0s"),
-        (with(&["--stale-buffer", "25h"]), "stale_buffer is 1day 1h, but must be more than 0s"),
+        (with(&["--revocation-url", "nonsense"]), "--revocation-url is \"nonsense\""),
+        (with(&["--stale-buffer", "0s"]), "--stale-buffer is 0s, but must be more than 0s"),
+        (with(&["--stale-buffer", "25h"]), "--stale-buffer is 1day 1h, but must be more than 0s"),
         (
             with(&["--stale-buffer", "10s", "--expired-buffer", "10s"]),
-            "expired_buffer is 10s, but must be shorter than the stale_buffer",
+            "--expired-buffer is 10s, but must be shorter than the --stale-buffer",
         ),
         (
             with(&["--connect-timeout", "2s", "--attempt-timeout", "1s"]),
-            "connect_timeout is 2s, but an attempt may take only 1s",
+            "--connect-timeout is 2s, but an attempt may take only 1s",
         ),
-        (with(&["--attempts", "0"]), "attempts is 0, but without an attempt"),
-        (vec!["token", "--box-enterprise", ""], "subject has an empty id"),
+        (with(&["--attempts", "0"]), "--attempts is 0, but without an attempt"),
+        (vec!["token", "--box-enterprise", ""], "--box-enterprise or --box-user has an empty id"),
         (
             vec!["token"],
             "no provider: give --box-enterprise ID or --box-user ID for Box, or --issuer",
@@ -253,7 +261,7 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
         "{empty}"
     );
     for (content, sentence) in [
-        ("\r\n".to_owned(), "the client's secret is empty ("),
+        ("\r\n".to_owned(), "the client's credential is empty (the file "),
         ("x".repeat(1024 * 1024 + 1), "it is longer than 1 MiB"),
     ] {
         let file = TempFile::new("unfit-secret", &content);
@@ -267,17 +275,6 @@ async fn each_bad_input_has_its_own_error_before_anything_is_sent() {
         json_problem(&run(as_client().args(with(&["--attempts", "0", "--format", "json"]))), 2);
     assert_eq!((&as_json["kind"], &as_json["attempts"]), (&json!("config"), &json!(0)));
     assert_eq!(as_json["retry_after_seconds"], Value::Null);
-}
-
-#[test]
-fn a_secret_on_the_command_line_is_refused_with_advice_and_not_repeated() {
-    for args in [&["--client-secret", "hunter2"][..], &["--client-secret=hunter2"]] {
-        let output = run(as_client().args(["token", "--box-user", "1"]).args(args));
-        let text = problem(&output, 2);
-        assert!(text.contains("CCG_SESSION_CLIENT_SECRET"), "{text}");
-        assert!(text.contains("--client-secret-file"), "{text}");
-        assert!(!text.contains("hunter2"), "{text}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -140,7 +140,7 @@ async fn each_fault_of_the_script_is_what_its_caller_sees() {
     let answer = |status: u16| Answer::new(StatusCode::from_u16(status).unwrap());
     let cases: Vec<(Fault, Fits)> = vec![
         (unavailable().into(), |e| {
-            matches!(e, TokenError::Server { status: 503, retry_after: None })
+            matches!(e, TokenError::Server { status: 503, retry_after: None, .. })
         }),
         (
             unavailable().retry_after(secs(2)).into(),
@@ -148,7 +148,7 @@ async fn each_fault_of_the_script_is_what_its_caller_sees() {
         ),
         (
             answer(429).retry_after_date(secs(60)).into(),
-            |e| matches!(e, TokenError::RateLimited { retry_after: Some(after) } if *after >= secs(58)),
+            |e| matches!(e, TokenError::RateLimited { retry_after: Some(after), .. } if *after >= secs(58)),
         ),
         (
             answer(400).error("unauthorized_client").into(),
@@ -160,10 +160,10 @@ async fn each_fault_of_the_script_is_what_its_caller_sees() {
         }),
         (Fault::Drop, |e| matches!(e, TokenError::Transport { .. })),
         (Fault::Cut, |e| matches!(e, TokenError::Transport { .. })),
-        (Fault::Hang, |e| matches!(e, TokenError::TimedOut { after } if *after == millis(300))),
+        (Fault::Hang, |e| matches!(e, TokenError::TimedOut { after, .. } if *after == millis(300))),
         (
             answer(200).body(" ".repeat(2 << 20)).into(),
-            |e| matches!(e, TokenError::Malformed { reason } if reason.contains("1 MiB")),
+            |e| matches!(e, TokenError::Malformed { reason, .. } if reason.contains("1 MiB")),
         ),
         (Fault::Malformed, |e| matches!(e, TokenError::Malformed { .. })),
         (Fault::Html, |e| matches!(e, TokenError::Malformed { .. })),

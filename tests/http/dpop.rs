@@ -237,7 +237,7 @@ async fn an_answer_that_is_not_bound_is_an_error() {
         let server = Server::start(State { answers: Some(answer), ..State::default() }).await;
         let session = server.session(&DpopKey::generate().unwrap());
         let error = session.get_token().await.unwrap_err();
-        let Some(TokenError::Malformed { reason }) = error.token_error() else {
+        let Some(TokenError::Denied { description: Some(reason), .. }) = error.token_error() else {
             panic!("{error:?}")
         };
         assert!(reason.starts_with(expected), "{reason}");
@@ -296,7 +296,7 @@ async fn the_command_binds_tokens_too() {
 
     server.state().answers = Some(r#"{"access_token":"T","token_type":"Bearer"}"#);
     let (said, code) = run(&server, &["check", "--attempts", "1"]);
-    assert!(said.contains("binds no tokens to keys, leave out --dpop-key"), "{said}");
+    assert!(said.contains("binds no tokens to keys: leave out --dpop-key"), "{said}");
     assert_eq!(code, Some(1), "{said}");
     server.state().never_content = true;
     server.state().answers = None;

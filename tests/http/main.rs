@@ -4,10 +4,16 @@
 mod allocations;
 mod authority;
 mod authority_itself;
+mod authority_limits;
+mod authority_proofs;
+mod authority_tls;
+mod certificates;
 mod config;
 mod discovery;
 mod dpop;
+mod echoes;
 mod examples;
+mod failures;
 mod loopback;
 #[cfg(not(feature = "test-util"))]
 mod paused;
@@ -16,6 +22,7 @@ mod secrets;
 mod tls;
 mod transport;
 mod wire;
+mod wrapped_manager;
 
 use std::sync::LazyLock;
 use std::time::Duration;

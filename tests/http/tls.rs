@@ -7,7 +7,6 @@ use ccg_session::{
     ClientAuth, ConfigError, Credential, GrantRequest, HttpTokenManager, HttpTokenManagerBuilder,
     Provider, TokenError, TokenManager,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,36 +15,9 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::certificates::Ca;
 use super::client;
 use super::loopback::{answer, converse};
-
-/// A certificate and its key, in PEM.
-struct Pair {
-    certificate: String,
-    key: String,
-}
-
-struct Ca(CertifiedIssuer<'static, KeyPair>);
-
-impl Ca {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn issue(&self, name: &str) -> Pair {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-}
 
 /// Grants a token to whoever shows a certificate of this CA; keeps what came as the body.
 struct Server {
@@ -56,8 +28,12 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_as(["127.0.0.1".to_owned()]).await
+    }
+
+    async fn start_as(names: impl Into<Vec<String>>) -> Self {
         let ca = Ca::new("the server's");
-        let own = ca.issue("127.0.0.1");
+        let own = ca.issue_for(names);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(default_provider());
@@ -137,6 +113,29 @@ async fn whoever_is_not_known_to_the_other_side_is_told_so() {
         assert!(format!("{error} {error:?}").contains(expected), "{expected}: {error} {error:?}");
     }
     assert!(server.bodies.lock().unwrap().is_empty(), "nothing was sent to a stranger");
+}
+
+/// They are another's words, and a terminal obeys some of them.
+#[tokio::test]
+async fn a_certificates_names_are_shown_as_far_as_they_are_visible_and_not_too_long() {
+    let odd = ["evil\u{1b}[2J\u{7}.example".to_owned()];
+    let many: Vec<_> = (0..500).map(|number| format!("name-{number}.example")).collect();
+    for names in [odd.to_vec(), many] {
+        let server = Server::start_as(names).await;
+        let builder = server.manager(ClientAuth::None).root_certificate(server.ca.pem());
+        let error = grant(builder).await.unwrap_err();
+        let mut shown = vec![error.to_string(), format!("{error:?}")];
+        let mut next = std::error::Error::source(&error);
+        while let Some(error) = next {
+            shown.extend([error.to_string(), format!("{error:?}")]);
+            next = error.source();
+        }
+        assert!(shown.iter().any(|text| text.contains(".example")), "{shown:?}");
+        for text in shown {
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert!(text.len() < 10_000, "{} bytes", text.len());
+        }
+    }
 }
 
 #[tokio::test]

@@ -93,8 +93,8 @@ fn check_says_what_is_wrong_and_what_to_do() {
             ("basic-client", "basic", "not-the-secret"),
             &[][..],
             [
-                "grant FAILED the server refused (401): invalid_client",
-                "try the other methods of --auth",
+                "grant FAILED the server does not take this id and secret",
+                "the server refused (401): invalid_client",
             ],
         ),
         (
@@ -107,37 +107,37 @@ fn check_says_what_is_wrong_and_what_to_do() {
             &server,
             ("es256-client", "private-key-jwt", &key("p384.pem")),
             &[],
-            ["grant FAILED the server refused (401): invalid_client", "this key's public half"],
+            ["grant FAILED the server does not take what this key signs", "the key's public half"],
         ),
         (
             &ahead,
             ("es256-client", "private-key-jwt", &key("p256.pem")),
             &[],
-            ["this machine's clock is 5m ", "-> check the client's id, this machine's clock"],
+            ["grant FAILED this machine's clock is wrong: set it", "this machine's clock is 5m "],
         ),
         (
             &server,
             ("es256-client", "private-key-jwt", &key("p256.pem")),
             &["--assertion-audience", "https://elsewhere.example"],
-            ["grant FAILED the server refused (401): invalid_client", "--assertion-audience"],
+            ["grant FAILED the server does not take what this key signs", "--assertion-audience"],
         ),
         (
             &server,
             basic,
             &["--scope", "openid"],
-            ["grant FAILED the server refused (400): invalid_scope", "-> ask for other scopes"],
+            ["grant FAILED the server allows this client other scopes", "check --scope"],
         ),
         (
             &server,
             basic,
             &["--resource", "https://elsewhere.example/"],
-            ["grant FAILED the server refused (400): invalid_target", "-> check --resource"],
+            ["grant FAILED the server does not know what the token is for", "check --resource"],
         ),
         (
             &server,
             basic,
             &["--scope", "read", "--exchange-scope", "delete"],
-            ["exchange FAILED the server refused (400): invalid_scope", "--skip exchange"],
+            ["exchange FAILED the token cannot be exchanged for these scopes", "--exchange-scope"],
         ),
     ] {
         let (said, code) = check(server, client, more);

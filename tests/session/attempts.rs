@@ -105,7 +105,7 @@ async fn an_attempt_that_takes_too_long_is_dropped_before_it_is_reported() {
     let error = asking.await.unwrap().unwrap_err();
     assert!(grant.is_dropped());
     assert!(
-        matches!(error.token_error(), Some(TokenError::TimedOut { after }) if *after == secs(10)),
+        matches!(error.token_error(), Some(TokenError::TimedOut { after, .. }) if *after == secs(10)),
         "{error:?}"
     );
     assert_eq!(start.elapsed().as_secs(), 10);

@@ -63,7 +63,7 @@ async fn shutdown_answers_everybody_closed_whatever_is_on_the_wire() {
     // The flight waits between attempts.
     let (session, mut endpoint) = super::session();
     let waiting = ask(&session);
-    endpoint.grant().await.fail(TokenError::RateLimited { retry_after: Some(secs(4)) });
+    endpoint.grant().await.fail(TokenError::rate_limited(Some(secs(4))));
     settle().await;
     session.shutdown().await;
     assert!(is_closed(&waiting.await.unwrap()));

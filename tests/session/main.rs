@@ -106,7 +106,7 @@ async fn settle() {
 }
 
 fn unavailable() -> TokenError {
-    TokenError::Server { status: 503, retry_after: None }
+    TokenError::server(503, None)
 }
 
 fn denied() -> TokenError {

@@ -311,7 +311,7 @@ async fn a_server_that_repeats_a_dying_token_costs_a_few_requests_not_a_loop() {
 async fn a_server_that_asks_to_be_left_alone_is() {
     let (session, endpoint) = session();
     let served = endpoint.serve(|call| {
-        call.fail(TokenError::RateLimited { retry_after: Some(secs(100)) });
+        call.fail(TokenError::rate_limited(Some(secs(100))));
     });
     let start = Instant::now();
     while start.elapsed() < MINUTES {

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
 
-use crate::settings::duration;
+use crate::settings::Settings;
 
 /// OAuth 2.0 tokens by client credentials: get, exchange and revoke them, test against an authority
 /// of your own, and see a session at work.
@@ -82,9 +81,7 @@ pub(crate) struct TokenArgs {
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
     #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
+    pub(crate) settings: Settings,
 }
 
 /// What the session's own token shall be.
@@ -112,9 +109,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_enum, value_name = "STEP")]
     pub(crate) skip: Vec<Step>,
     #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
+    pub(crate) settings: Settings,
 }
 
 /// What `check` can do without.
@@ -164,125 +159,18 @@ pub(crate) struct ExchangeArgs {
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
     #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
+    pub(crate) settings: Settings,
 }
 
 #[derive(Args)]
 pub(crate) struct RevokeArgs {
     #[command(flatten)]
-    pub(crate) provider: ProviderArgs,
-    #[command(flatten)]
-    pub(crate) session: SessionArgs,
+    pub(crate) settings: Settings,
     #[command(
         flatten,
         next_help_heading = "Of no effect, so that `revoke` takes what `token` takes"
     )]
-    pub(crate) _grant: GrantArgs,
-}
-
-/// Whom to ask, and as whom.
-#[derive(Args)]
-#[command(next_help_heading = "Provider")]
-pub(crate) struct ProviderArgs {
-    /// A TOML file with any of these settings, under the same names (without the dashes before them)
-    ///
-    /// What may be repeated is a list there, and param is a table: `param = { name = "value" }`. They are
-    /// those of the grant. A table `[session]` has those of the session: attempts, attempt-timeout,
-    /// stale-buffer, expired-buffer. A flag counts more than the file. A path in it is taken from where the file is.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Any server that publishes its addresses: its issuer, exactly as the server writes it
-    #[arg(long, value_name = "URL", group = "provider")]
-    pub(crate) issuer: Option<String>,
-    /// Box, as the service account in this enterprise
-    #[arg(long, value_name = "ID", group = "provider")]
-    pub(crate) box_enterprise: Option<String>,
-    /// Box, as this user
-    #[arg(long, value_name = "ID", group = "provider")]
-    pub(crate) box_user: Option<String>,
-    /// Any server with client credentials: its token endpoint
-    #[arg(long, value_name = "URL", group = "provider")]
-    pub(crate) token_url: Option<String>,
-    /// Where that server revokes tokens
-    #[arg(long, value_name = "URL")]
-    pub(crate) revocation_url: Option<String>,
-    /// Where one may ask that server whether a token is active
-    #[arg(long, value_name = "URL")]
-    pub(crate) introspection_url: Option<String>,
-    /// How to authenticate there [default: post]
-    #[arg(long, value_enum)]
-    pub(crate) auth: Option<Auth>,
-    /// A Box that is somewhere else than `https://api.box.com`
-    #[arg(long, value_name = "URL", conflicts_with_all = ["token_url", "issuer"])]
-    pub(crate) box_base_url: Option<String>,
-    /// One more parameter of each grant; may be repeated
-    ///
-    /// Other users of this machine can read it here: one that is secret belongs into the file.
-    #[arg(long, value_name = "K=V", value_parser = param)]
-    pub(crate) param: Vec<(String, String)>,
-    /// The client's id [default: the file's, else what the variable `CCG_SESSION_CLIENT_ID` holds]
-    #[arg(long, value_name = "ID")]
-    pub(crate) client_id: Option<String>,
-    /// A file with the client's secret; - reads it from stdin
-    ///
-    /// Without it, here and in the configuration file, the secret is taken from the environment variable
-    /// `CCG_SESSION_CLIENT_SECRET`. A newline at the end is left out. There is no flag for the secret
-    /// itself, since other users of the machine can read a command's arguments.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) client_secret_file: Option<PathBuf>,
-    /// How an assertion is signed, such as PS256 [default: as the JWK says, else as is usual for the key]
-    #[arg(long, value_name = "ALG")]
-    pub(crate) algorithm: Option<String>,
-    /// Which of the client's keys signs an assertion: its header's kid [default: the JWK's]
-    #[arg(long, value_name = "ID")]
-    pub(crate) key_id: Option<String>,
-    /// Whom an assertion is for: endpoint, issuer, or another text [default: endpoint]
-    #[arg(long, value_name = "WHOM")]
-    pub(crate) assertion_audience: Option<String>,
-    /// A file with a private key (PEM or JWK) that tokens are to be bound to (RFC 9449)
-    ///
-    /// A request that uses such a token has a proof beside it, which only who holds the key can make.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) dpop_key: Option<PathBuf>,
-    /// A PEM file with certificates to trust besides those of this machine
-    #[arg(long, value_name = "PATH")]
-    pub(crate) root_certificate: Option<PathBuf>,
-    /// A PEM file with the client's certificate, for servers that ask for one
-    #[arg(long, value_name = "PATH")]
-    pub(crate) client_certificate: Option<PathBuf>,
-    /// A PEM file with that certificate's private key
-    #[arg(long, value_name = "PATH")]
-    pub(crate) client_key: Option<PathBuf>,
-    /// How long connecting may take
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) connect_timeout: Option<Duration>,
-    /// Let the secret and the tokens travel without TLS to a server that is not this machine
-    #[arg(long)]
-    pub(crate) allow_insecure_http: bool,
-}
-
-/// How the session behaves. What is left out is the library's default.
-#[derive(Args, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", default, deny_unknown_fields, expecting = "a table of settings")]
-#[command(next_help_heading = "Session")]
-pub(crate) struct SessionArgs {
-    /// How often to try [default: 3]
-    #[arg(long, value_name = "N")]
-    pub(crate) attempts: Option<u32>,
-    /// How long an attempt may take, such as 500ms, 10s, 10m [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub(crate) attempt_timeout: Option<Duration>,
-    /// How long before its expiry a token is refreshed [default: 10m]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub(crate) stale_buffer: Option<Duration>,
-    /// How long before its expiry a token is held back for a new one [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
-    pub(crate) expired_buffer: Option<Duration>,
+    pub(crate) grant: GrantArgs,
 }
 
 #[derive(Args)]
@@ -307,6 +195,21 @@ pub(crate) struct AuthorityArgs {
     /// It is a secret for tests: it is printed.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// A file with the client's key (PEM or JWK), or its public half as a JWK, for assertions that it signs
+    #[arg(long, value_name = "PATH")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// A PEM file with its certificate, for 127.0.0.1: then it speaks TLS
+    #[arg(long, value_name = "PATH", requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// A PEM file with that certificate's private key
+    #[arg(long, value_name = "PATH", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A PEM file with the CA of client certificates: who shows one needs no secret
+    #[arg(long, value_name = "PATH", requires = "tls_certificate")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Whom its assertions must be for, in place of the issuer or an endpoint; may be repeated
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) assertion_audience: Vec<String>,
     /// The enterprise that a grant may be for [default: 12345]
     #[arg(long, value_name = "ID")]
     pub(crate) enterprise: Option<String>,
@@ -348,33 +251,6 @@ pub(crate) enum Format {
     Header,
     /// An object: `access_token`, `token_type`, `expires_in`, scope, attempts; an error is one too
     Json,
-}
-
-/// A method of client authentication by its name here.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Auth {
-    /// `client_secret_post`: in the form
-    Post,
-    /// `client_secret_basic`: in a header
-    Basic,
-    /// In a header, not encoded before base64
-    BasicRaw,
-    /// `client_secret_jwt`: the secret signs an assertion
-    SecretJwt,
-    /// `private_key_jwt`: a private key (PEM or JWK, in place of the secret) signs an assertion
-    PrivateKeyJwt,
-    /// An assertion that a platform writes, in place of the secret
-    Assertion,
-    /// `tls_client_auth`: a client certificate, and no secret
-    TlsClient,
-    /// No secret at all
-    None,
-}
-
-fn param(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("must be a name, =, and a value")?;
-    Ok((name.into(), value.into()))
 }
 
 #[cfg(test)]

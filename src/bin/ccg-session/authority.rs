@@ -1,6 +1,5 @@
 //! `authority`: the embedded one, for tests in any language.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -10,13 +9,16 @@ use serde::Serialize;
 
 use crate::args::AuthorityArgs;
 use crate::failure::Failure;
-use crate::{output, provider};
+use crate::{input, output, provider};
 
 pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
     let builder = builder(args)?;
     provider::runtime()?.block_on(async {
         let authority = builder.start().await.map_err(|error| {
-            Failure::Usage(format!("port {} of 127.0.0.1 cannot be had: {error}", args.port))
+            Failure::Usage(match error.kind() {
+                io::ErrorKind::InvalidInput => error.to_string(),
+                _ => format!("port {} of 127.0.0.1 cannot be had: {error}", args.port),
+            })
         })?;
         // Before the line is out, or who reads it could interrupt too early.
         let interrupted = interrupted()
@@ -29,7 +31,7 @@ pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
 
 fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
     let secret = match &args.client_secret_file {
-        Some(path) => provider::secret_file(path)?,
+        Some(path) => input::secret(provider::SECRET, path)?,
         None => SecretString::from("test-secret"),
     };
     let mut builder = Authority::builder()
@@ -38,6 +40,21 @@ fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
         .require_subject(args.require_subject);
     if let Some(ttl) = args.ttl {
         builder = builder.ttl(ttl);
+    }
+    if let Some(path) = &args.client_key {
+        builder = builder.client_key(input::secret("the client's key", path)?);
+    }
+    if let (Some(certificate), Some(key)) = (&args.tls_certificate, &args.tls_key) {
+        builder = builder.tls(
+            input::text("the certificate", certificate)?,
+            input::text("the certificate's key", key)?,
+        );
+    }
+    if let Some(path) = &args.client_ca {
+        builder = builder.client_ca(input::text("the CA of clients", path)?);
+    }
+    if !args.assertion_audience.is_empty() {
+        builder = builder.assertion_audiences(&args.assertion_audience);
     }
     if let Some(enterprise) = &args.enterprise {
         builder = builder.enterprise(enterprise);
@@ -55,11 +72,9 @@ fn builder(args: &AuthorityArgs) -> Result<AuthorityBuilder, Failure> {
 }
 
 fn script(path: &Path) -> Result<Script, Failure> {
-    let unusable = |problem: &dyn std::fmt::Display| {
-        Failure::Usage(format!("the fault script {} cannot be used: {problem}", path.display()))
-    };
-    let text = fs::read_to_string(path).map_err(|error| unusable(&error))?;
-    serde_json::from_str(&text).map_err(|error| unusable(&error))
+    serde_json::from_str(&input::text("the fault script", path)?).map_err(|error| {
+        Failure::Usage(format!("the fault script {} cannot be used: {error}", path.display()))
+    })
 }
 
 /// What whoever started this has to know.

@@ -1,27 +1,53 @@
 //! `check`: tries what a session would do, one step after another, and says in plain words what came of it.
 //! Only what the library's errors hold is printed, and they hold no secrets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use ccg_session::{
-    AccessToken, ExchangeRequest, ExchangedToken, HttpTokenManager, Session, SessionConfig,
-    SessionError, SessionHandle, TokenError,
+    AccessToken, ConfigError, Credential, Endpoints, ExchangeRequest, ExchangedToken, Grant,
+    GrantRequest, HttpTokenManager, Session, SessionConfig, SessionError, SessionHandle,
+    TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
-use crate::args::{Auth, CheckArgs, Step};
-use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::args::{CheckArgs, Step};
+use crate::failure::{Failure, message};
+use crate::remedy::{Asked, Known};
+use crate::settings::{Auth, Settings};
 use crate::{output, provider};
 
-pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let settings = Settings::new(&args.provider, &args.session)?.asking_for(&args.grant);
-    let builder = provider::builder(&settings)?;
-    let (server, manager) = (builder.clone().build()?, builder.build()?);
-    let config = provider::config(&settings);
+pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
+    let CheckArgs { settings, grant, exchange_scope, skip } = args;
+    let mut settings = settings.complete(grant)?;
+    // Somebody may have given several in one flag, as the wire has them.
+    let scopes = settings.scope.iter().flat_map(|scope| scope.split_whitespace());
+    settings.scope = scopes.map(str::to_owned).collect();
+    let credential = provider::credential(&settings)?;
+    let builder = provider::builder_with(&settings, credential.clone())?;
+    let server = builder.clone().build()?;
+    let life_is_said = Arc::new(AtomicBool::new(false));
+    let manager = Watched { server: builder.build()?, life_is_said: Arc::clone(&life_is_said) };
+    let mut config = provider::config(&settings);
+    if is_good_once(&settings) {
+        config.retry.attempts = 1;
+    }
     provider::runtime()?.block_on(async {
         let session = Session::builder(manager).config(config.clone()).spawn()?;
-        let mut check =
-            Check { args, settings: &settings, config, server, session, steps: 0, failed: 0 };
+        let mut check = Check {
+            basic_differs: provider::basic_differs(&settings),
+            settings,
+            credential,
+            exchange_scope,
+            skip,
+            config,
+            server,
+            session,
+            life_is_said,
+            endpoints: None,
+            steps: 0,
+            failed: 0,
+        };
         check.run().await?;
         check.session.shutdown().await;
         match check {
@@ -31,23 +57,44 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     })
 }
 
-struct Check<'a> {
-    args: &'a CheckArgs,
-    settings: &'a Settings,
+/// An assertion that a platform writes may be good for one request only.
+fn is_good_once(settings: &Settings) -> bool {
+    settings.auth == Some(Auth::Assertion)
+}
+
+struct Check {
+    settings: Settings,
+    credential: Credential,
+    exchange_scope: Vec<String>,
+    skip: Vec<Step>,
     config: SessionConfig,
     /// For what a session does not do.
     server: HttpTokenManager,
     session: SessionHandle,
+    life_is_said: Arc<AtomicBool>,
+    basic_differs: bool,
+    /// Once they are known.
+    endpoints: Option<Endpoints>,
     steps: usize,
     failed: usize,
 }
 
-impl Check<'_> {
+impl Check {
     async fn run(&mut self) -> Result<(), Failure> {
         if !self.addresses().await? {
             return Ok(());
         }
         let Some(token) = self.grant().await? else { return Ok(()) };
+        if is_good_once(&self.settings) {
+            for step in ["exchange", "introspection", "revocation"] {
+                say(
+                    step,
+                    "left out",
+                    "the assertion may be good for one request only, and was sent",
+                )?;
+            }
+            return Ok(());
+        }
         let exchanged = self.exchange(&token).await?;
         let told = self.introspection(&token).await?;
         self.revocation(&token, exchanged.as_ref(), told).await
@@ -65,49 +112,80 @@ impl Check<'_> {
                     let url = url.map_or("none", without_query);
                     say("", "", &format!("{what:<13} {url}"))?;
                 }
+                self.endpoints = Some(endpoints);
                 Ok(true)
             }
             Err(error) => {
-                let advice = match error {
-                    TokenError::Malformed { .. } => {
-                        "write the issuer exactly as the server does, or give --token-url in its place"
-                    }
-                    _ => self.advice(&error),
+                let remedy = match self.issuer_with_the_other_slash().await {
+                    Some(issuer) => format!(
+                        "the server writes its issuer with{} a slash at the end: give --issuer {issuer}",
+                        if issuer.ends_with('/') { "" } else { "out" }
+                    ),
+                    None => self.known().remedy(Asked::Metadata, &error),
                 };
-                self.failed(step, &error.to_string(), advice)?;
+                self.failed(step, &remedy, &error)?;
                 Ok(false)
             }
         }
+    }
+
+    /// The issuer, if there is one under this name but for the slash at its end.
+    async fn issuer_with_the_other_slash(&self) -> Option<String> {
+        let issuer = self.settings.issuer.as_deref()?;
+        let other = match issuer.strip_suffix('/') {
+            Some(without) => without.to_owned(),
+            None => format!("{issuer}/"),
+        };
+        let settings = Settings { issuer: Some(other.clone()), ..self.settings.clone() };
+        let server = self.manager(&settings)?;
+        self.in_time(server.endpoints()).await.ok().map(|_| other)
+    }
+
+    /// Another one for these settings, as the same client.
+    fn manager(&self, settings: &Settings) -> Option<HttpTokenManager> {
+        provider::builder_with(settings, self.credential.clone()).ok()?.build().ok()
     }
 
     async fn grant(&mut self) -> Result<Option<AccessToken>, Failure> {
         let token = match self.session.get_token().await {
             Ok(token) => token,
             Err(error) => {
-                self.failed_session("grant", &error, None)?;
+                self.failed_session("grant", Asked::Grant, &error)?;
                 return Ok(None);
             }
         };
-        let asked = &self.settings.scope;
         let scope = match token.scope() {
             Some(granted) => {
-                let has = |scope: &&String| granted.split(' ').any(|one| one == **scope);
-                let missing: Vec<_> = asked.iter().filter(|scope| !has(scope)).cloned().collect();
-                let without = match &missing[..] {
-                    [] => String::new(),
-                    _ => format!(", and not {}, which was asked for", missing.join(" ")),
-                };
-                format!("the scopes granted are {granted:?}{without}")
+                format!("the scopes granted are {granted:?}{}", self.without(granted))
             }
-            None if asked.is_empty() => "no scopes were asked for, and none are named".into(),
+            None if self.settings.scope.is_empty() => {
+                "no scopes were asked for, and none are named".into()
+            }
             None => "the server names no scopes, which means those asked for".into(),
         };
         let bound = if self.settings.dpop_key.is_some() { ", bound to the key," } else { "" };
-        self.ok(
-            "grant",
-            &format!("a token{bound} with another {} to live; {scope}", life(&token)),
-        )?;
+        let life = if self.life_is_said.load(Relaxed) {
+            format!("with another {} to live", life(&token))
+        } else {
+            format!(
+                "that is assumed to live for another {}, since the server does not say \
+                 (--assumed-lifetime)",
+                life(&token)
+            )
+        };
+        self.ok("grant", &format!("a token{bound} {life}; {scope}"))?;
         Ok(Some(token))
+    }
+
+    /// The scopes that were asked for and are not among these.
+    fn without(&self, granted: &str) -> String {
+        let has = |scope: &&String| granted.split_whitespace().any(|one| one == **scope);
+        let missing: Vec<_> =
+            self.settings.scope.iter().filter(|scope| !has(scope)).cloned().collect();
+        match &missing[..] {
+            [] => String::new(),
+            _ => format!(", and not {}, which was asked for", missing.join(" ")),
+        }
     }
 
     async fn exchange(&mut self, token: &AccessToken) -> Result<Option<ExchangedToken>, Failure> {
@@ -115,38 +193,46 @@ impl Check<'_> {
         if self.is_skipped(Step::Exchange, step)? {
             return Ok(None);
         }
-        let scopes = match (&self.args.exchange_scope[..], token.scope()) {
+        let scopes = match (&self.exchange_scope[..], token.scope()) {
             ([], Some(granted)) => granted.split_whitespace().map(str::to_owned).collect(),
             ([], None) => self.settings.scope.clone(),
             (chosen, _) => chosen.to_vec(),
         };
-        match self.session.exchange(ExchangeRequest::scopes(scopes)).await {
+        let error = match self.session.exchange(ExchangeRequest::scopes(scopes)).await {
             Ok(exchanged) => {
                 let scope = match exchanged.scope() {
                     Some(scope) => format!("{scope:?}"),
                     None => "as asked for".into(),
                 };
                 self.ok(step, &format!("the token was exchanged; its scopes: {scope}"))?;
-                Ok(Some(exchanged))
+                return Ok(Some(exchanged));
             }
-            Err(error) => {
-                match error.token_error() {
-                    Some(TokenError::Denied { error, .. })
-                        if matches!(&**error, "unsupported_grant_type" | "unauthorized_client") =>
-                    {
-                        let which = match &**error {
-                            "unauthorized_client" => {
-                                "the server lets this client exchange no tokens"
-                            }
-                            _ => "the server exchanges no tokens",
-                        };
-                        say(step, "none", &format!("{which} ({error})"))?;
-                    }
-                    _ => self.failed_session(step, &error, Some("--skip exchange"))?,
-                }
-                Ok(None)
+            Err(error) => error,
+        };
+        let grants = self.endpoints.as_ref().and_then(Endpoints::grant_types);
+        let is_published = grants.is_none_or(|grants| grants.iter().any(|it| it == TOKEN_EXCHANGE));
+        match error.token_error() {
+            Some(TokenError::Denied { error, .. }) if error == "unsupported_grant_type" => {
+                say(step, "none", &format!("the server exchanges no tokens ({error})"))?;
             }
+            Some(TokenError::Denied { error, .. }) if error == "unauthorized_client" => {
+                say(
+                    step,
+                    "none",
+                    &format!("the server lets this client exchange no tokens ({error})"),
+                )?;
+            }
+            Some(
+                error @ (TokenError::Denied { .. }
+                | TokenError::Server { .. }
+                | TokenError::Malformed { .. }),
+            ) if !is_published => {
+                let why = "the server's metadata names no token exchange, nor does it work";
+                say(step, "none", &format!("{why} ({})", message(error)))?;
+            }
+            _ => self.failed_session(step, Asked::Exchange, &error)?,
         }
+        Ok(None)
     }
 
     /// Whether the server can tell.
@@ -155,32 +241,87 @@ impl Check<'_> {
         if self.is_skipped(Step::Introspection, step)? {
             return Ok(false);
         }
-        // They are known by now.
-        let endpoints = self.in_time(self.server.endpoints()).await;
-        if endpoints.is_ok_and(|endpoints| endpoints.introspection_url().is_none()) {
+        if self.endpoints.as_ref().is_some_and(|endpoints| endpoints.introspection_url().is_none())
+        {
             say(step, "none", "the server has no introspection endpoint (--introspection-url)")?;
             return Ok(false);
         }
-        match self.in_time(self.server.is_active(token.secret())).await {
-            Ok(true) => {
-                self.ok(step, "the server says that the token is active")?;
+        match self.in_time(self.server.introspect(token.secret())).await {
+            Ok(told) if told.active => {
+                let scopes = told.scope.as_deref().map(|scope| self.compared(scope, token.scope()));
+                let scopes = scopes.unwrap_or_default();
+                self.ok(step, &format!("the server says that the token is active{scopes}"))?;
                 Ok(true)
             }
-            Ok(false) => {
-                self.failed(
-                    step,
-                    "the server says that the token which it has just granted is not active",
-                    "some servers tell only the API that a token is for: then --skip introspection",
-                )?;
+            Ok(_) => {
+                let remedy = "the server says that the token which it has just granted is not active: \
+                              some tell only the API that a token is for, then --skip introspection";
+                self.step_failed(step, remedy)?;
                 Ok(false)
             }
             Err(error) => {
-                let advice = "servers may keep introspection for APIs: if you do not need it, then \
-                              --skip introspection";
-                self.failed(step, &error.to_string(), advice)?;
+                let remedy = match self.audience_that_is_taken(&error, token, Asked::Introspection).await {
+                    Some(remedy) => remedy,
+                    None if is_of_the_client(&error) => {
+                        "the server keeps introspection for others, perhaps for APIs: --skip introspection".into()
+                    }
+                    None => self.known().remedy(Asked::Introspection, &error),
+                };
+                self.failed(step, &remedy, &error)?;
                 Ok(false)
             }
         }
+    }
+
+    /// What the server says of the scopes now, where it is something else than it said with the token.
+    fn compared(&self, told: &str, granted: Option<&str>) -> String {
+        let sorted = |scopes: &str| {
+            let mut scopes: Vec<_> = scopes.split_whitespace().map(str::to_owned).collect();
+            scopes.sort_unstable();
+            scopes
+        };
+        match granted {
+            Some(granted) if sorted(granted) == sorted(told) => String::new(),
+            Some(_) => format!(", but with other scopes than it has granted: {told:?}"),
+            None => format!("; its scopes are {told:?}{}", self.without(told)),
+        }
+    }
+
+    /// Some servers want to be named otherwise where they give no tokens: so it is tried, and said which
+    /// name works.
+    async fn audience_that_is_taken(
+        &self,
+        error: &TokenError,
+        token: &AccessToken,
+        asked: Asked,
+    ) -> Option<String> {
+        let by_assertion =
+            matches!(self.settings.auth, Some(Auth::SecretJwt | Auth::PrivateKeyJwt));
+        if !by_assertion || !is_of_the_client(error) {
+            return None;
+        }
+        let token_url = self.endpoints.as_ref()?.token_url().to_owned();
+        let issuer = self.settings.issuer.as_ref().map(|_| "issuer".to_owned());
+        for audience in issuer.into_iter().chain([token_url]) {
+            let revocation_audience = Some(audience.clone());
+            let settings = Settings { revocation_audience, ..self.settings.clone() };
+            let server = self.manager(&settings)?;
+            let is_taken = match asked {
+                Asked::Revocation => {
+                    let text = Grant::bearer(token.secret()).ok()?.text().clone();
+                    let options = TokenRequestOptions::default();
+                    self.in_time(server.revoke(text, options)).await.is_ok()
+                }
+                _ => self.in_time(server.introspect(token.secret())).await.is_ok(),
+            };
+            if is_taken {
+                return Some(format!(
+                    "here the server wants assertions to be for another audience than for a grant: give \
+                     --revocation-audience {audience}, which it takes"
+                ));
+            }
+        }
+        None
     }
 
     async fn revocation(
@@ -210,7 +351,15 @@ impl Check<'_> {
             Err(SessionError::Unsupported(_)) => {
                 say(step, "none", "the server has no revocation endpoint (--revocation-url)")
             }
-            Err(error) => self.failed_session(step, &error, Some("--skip revocation")),
+            Err(error) => {
+                if let Some(cause) = error.token_error()
+                    && let Some(remedy) =
+                        self.audience_that_is_taken(cause, token, Asked::Revocation).await
+                {
+                    return self.failed(step, &remedy, cause);
+                }
+                self.failed_session(step, Asked::Revocation, &error)
+            }
         }
     }
 
@@ -218,32 +367,23 @@ impl Check<'_> {
         let step = "introspection";
         match self.in_time(self.server.is_active(token)).await {
             Ok(false) => self.ok(step, &format!("{what} is no longer active")),
-            Ok(true) => {
-                let advice = "do not rely on revoking: the server has confirmed it, and may revoke no \
-                              access tokens at all";
-                self.failed(step, &format!("{what} is still active"), advice)
+            Ok(true) => self.step_failed(
+                step,
+                &format!(
+                    "{what} is still active, though the server has confirmed that it is revoked: do not \
+                     rely on it, then --skip revocation"
+                ),
+            ),
+            Err(error) => {
+                let remedy = self.known().remedy(Asked::Introspection, &error);
+                self.failed(step, &remedy, &error)
             }
-            Err(error) => self.failed(step, &error.to_string(), self.advice(&error)),
         }
     }
 
-    fn advice(&self, error: &TokenError) -> &'static str {
-        match error {
-            TokenError::Denied { error, .. } if error == "invalid_client" => {
-                refused_client(self.settings.auth)
-            }
-            TokenError::Denied { error, .. }
-                if matches!(&**error, "invalid_dpop_proof" | "use_dpop_nonce") =>
-            {
-                "check this machine's clock, and that the server takes keys of this kind: many want one \
-                 on the curve P-256 (--dpop-key)"
-            }
-            TokenError::Malformed { .. } if self.settings.dpop_key.is_some() => {
-                "if the server binds no tokens to keys, leave out --dpop-key; else check the address: \
-                 does what answers there speak OAuth 2.0?"
-            }
-            _ => advice(error),
-        }
+    fn known(&self) -> Known<'_> {
+        let Self { settings, endpoints, basic_differs, .. } = self;
+        Known { settings, endpoints: endpoints.as_ref(), basic_differs: *basic_differs }
     }
 
     /// As long as an attempt of the session may take.
@@ -252,11 +392,11 @@ impl Check<'_> {
         request: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
         let after = self.config.retry.attempt_timeout;
-        tokio::time::timeout(after, request).await.unwrap_or(Err(TokenError::TimedOut { after }))
+        tokio::time::timeout(after, request).await.unwrap_or(Err(TokenError::timed_out(after)))
     }
 
     fn is_skipped(&mut self, step: Step, name: &str) -> Result<bool, Failure> {
-        let skipped = self.args.skip.contains(&step);
+        let skipped = self.skip.contains(&step);
         if skipped {
             say(name, "skipped", "")?;
         }
@@ -268,26 +408,86 @@ impl Check<'_> {
         say(step, "ok", what)
     }
 
-    fn failed(&mut self, step: &str, what: &str, advice: &str) -> Result<(), Failure> {
+    /// The cause and the flag first, then what was said.
+    fn failed(&mut self, step: &str, remedy: &str, error: &TokenError) -> Result<(), Failure> {
+        self.step_failed(step, remedy)?;
+        say("", "", &message(error))
+    }
+
+    fn step_failed(&mut self, step: &str, remedy: &str) -> Result<(), Failure> {
         self.steps += 1;
         self.failed += 1;
-        say(step, "FAILED", what)?;
-        say("", "", &format!("-> {advice}"))
+        say(step, "FAILED", remedy)
     }
 
     fn failed_session(
         &mut self,
         step: &str,
+        asked: Asked,
         error: &SessionError,
-        skip: Option<&str>,
     ) -> Result<(), Failure> {
-        let (what, advice) = match error.token_error() {
-            Some(error) => (error.to_string(), self.advice(error)),
-            None => (error.to_string(), "see `ccg-session help check`"),
-        };
-        let skip =
-            skip.map_or(String::new(), |skip| format!("; or, if you do not need it, {skip}"));
-        self.failed(step, &what, &format!("{advice}{skip}"))
+        match error.token_error() {
+            Some(error) => {
+                let remedy = self.known().remedy(asked, error);
+                self.failed(step, &remedy, error)
+            }
+            None => self.step_failed(step, &error.to_string()),
+        }
+    }
+}
+
+/// The server does not take the client for who it is.
+fn is_of_the_client(error: &TokenError) -> bool {
+    matches!(error, TokenError::Denied { error, status, .. }
+        if error == "invalid_client" || matches!(status, 401 | 403))
+}
+
+/// RFC 8693 §2.1.
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
+/// Remembers whether the server says how long its tokens live.
+struct Watched {
+    server: HttpTokenManager,
+    life_is_said: Arc<AtomicBool>,
+}
+
+impl TokenManager for Watched {
+    async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
+        let grant = self.server.grant(request).await?;
+        self.life_is_said.store(grant.life().is_some(), Relaxed);
+        Ok(grant)
+    }
+
+    async fn exchange(
+        &self,
+        subject: AccessToken,
+        request: ExchangeRequest,
+    ) -> Result<Grant, TokenError> {
+        self.server.exchange(subject, request).await
+    }
+
+    async fn revoke(
+        &self,
+        token: TokenText,
+        options: TokenRequestOptions,
+    ) -> Result<(), TokenError> {
+        self.server.revoke(token, options).await
+    }
+
+    fn can_exchange(&self) -> bool {
+        self.server.can_exchange()
+    }
+
+    fn can_revoke(&self) -> bool {
+        self.server.can_revoke()
+    }
+
+    fn assumed_lifetime(&self) -> Duration {
+        self.server.assumed_lifetime()
+    }
+
+    fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
+        self.server.check(config)
     }
 }
 
@@ -302,77 +502,4 @@ fn life(token: &AccessToken) -> humantime::FormattedDuration {
 /// A query may hold a key.
 fn without_query(url: &str) -> &str {
     url.split('?').next().unwrap_or_default()
-}
-
-/// What to do about a client that the server does not take for who it is.
-fn refused_client(auth: Option<Auth>) -> &'static str {
-    match auth {
-        Some(Auth::PrivateKeyJwt) => {
-            "check the client's id, this machine's clock, that the server knows this key's public half, \
-             and what it wants an assertion to say (--key-id, --algorithm, --assertion-audience)"
-        }
-        Some(Auth::SecretJwt) => {
-            "check the client's id and secret, this machine's clock, and whom the server wants an \
-             assertion to be for (--assertion-audience)"
-        }
-        Some(Auth::Assertion) => {
-            "check the client's id, and that the assertion is for this server and has not expired"
-        }
-        Some(Auth::TlsClient) => {
-            "check the client's id, and that the server knows this certificate, or its subject and CA"
-        }
-        _ => {
-            "check the client's id and secret, and try the other methods of --auth: servers refuse a \
-             right secret that comes in the wrong way"
-        }
-    }
-}
-
-/// What to do about it.
-fn advice(error: &TokenError) -> &'static str {
-    match error {
-        TokenError::Denied { error, status, .. } => match (&**error, status) {
-            (_, 300..=399 | 404 | 405 | 410) => {
-                "check the address: the server has nothing there (a slash at the end counts)"
-            }
-            ("unauthorized_client", _) => {
-                "allow this client the grant type (client_credentials, or token exchange) at the server"
-            }
-            ("unsupported_grant_type", _) => {
-                "this may not be the token endpoint, or the server has no such grant type"
-            }
-            ("invalid_scope", _) => "ask for other scopes (--scope), or allow them at the server",
-            ("invalid_target", _) => {
-                "check --resource and --audience: the server does not know them"
-            }
-            ("invalid_grant", _) => {
-                "check whom the token shall act for, and that the server knows them"
-            }
-            ("invalid_request", _) => {
-                "a parameter is missing or wrong: some servers want --scope, --audience, --resource or a \
-                 --param of their own"
-            }
-            (_, 401 | 403) => {
-                "check the client's id and secret, and --auth; a firewall may answer so too"
-            }
-            _ => "see the server's documentation of this error",
-        },
-        TokenError::Credential { .. } => {
-            "give --auth the kind of secret, key or assertion that it needs"
-        }
-        TokenError::RateLimited { .. } => "wait, and ask less often: share one session",
-        TokenError::Server { .. } => "try again later: the server itself has failed",
-        TokenError::Malformed { .. } => {
-            "check the address: what answers there does not speak OAuth 2.0 (a proxy, a login page?)"
-        }
-        TokenError::Expired { .. } => "check the server's clock, and how long its tokens live",
-        TokenError::Transport { .. } => {
-            "check the address, the network and its proxy (HTTPS_PROXY), and that this machine trusts \
-             the server's certificate"
-        }
-        TokenError::TimedOut { .. } => {
-            "check the address and the network, or give the server longer (--attempt-timeout)"
-        }
-        _ => "see the server's documentation of this error",
-    }
 }

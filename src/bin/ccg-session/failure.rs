@@ -1,6 +1,7 @@
 //! What can end the command other than success: how it is told, and with which exit code.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use ccg_session::{ConfigError, SessionError, TokenError};
@@ -75,6 +76,14 @@ impl Failure {
         }
     }
 
+    /// With the file that it is about.
+    pub(crate) fn about(self, path: &Path) -> Self {
+        match self {
+            Self::Usage(problem) => Self::Usage(format!("{problem} (the file {})", path.display())),
+            other => other,
+        }
+    }
+
     fn message(&self) -> String {
         match self {
             Self::Figures(broken) => {
@@ -83,7 +92,13 @@ impl Failure {
             Self::Check { failed, steps } => format!("steps that failed: {failed} of {steps}"),
             Self::Output(error) => format!("the result could not be written: {error}"),
             Self::Usage(problem) | Self::Unfit { problem, .. } => problem.clone(),
-            Self::Session { error, .. } => error.to_string(),
+            Self::Session { error: SessionError::Unsupported(what), .. } => {
+                format!("the server has no {what} endpoint that is known: give --{what}-url URL")
+            }
+            Self::Session { error, .. } => match error.token_error() {
+                Some(cause) if is_ours(cause) => in_our_words(&error.to_string()),
+                _ => without_the_api(&error.to_string()),
+            },
         }
     }
 
@@ -119,6 +134,17 @@ impl Failure {
     }
 }
 
+/// In the words of the command.
+pub(crate) fn message(error: &TokenError) -> String {
+    let message = error.to_string();
+    if is_ours(error) { in_our_words(&message) } else { without_the_api(&message) }
+}
+
+/// No word of it is the server's: those stay as they are.
+fn is_ours(error: &TokenError) -> bool {
+    matches!(error, TokenError::Denied { status: 0, .. } | TokenError::Credential { .. })
+}
+
 /// The variant's name in snake case.
 fn token_error_kind(error: &TokenError) -> &'static str {
     match error {
@@ -136,18 +162,142 @@ fn token_error_kind(error: &TokenError) -> &'static str {
     }
 }
 
+/// In the words of the command: the flag in place of the library's setting.
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::Usage(error.to_string())
+        let (setting, message) = (error.setting(), error.to_string());
+        let problem = message.strip_prefix(setting).unwrap_or(&message);
+        Self::Usage(in_our_words(&format!("{}{problem}", flag(setting).unwrap_or(setting))))
     }
 }
 
+/// The library's own message, of which none was the server's, without its names for things.
+pub(crate) fn in_our_words(message: &str) -> String {
+    let setting = |(name, _): &&(&str, &str)| name.contains('_');
+    let settings = SETTINGS.iter().filter(setting);
+    settings.fold(without_the_api(message), |message, (theirs, ours)| message.replace(theirs, ours))
+}
+
+/// No server says anything of these, so it can have words of one too.
+fn without_the_api(message: &str) -> String {
+    WORDS.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
+}
+
+/// What the library calls things that are no settings, the longer ones first.
+const WORDS: [(&str, &str); 17] = [
+    ("retry.", ""),
+    ("ClientAuth::PrivateKeyJwt", "--auth private-key-jwt"),
+    ("ClientAuth::SecretJwt", "--auth secret-jwt"),
+    ("ClientAuth::BasicRaw", "--auth basic-raw"),
+    ("ClientAuth::Basic", "--auth basic"),
+    ("ClientAuth::Post", "--auth post"),
+    ("ClientAuth::Assertion", "--auth assertion"),
+    ("ClientAuth::TlsClient", "--auth tls-client"),
+    ("ClientAuth::None", "--auth none"),
+    ("client_auth", "--auth"),
+    ("allow_insecure_http", "--allow-insecure-http"),
+    ("to the builder", "by --client-id and --client-secret-file"),
+    (", or give a client of yours", ""),
+    (": give a client of yours", ""),
+    ("this provider has no revocation endpoint", "the server has no revocation endpoint"),
+    ("this provider has no introspection endpoint", "the server has no introspection endpoint"),
+    ("if there is one, set ", "if there is one, give "),
+];
+
+/// What the command calls a setting of the library.
+fn flag(setting: &str) -> Option<&'static str> {
+    SETTINGS.iter().find(|(name, _)| *name == setting).map(|(_, flag)| *flag)
+}
+
+/// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
+/// its name in the file, or else where it comes from.
+const SETTINGS: [(&str, &str); 30] = [
+    ("algorithm", "--algorithm"),
+    ("assumed_lifetime", "--assumed-lifetime"),
+    ("attempt_timeout", "--attempt-timeout"),
+    ("attempts", "--attempts"),
+    ("audience", "--assertion-audience"),
+    ("base_url", "--box-base-url"),
+    ("client_certificate", "--client-certificate"),
+    ("client_id", "--client-id"),
+    ("client_secret", "the client's secret"),
+    ("connect_timeout", "--connect-timeout"),
+    ("cooling", "the session's cooling"),
+    ("credential", "what --client-secret-file or the environment has"),
+    ("dpop", "--dpop-key"),
+    ("expired_buffer", "--expired-buffer"),
+    ("http_client", "the HTTP client"),
+    ("introspection_url", "--introspection-url"),
+    ("ip", "the address of an end user"),
+    ("issuer", "--issuer"),
+    ("max_held", "the session's number of callers"),
+    ("param", "--param"),
+    ("resource", "--resource"),
+    ("revocation_url", "--revocation-url"),
+    ("root_certificate", "--root-certificate"),
+    ("runtime", "the runtime"),
+    ("spawn", "the session"),
+    ("spawn_thread", "the session's thread"),
+    ("stale_buffer", "--stale-buffer"),
+    ("subject", "--box-enterprise or --box-user"),
+    ("token_url", "--token-url"),
+    ("url", "the address of a request"),
+];
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::PathBuf;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::args::Cli;
+
+    fn files_in(folder: &Path) -> Vec<PathBuf> {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let (folders, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
+        let folders = folders.iter().filter(|folder| !folder.ends_with("bin"));
+        files.into_iter().chain(folders.flat_map(|folder| files_in(folder))).collect()
+    }
+
+    /// The library's type takes any name, so its source is asked for those that it gives.
+    #[test]
+    fn each_setting_that_the_library_can_name_has_its_row() {
+        let mut named = BTreeSet::new();
+        for path in files_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+            let text = fs::read_to_string(path).unwrap();
+            for call in ["ConfigError::new(", "check_url(", "refuse("] {
+                let calls = text.split(call).skip(1);
+                let first = calls.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+                let first = first.map(|rest| rest.split('"').next().unwrap().to_owned());
+                named.extend(first.filter(|name| {
+                    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+                }));
+            }
+        }
+        let known: BTreeSet<_> = SETTINGS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert!(named.len() > 20, "{named:?}");
+        let unknown: Vec<_> = named.difference(&known).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
+    fn each_flag_that_a_row_names_is_one() {
+        let command = Cli::command();
+        let token = command.find_subcommand("token").unwrap();
+        let flags: Vec<_> = token.get_arguments().filter_map(clap::Arg::get_long).collect();
+        for (_, here) in SETTINGS {
+            for flag in here.split(' ').filter_map(|word| word.strip_prefix("--")) {
+                assert!(flags.contains(&flag), "{flag}");
+            }
+        }
+        let error: Failure = ConfigError::new("stale_buffer", "is 0s").into();
+        assert_eq!(error.message(), "--stale-buffer is 0s");
+    }
 
     fn failed(error: TokenError) -> Failure {
         let retry_after = Duration::from_micros(1_500_400);
@@ -159,12 +309,10 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_exit_code_and_name() {
-        let denied = |status| TokenError::Denied {
-            error: "invalid_client".into(),
-            description: None,
-            uri: None,
-            status,
-            credentials_changed: false,
+        let denied = |status| {
+            TokenError::denied("invalid_client", "")
+                .with_status(status)
+                .with_credentials_changed(false)
         };
         let after = Duration::from_secs(10);
         let source = Arc::new(std::io::Error::other("unreachable"));
@@ -177,14 +325,14 @@ mod tests {
             (Failure::Usage(String::new()), 2, "config"),
             (session(SessionError::Unsupported("revocation")), 2, "unsupported"),
             (failed(denied(0)), 2, "denied"),
-            (failed(TokenError::Credential { source: source.clone() }), 2, "credential"),
+            (failed(TokenError::credential(source.clone())), 2, "credential"),
             (failed(denied(401)), 3, "denied"),
-            (failed(TokenError::RateLimited { retry_after: None }), 4, "rate_limited"),
-            (failed(TokenError::Server { status: 503, retry_after: None }), 4, "server"),
-            (failed(TokenError::Malformed { reason: String::new() }), 4, "malformed"),
-            (failed(TokenError::Expired { reason: "" }), 4, "expired"),
-            (failed(TokenError::Transport { source }), 4, "transport"),
-            (failed(TokenError::TimedOut { after }), 4, "timed_out"),
+            (failed(TokenError::rate_limited(None)), 4, "rate_limited"),
+            (failed(TokenError::server(503, None)), 4, "server"),
+            (failed(TokenError::malformed(String::new())), 4, "malformed"),
+            (failed(TokenError::expired("")), 4, "expired"),
+            (failed(TokenError::transport(source)), 4, "transport"),
+            (failed(TokenError::timed_out(after)), 4, "timed_out"),
             (failed(TokenError::Panicked), 4, "panicked"),
             (session(SessionError::Overloaded), 4, "overloaded"),
             (session(SessionError::Closed), 4, "closed"),
@@ -197,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_wait_is_told_in_whole_milliseconds() {
-        let failure = failed(TokenError::Server { status: 503, retry_after: None });
+        let failure = failed(TokenError::server(503, None));
         assert_eq!(failure.retry_after_seconds(), Some(1.5));
     }
 }

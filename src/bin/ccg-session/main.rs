@@ -6,8 +6,10 @@ mod authority;
 mod check;
 mod demo;
 mod failure;
+mod input;
 mod output;
 mod provider;
+mod remedy;
 mod revoke;
 mod settings;
 mod token;
@@ -16,7 +18,9 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use args::{Cli, Command};
 use failure::Failure;
@@ -28,7 +32,7 @@ fn main() -> ExitCode {
     };
     log_to_stderr(cli.verbose);
     let as_json = cli.command.reports_errors_as_json();
-    match run(&cli.command) {
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report(as_json);
@@ -37,18 +41,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<(), Failure> {
+fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Token(args) => token::token(args),
         Command::Exchange(args) => token::exchange(args),
         Command::Revoke(args) => revoke::run(args),
         Command::Check(args) => check::run(args),
-        Command::Authority(args) => authority::run(args),
+        Command::Authority(args) => authority::run(&args),
         Command::Completions { shell } => {
             // Into memory first, since the generator panics when its reader has gone.
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "ccg-session", &mut script);
+            clap_complete::generate(shell, &mut Cli::command(), "ccg-session", &mut script);
             output::bytes(&script)
         }
     }
@@ -56,13 +60,8 @@ fn run(command: &Command) -> Result<(), Failure> {
 
 /// Help and version are no errors to clap's caller; anything else is one of usage.
 fn not_understood(error: &clap::Error) -> ExitCode {
-    let is_the_secret = error.kind() == ErrorKind::UnknownArgument
-        && matches!(
-            error.get(ContextKind::InvalidArg),
-            Some(ContextValue::String(flag)) if flag == "--client-secret"
-        );
-    if is_the_secret {
-        let failure = Failure::Usage(SECRET_AS_ARGUMENT.into());
+    if let Some(problem) = may_be_secret(error) {
+        let failure = Failure::Usage(problem.into());
         failure.report(false);
         return failure.exit_code();
     }
@@ -71,19 +70,58 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
+/// What to say in place of clap, which would repeat an argument that may be a secret.
+fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match (error.kind(), text(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some("--client-secret")) => Some(SECRET_AS_ARGUMENT),
+        (ErrorKind::UnknownArgument, Some(argument)) if !is_flag(argument) => Some(LEFT_OVER),
+        (ErrorKind::ValueValidation, Some(flag)) if flag.starts_with("--param ") => {
+            Some(NO_PARAMETER)
+        }
+        (ErrorKind::InvalidValue, _)
+            if text(ContextKind::InvalidValue).is_some_and(|value| !is_word(value)) =>
+        {
+            Some(NO_VALUE)
+        }
+        (ErrorKind::InvalidSubcommand, _)
+            if error.get(ContextKind::SuggestedSubcommand).is_none() =>
+        {
+            Some(NO_COMMAND)
+        }
+        _ => None,
+    }
+}
+
+/// Whether somebody may have meant a flag by it. A token can begin with dashes, but has other letters too.
+fn is_flag(argument: &str) -> bool {
+    argument.len() <= 2 || argument.strip_prefix("--").is_some_and(is_word)
+}
+
+/// As the names of flags and of what they choose from.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_".contains(&byte))
+}
+
 /// Silent by default, so that an error in JSON is all that there is on stderr.
 fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
+    let ours = |level| Targets::new().with_target("ccg_session", level);
+    let shown = match verbose {
         0 => return,
-        1 => LevelFilter::INFO,
-        2 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+        1 => ours(LevelFilter::INFO),
+        2 => ours(LevelFilter::DEBUG),
+        _ => Targets::new().with_default(LevelFilter::TRACE),
     };
     tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         // It tells them on stderr, and panics where that is what is broken.
         .log_internal_errors(false)
+        .finish()
+        .with(shown)
         .init();
 }
 
@@ -91,3 +129,16 @@ const SECRET_AS_ARGUMENT: &str = "there is no --client-secret, since other users
     can read a command's arguments: put the secret into the environment variable \
     CCG_SESSION_CLIENT_SECRET, or into a file for --client-secret-file (\"-\" reads it from stdin). \
     The one that you have just given should be taken for known";
+
+const LEFT_OVER: &str = "an argument is left over. It is not repeated here, since it may be secret; \
+    then it should be taken for known, since other users of this machine can read a command's arguments. \
+    There are flags only (--help), and `revoke` reads its token from stdin";
+
+const NO_PARAMETER: &str = "--param must be a name, =, and a value. What was given is not repeated \
+    here, since it may be secret; a parameter that is belongs into the file that --config names";
+
+const NO_VALUE: &str = "a flag has a value that is none of those which it takes (--help). What was \
+    given is not repeated here, since it may be secret";
+
+const NO_COMMAND: &str = "there is no such command. What was given is not repeated here, since it may \
+    be secret: see --help";

@@ -1,39 +1,47 @@
 //! `revoke`: a session whose only token is the one from stdin, so that its revoke, with all its rules,
 //! is that token's.
 
-use std::path::Path;
 use std::time::Duration;
 
 use ccg_session::{
     ConfigError, Grant, GrantRequest, HttpTokenManager, Session, SessionConfig, TokenError,
     TokenManager, TokenRequestOptions, TokenText,
 };
+use tokio::time::timeout;
 
 use crate::args::RevokeArgs;
 use crate::failure::Failure;
-use crate::provider;
-use crate::settings::Settings;
+use crate::settings::{Auth, is_stdin};
+use crate::{input, provider};
 
-pub(crate) fn run(args: &RevokeArgs) -> Result<(), Failure> {
-    let settings = Settings::new(&args.provider, &args.session)?;
-    if settings.client_secret_file.as_deref() == Some(Path::new("-")) {
+pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
+    let settings = args.settings.complete(args.grant)?;
+    if settings.client_secret_file.as_deref().is_some_and(is_stdin) {
         let problem = "the token to revoke is read from stdin, so the client's secret cannot be: \
                        give --client-secret-file another file, or set CCG_SESSION_CLIENT_SECRET";
         return Err(Failure::Usage(problem.into()));
     }
-    let server = provider::builder(&settings)?.build()?;
+    let builder = provider::builder(&settings)?;
+    let (server, asked) = (builder.clone().build()?, builder.build()?);
+    // An assertion that a platform writes may be good for one request only.
+    let asked = (settings.auth != Some(Auth::Assertion)).then_some(asked);
     if !server.can_revoke() {
         let problem = "this provider has no revocation endpoint: give --revocation-url URL";
         return Err(Failure::Usage(problem.into()));
     }
-    let text = provider::secret_from_stdin("the token to revoke")?;
+    let text = input::secret_from_stdin("the token to revoke")?;
     let token = Grant::bearer(text)
         .map_err(|_| Failure::Usage("what stdin has is not a token: no header takes it".into()))?;
     let manager = Given { token: token.expires_in(LONG_ENOUGH), server };
-    provider::runtime()?.block_on(revoke(manager, provider::config(&settings)))
+    provider::runtime()?.block_on(revoke(manager, asked, provider::config(&settings)))
 }
 
-async fn revoke(manager: Given, config: SessionConfig) -> Result<(), Failure> {
+async fn revoke(
+    manager: Given,
+    asked: Option<HttpTokenManager>,
+    config: SessionConfig,
+) -> Result<(), Failure> {
+    let (token, time) = (manager.token.text().clone(), config.retry.attempt_timeout);
     let session = Session::builder(manager).config(config).spawn()?;
     let answer = match session.get_token().await {
         Ok(_) => session.revoke().await,
@@ -41,8 +49,20 @@ async fn revoke(manager: Given, config: SessionConfig) -> Result<(), Failure> {
     };
     let attempts = session.status().counters().revocations_started;
     session.shutdown().await;
-    answer.map_err(|error| Failure::Session { error, attempts })
+    answer.map_err(|error| Failure::Session { error, attempts })?;
+    // A server may keep it to itself; then what it has confirmed is all there is to know.
+    let still = match asked {
+        Some(server) => timeout(time, server.is_active(token.expose())).await,
+        None => return Ok(()),
+    };
+    match still {
+        Ok(Ok(true)) => Err(Failure::Unfit { problem: STILL_ACTIVE.into(), attempts }),
+        _ => Ok(()),
+    }
 }
+
+const STILL_ACTIVE: &str = "the server has confirmed the revocation, but says that the token is still \
+    active: do not rely on it, and ask what the server revokes";
 
 /// A session forgets a token that has expired, so this one must not before the revoke is over.
 const LONG_ENOUGH: Duration = Duration::from_secs(24 * 60 * 60);

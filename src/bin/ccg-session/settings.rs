@@ -1,93 +1,212 @@
-//! What flags and the configuration file say together.
+//! Whom to ask, as whom, and how the session behaves: by flags, and under the same names by a file.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::args::{Auth, GrantArgs, ProviderArgs, SessionArgs};
+use crate::args::GrantArgs;
 use crate::failure::Failure;
+use crate::input;
 
-/// Under the names of the flags.
-#[derive(Default, Deserialize)]
+/// What is left out is the library's default.
+#[derive(Clone, Args, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+#[command(next_help_heading = "Provider")]
 pub(crate) struct Settings {
+    /// A TOML file with any of these settings, under the same names (without the dashes before them)
+    ///
+    /// What may be repeated is a list there, and param is a table: `param = { name = "value" }`. They are
+    /// those of the grant. A table `[session]` has those of the session: attempts, attempt-timeout,
+    /// stale-buffer, expired-buffer. A flag counts more than the file. A path in it is taken from where the file is.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// Any server that publishes its addresses: its issuer, exactly as the server writes it
+    #[arg(long, value_name = "URL", group = "provider")]
     pub(crate) issuer: Option<String>,
+    /// Box, as the service account in this enterprise
+    #[arg(long, value_name = "ID", group = "provider")]
     pub(crate) box_enterprise: Option<String>,
+    /// Box, as this user
+    #[arg(long, value_name = "ID", group = "provider")]
     pub(crate) box_user: Option<String>,
-    pub(crate) box_base_url: Option<String>,
+    /// Any server with client credentials: its token endpoint
+    #[arg(long, value_name = "URL", group = "provider")]
     pub(crate) token_url: Option<String>,
+    /// Where that server revokes tokens
+    #[arg(long, value_name = "URL")]
     pub(crate) revocation_url: Option<String>,
+    /// Where one may ask that server whether a token is active
+    #[arg(long, value_name = "URL")]
     pub(crate) introspection_url: Option<String>,
+    /// How to authenticate there [default: post]
+    #[arg(long, value_enum)]
     pub(crate) auth: Option<Auth>,
-    #[serde(deserialize_with = "one_or_more")]
-    pub(crate) scope: Vec<String>,
-    #[serde(deserialize_with = "one_or_more")]
-    pub(crate) resource: Vec<String>,
-    #[serde(deserialize_with = "one_or_more")]
-    pub(crate) audience: Vec<String>,
+    /// A Box that is somewhere else than `https://api.box.com`
+    #[arg(long, value_name = "URL", conflicts_with_all = ["token_url", "issuer"])]
+    pub(crate) box_base_url: Option<String>,
+    /// One more parameter of each grant; may be repeated
+    ///
+    /// Other users of this machine can read it here: one that is secret belongs into the file.
+    #[arg(long, value_name = "K=V", value_parser = param)]
     #[serde(deserialize_with = "pairs")]
     pub(crate) param: Vec<(String, String)>,
+    /// The client's id [default: the file's, else what the variable `CCG_SESSION_CLIENT_ID` holds]
+    #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
+    /// A file with the client's secret; - reads it from stdin
+    ///
+    /// Without it, here and in the configuration file, the secret is taken from the environment variable
+    /// `CCG_SESSION_CLIENT_SECRET`. A newline at the end is left out. There is no flag for the secret
+    /// itself, since other users of the machine can read a command's arguments.
+    #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
+    /// How an assertion is signed, such as PS256 [default: as the JWK says, else as is usual for the key]
+    #[arg(long, value_name = "ALG")]
     pub(crate) algorithm: Option<String>,
+    /// Which of the client's keys signs an assertion: its header's kid [default: the JWK's]
+    #[arg(long, value_name = "ID")]
     pub(crate) key_id: Option<String>,
+    /// Whom an assertion is for: endpoint, issuer, or another text [default: endpoint]
+    #[arg(long, value_name = "WHOM")]
     pub(crate) assertion_audience: Option<String>,
+    /// The same, for revocations and introspections [default: as --assertion-audience]
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) revocation_audience: Option<String>,
+    /// A file with a private key (PEM or JWK) that tokens are to be bound to (RFC 9449)
+    ///
+    /// A request that uses such a token has a proof beside it, which only who holds the key can make.
+    #[arg(long, value_name = "PATH")]
     pub(crate) dpop_key: Option<PathBuf>,
+    /// A PEM file with certificates to trust besides those of this machine
+    #[arg(long, value_name = "PATH")]
     pub(crate) root_certificate: Option<PathBuf>,
+    /// A PEM file with the client's certificate, for servers that ask for one
+    #[arg(long, value_name = "PATH")]
     pub(crate) client_certificate: Option<PathBuf>,
+    /// A PEM file with that certificate's private key
+    #[arg(long, value_name = "PATH")]
     pub(crate) client_key: Option<PathBuf>,
+    /// How long connecting may take
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub(crate) connect_timeout: Option<Duration>,
+    /// How long a token is taken to live if the server does not say [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub(crate) assumed_lifetime: Option<Duration>,
+    /// Let the secret and the tokens travel without TLS to a server that is not this machine
+    #[arg(long)]
     pub(crate) allow_insecure_http: bool,
-    pub(crate) session: SessionArgs,
+    // Each subcommand has flags of its own for what its grant asks for.
+    #[arg(skip)]
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) scope: Vec<String>,
+    #[arg(skip)]
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) resource: Vec<String>,
+    #[arg(skip)]
+    #[serde(deserialize_with = "one_or_more")]
+    pub(crate) audience: Vec<String>,
+    #[command(flatten)]
+    pub(crate) session: SessionSettings,
+}
+
+/// How the session behaves.
+#[derive(Clone, Copy, Args, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields, expecting = "a table of settings")]
+#[command(next_help_heading = "Session")]
+pub(crate) struct SessionSettings {
+    /// How often to try [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) attempts: Option<u32>,
+    /// How long an attempt may take, such as 500ms, 10s, 10m [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub(crate) attempt_timeout: Option<Duration>,
+    /// How long before its expiry a token is refreshed [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub(crate) stale_buffer: Option<Duration>,
+    /// How long before its expiry a token is held back for a new one [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub(crate) expired_buffer: Option<Duration>,
+}
+
+/// A method of client authentication, by its name here or its registered one (RFC 7591 §2, RFC 8705 §2).
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(try_from = "String")]
+pub(crate) enum Auth {
+    /// `client_secret_post`: in the form
+    #[value(alias = "client_secret_post")]
+    Post,
+    /// `client_secret_basic`: in a header
+    #[value(alias = "client_secret_basic")]
+    Basic,
+    /// In a header, not encoded before base64
+    BasicRaw,
+    /// `client_secret_jwt`: the secret signs an assertion
+    #[value(alias = "client_secret_jwt")]
+    SecretJwt,
+    /// `private_key_jwt`: a private key (PEM or JWK, in place of the secret) signs an assertion
+    #[value(alias = "private_key_jwt")]
+    PrivateKeyJwt,
+    /// An assertion that a platform writes, in place of the secret
+    Assertion,
+    /// `tls_client_auth`: a client certificate, and no secret
+    #[value(alias = "tls_client_auth", alias = "self_signed_tls_client_auth")]
+    TlsClient,
+    /// No secret at all
+    None,
+}
+
+impl Auth {
+    /// As metadata names it, if it does.
+    pub(crate) fn registered(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Post => "client_secret_post",
+            Self::Basic | Self::BasicRaw => "client_secret_basic",
+            Self::SecretJwt => "client_secret_jwt",
+            Self::PrivateKeyJwt => "private_key_jwt",
+            Self::None => "none",
+            // The one may be of either kind of JWT, the other of a CA or its own.
+            Self::Assertion | Self::TlsClient => return None,
+        })
+    }
+
+    /// Whether this is a name that the flag takes.
+    pub(crate) fn is_known(name: &str) -> bool {
+        <Self as ValueEnum>::from_str(name, false).is_ok()
+    }
+}
+
+/// In the file as in the flag.
+impl TryFrom<String> for Auth {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let methods = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let known: Vec<_> = methods.map(|method| method.get_name().to_owned()).collect();
+        <Self as ValueEnum>::from_str(&name, false)
+            // Somebody may have given a secret.
+            .map_err(|_| format!("auth must be one of {}", known.join(", ")))
+    }
 }
 
 impl Settings {
-    /// A flag counts more than the file.
-    pub(crate) fn new(flags: &ProviderArgs, session: &SessionArgs) -> Result<Self, Failure> {
-        let mut settings = match &flags.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
-        settings.forget_server(flags);
-        over(&mut settings.issuer, flags.issuer.as_ref());
-        over(&mut settings.box_enterprise, flags.box_enterprise.as_ref());
-        over(&mut settings.box_user, flags.box_user.as_ref());
-        over(&mut settings.box_base_url, flags.box_base_url.as_ref());
-        over(&mut settings.token_url, flags.token_url.as_ref());
-        over(&mut settings.revocation_url, flags.revocation_url.as_ref());
-        over(&mut settings.introspection_url, flags.introspection_url.as_ref());
-        over(&mut settings.auth, flags.auth.as_ref());
-        over(&mut settings.client_id, flags.client_id.as_ref());
-        over(&mut settings.client_secret_file, flags.client_secret_file.as_ref());
-        over(&mut settings.algorithm, flags.algorithm.as_ref());
-        over(&mut settings.key_id, flags.key_id.as_ref());
-        over(&mut settings.assertion_audience, flags.assertion_audience.as_ref());
-        over(&mut settings.dpop_key, flags.dpop_key.as_ref());
-        over(&mut settings.root_certificate, flags.root_certificate.as_ref());
-        over(&mut settings.client_certificate, flags.client_certificate.as_ref());
-        over(&mut settings.client_key, flags.client_key.as_ref());
-        over(&mut settings.connect_timeout, flags.connect_timeout.as_ref());
-        settings.allow_insecure_http |= flags.allow_insecure_http;
-        over_all(&mut settings.param, &flags.param);
-
-        let own = &mut settings.session;
-        over(&mut own.attempts, session.attempts.as_ref());
-        over(&mut own.attempt_timeout, session.attempt_timeout.as_ref());
-        over(&mut own.stale_buffer, session.stale_buffer.as_ref());
-        over(&mut own.expired_buffer, session.expired_buffer.as_ref());
-        Ok(settings)
-    }
-
-    /// With what the session's own token shall be.
-    pub(crate) fn asking_for(mut self, grant: &GrantArgs) -> Self {
-        over_all(&mut self.scope, &grant.scope);
-        over_all(&mut self.resource, &grant.resource);
-        over_all(&mut self.audience, &grant.audience);
-        self
+    /// With what the file says that they name, and with what the grant shall ask for.
+    pub(crate) fn complete(self, grant: GrantArgs) -> Result<Self, Failure> {
+        let GrantArgs { scope, resource, audience } = grant;
+        let flags = Self { scope, resource, audience, ..self };
+        let Some(path) = &flags.config else { return Ok(flags) };
+        let mut file = read(path)?;
+        file.forget_server(&flags);
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(flags.over(file, &folder))
     }
 
     pub(crate) fn is_box(&self) -> bool {
@@ -96,13 +215,12 @@ impl Settings {
 
     /// If flags name another server than the file, then the file's addresses are not meant. Another
     /// subject of Box is on the same one.
-    fn forget_server(&mut self, flags: &ProviderArgs) {
-        let of_box = flags.box_enterprise.is_some() || flags.box_user.is_some();
+    fn forget_server(&mut self, flags: &Self) {
         let was_of_box = self.is_box();
-        if of_box || flags.issuer.is_some() || flags.token_url.is_some() {
+        if flags.is_box() || flags.issuer.is_some() || flags.token_url.is_some() {
             self.box_enterprise = None;
             self.box_user = None;
-            if !(of_box && was_of_box) {
+            if !(flags.is_box() && was_of_box) {
                 self.issuer = None;
                 self.box_base_url = None;
                 self.token_url = None;
@@ -112,40 +230,74 @@ impl Settings {
         }
     }
 
-    fn read(path: &Path) -> Result<Self, Failure> {
-        let unusable = |problem: &dyn std::fmt::Display| {
-            let path = path.display();
-            Failure::Usage(format!("the configuration {path} cannot be used: {problem}"))
-        };
-        let text = fs::read_to_string(path).map_err(|error| unusable(&error))?;
-        let mut settings =
-            toml::from_str::<Self>(&text).map_err(|error| unusable(&problem(&error, &text)))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        for file in [
-            &mut settings.client_secret_file,
-            &mut settings.dpop_key,
-            &mut settings.root_certificate,
-            &mut settings.client_certificate,
-            &mut settings.client_key,
-        ] {
-            if let Some(file) = file.as_mut().filter(|file| **file != *Path::new("-")) {
-                *file = folder.join(&file);
-            }
+    /// The one place where both meet: a flag counts more than the file. A path in the file is taken from
+    /// its folder.
+    fn over(self, file: Self, folder: &Path) -> Self {
+        let there = |path: PathBuf| if is_stdin(&path) { path } else { folder.join(path) };
+        Self {
+            config: self.config,
+            issuer: self.issuer.or(file.issuer),
+            box_enterprise: self.box_enterprise.or(file.box_enterprise),
+            box_user: self.box_user.or(file.box_user),
+            token_url: self.token_url.or(file.token_url),
+            revocation_url: self.revocation_url.or(file.revocation_url),
+            introspection_url: self.introspection_url.or(file.introspection_url),
+            auth: self.auth.or(file.auth),
+            box_base_url: self.box_base_url.or(file.box_base_url),
+            param: or(self.param, file.param),
+            client_id: self.client_id.or(file.client_id),
+            client_secret_file: self.client_secret_file.or(file.client_secret_file.map(there)),
+            algorithm: self.algorithm.or(file.algorithm),
+            key_id: self.key_id.or(file.key_id),
+            assertion_audience: self.assertion_audience.or(file.assertion_audience),
+            revocation_audience: self.revocation_audience.or(file.revocation_audience),
+            dpop_key: self.dpop_key.or(file.dpop_key.map(there)),
+            root_certificate: self.root_certificate.or(file.root_certificate.map(there)),
+            client_certificate: self.client_certificate.or(file.client_certificate.map(there)),
+            client_key: self.client_key.or(file.client_key.map(there)),
+            connect_timeout: self.connect_timeout.or(file.connect_timeout),
+            assumed_lifetime: self.assumed_lifetime.or(file.assumed_lifetime),
+            allow_insecure_http: self.allow_insecure_http || file.allow_insecure_http,
+            scope: or(self.scope, file.scope),
+            resource: or(self.resource, file.resource),
+            audience: or(self.audience, file.audience),
+            session: self.session.over(file.session),
         }
-        Ok(settings)
     }
 }
 
-fn over<T: Clone>(setting: &mut Option<T>, flag: Option<&T>) {
-    if flag.is_some() {
-        *setting = flag.cloned();
+impl SessionSettings {
+    fn over(self, file: Self) -> Self {
+        Self {
+            attempts: self.attempts.or(file.attempts),
+            attempt_timeout: self.attempt_timeout.or(file.attempt_timeout),
+            stale_buffer: self.stale_buffer.or(file.stale_buffer),
+            expired_buffer: self.expired_buffer.or(file.expired_buffer),
+        }
     }
 }
 
-fn over_all<T: Clone>(setting: &mut Vec<T>, flags: &[T]) {
-    if !flags.is_empty() {
-        *setting = flags.to_vec();
-    }
+/// Flags that may be repeated replace the file's list.
+fn or<T>(flags: Vec<T>, file: Vec<T>) -> Vec<T> {
+    if flags.is_empty() { file } else { flags }
+}
+
+/// As other programs have it.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn param(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be a name, =, and a value")?;
+    Ok((name.into(), value.into()))
+}
+
+fn read(path: &Path) -> Result<Settings, Failure> {
+    let text = input::text("the configuration", path)?;
+    toml::from_str(&text).map_err(|error| {
+        let (path, problem) = (path.display(), problem(&error, &text));
+        Failure::Usage(format!("the configuration {path} cannot be used: {problem}"))
+    })
 }
 
 /// What is wrong, and in which line. The line itself is not shown: somebody may have written a secret
@@ -277,10 +429,7 @@ mod tests {
             ("xyz = 1", "line 1: there is no setting \"xyz\"; there are issuer, box-enterprise"),
             ("connect-timeout = \"soon\"", "line 1: \"soon\" is not a duration such as \"10s\""),
             ("scope = 7", "line 1: expected a text, or a list of texts"),
-            (
-                "auth = \"digest\"",
-                "line 1: unknown variant `digest`, expected one of `post`, `basic`",
-            ),
+            ("auth = \"digest\"", "line 1: auth must be one of post, basic, basic-raw"),
             ("scope = ", "line 1: "),
             ("param = \"a=b\"", "line 1: param is a table of texts"),
         ] {

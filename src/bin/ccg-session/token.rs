@@ -10,11 +10,10 @@ use serde::Serialize;
 
 use crate::args::{ExchangeArgs, Format, GrantArgs, TokenArgs};
 use crate::failure::Failure;
-use crate::settings::Settings;
 use crate::{output, provider};
 
-pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
-    let settings = Settings::new(&args.provider, &args.session)?.asking_for(&args.grant);
+pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
+    let settings = args.settings.complete(args.grant)?;
     let manager = provider::builder(&settings)?.build()?;
     let asked = ask(manager, provider::config(&settings), async |session| {
         let token = session.get_token().await?;
@@ -29,21 +28,35 @@ pub(crate) fn token(args: &TokenArgs) -> Result<(), Failure> {
     received.print(args.format, attempts)
 }
 
-pub(crate) fn exchange(args: &ExchangeArgs) -> Result<(), Failure> {
-    let grant = GrantArgs {
-        scope: args.grant_scope.clone(),
-        resource: args.grant_resource.clone(),
-        audience: args.grant_audience.clone(),
-    };
-    let settings = Settings::new(&args.provider, &args.session)?.asking_for(&grant);
+pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
+    let ExchangeArgs {
+        scopes,
+        grant_scope: scope,
+        grant_resource: resource,
+        grant_audience: audience,
+        resources,
+        audiences,
+        actor_id,
+        actor_name,
+        shared_link,
+        requested_token_type,
+        format,
+        settings,
+    } = args;
+    let settings = settings.complete(GrantArgs { scope, resource, audience })?;
+    let mut request = ExchangeRequest::scopes(scopes);
+    request.resources = resources;
+    request.audiences = audiences;
+    request.actor = actor_id.zip(actor_name).map(|(id, name)| Actor::new(id, name));
+    request.shared_link = shared_link;
+    request.requested_token_type = requested_token_type;
     // The library would say so too, but only once there is a token to exchange.
-    if !settings.is_box() && (args.actor_id.is_some() || args.shared_link.is_some()) {
+    if !settings.is_box() && (request.actor.is_some() || request.shared_link.is_some()) {
         let problem = "--actor-id and --shared-link are Box's own, and this is another server: leave \
                        them out";
         return Err(Failure::Usage(problem.into()));
     }
     let manager = provider::builder(&settings)?.build()?;
-    let request = request(args);
     let asked = ask(manager, provider::config(&settings), async |session| {
         let token = session.exchange(request).await?;
         Ok(Received {
@@ -54,19 +67,7 @@ pub(crate) fn exchange(args: &ExchangeArgs) -> Result<(), Failure> {
         })
     });
     let (received, attempts) = provider::runtime()?.block_on(asked)?;
-    received.print(args.format, attempts)
-}
-
-fn request(args: &ExchangeArgs) -> ExchangeRequest {
-    let mut request = ExchangeRequest::scopes(&args.scopes);
-    request.resources.clone_from(&args.resources);
-    request.audiences.clone_from(&args.audiences);
-    request.shared_link.clone_from(&args.shared_link);
-    request.requested_token_type.clone_from(&args.requested_token_type);
-    if let (Some(id), Some(name)) = (&args.actor_id, &args.actor_name) {
-        request.actor = Some(Actor::new(id, name));
-    }
-    request
+    received.print(format, attempts)
 }
 
 /// Asks a session of its own, and says how many requests it took.

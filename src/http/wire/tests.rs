@@ -11,7 +11,7 @@ fn with_answer<T>(
     status: u16,
     header_lines: &str,
     body: &[u8],
-    read: impl FnOnce(&Answer<'_>) -> T,
+    read: impl FnOnce(&ServerAnswer<'_>) -> T,
 ) -> T {
     let mut headers = HeaderMap::new();
     for line in header_lines.split('|').filter(|line| !line.is_empty()) {
@@ -19,7 +19,7 @@ fn with_answer<T>(
         let name = ::http::HeaderName::try_from(name.trim()).unwrap();
         headers.append(name, value.trim().parse().unwrap());
     }
-    read(&Answer {
+    read(&ServerAnswer {
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers,
         body: Some(body),
@@ -27,6 +27,7 @@ fn with_answer<T>(
         secrets: &SECRETS,
         limits: &[("invalid_request".into(), "Rate Limit".into())],
         dpop: None,
+        address: "https://as.example/token",
     })
 }
 
@@ -50,13 +51,14 @@ fn shown(result: Result<Grant, TokenError>) -> String {
             }
             shown
         }
-        Err(TokenError::RateLimited { retry_after }) => {
+        Err(TokenError::RateLimited { retry_after, .. }) => {
             format!("limited {}", wait(retry_after))
         }
-        Err(TokenError::Server { status, retry_after }) => {
-            format!("server {status} {}", wait(retry_after))
+        Err(TokenError::Server { status, description, retry_after, .. }) => {
+            let words = description.map_or(String::new(), |words| format!("; {words}"));
+            format!("server {status} {}{words}", wait(retry_after))
         }
-        Err(TokenError::Malformed { reason }) => format!("malformed: {reason}"),
+        Err(TokenError::Malformed { reason, .. }) => format!("malformed: {reason}"),
         Err(TokenError::Expired { .. }) => "expired".into(),
         Err(other) => format!("{other:?}"),
     }
@@ -96,11 +98,11 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     // Its type (RFC 6749 §7.1).
     (200, "", r#"{"access_token":"T","token_type":"BEARER"}"#, "T"),
     (200, "", r#"{"access_token":"T","token_type":null}"#, "T"),
-    (200, "", r#"{"access_token":"T","token_type":"mac"}"#, r#"malformed: its token_type is "mac", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
-    (200, "", r#"{"access_token":"T","token_type":""}"#, r#"malformed: its token_type is "", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
-    (200, "", r#"{"access_token":"T","token_type":["Bearer"]}"#, "malformed: its token_type is no text, and a token of a type that is not understood must not be used (RFC 6749 §7.1)"),
-    (200, "", r#"{"access_token":"T123","token_type":"type-T123"}"#, r#"malformed: its token_type is "type-[redacted]", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
-    (200, "", r#"{"access_token":"T","token_type":"N_A"}"#, r#"malformed: its token_type is "N_A", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    (200, "", r#"{"access_token":"T","token_type":"mac"}"#, r#"denied 200 unusable_token_type; its token_type is "mac", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    (200, "", r#"{"access_token":"T","token_type":""}"#, r#"denied 200 unusable_token_type; its token_type is "", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    (200, "", r#"{"access_token":"T","token_type":["Bearer"]}"#, "denied 200 unusable_token_type; its token_type is no text, and a token of a type that is not understood must not be used (RFC 6749 §7.1)"),
+    (200, "", r#"{"access_token":"T123","token_type":"type-T123"}"#, r#"denied 200 unusable_token_type; its token_type is "type-[redacted]", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
+    (200, "", r#"{"access_token":"T","token_type":"N_A"}"#, r#"denied 200 unusable_token_type; its token_type is "N_A", and a token of a type that is not understood must not be used (RFC 6749 §7.1)"#),
     // Its lifetime.
     (200, "", r#"{"access_token":"T","expires_in":3600.5}"#, "T 3600.5s"),
     (200, "", r#"{"access_token":"T","expires_in":"3600"}"#, "T 3600s"),
@@ -123,7 +125,9 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (200, "", r#"{"access_token":"T","expires_in":"-inf"}"#, "expired"),
     (200, "", r#"{"access_token":"T","expires_in":1e300}"#, "T 18446744073709551615.999999999s"),
     (200, "", r#"{"access_token":"T","expires_in":"inf"}"#, "T 18446744073709551615.999999999s"),
-    (200, "", r#"{"access_token":"T","expires_in":1e999}"#, "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", r#"{"access_token":"T","expires_in":1e999}"#, "T 18446744073709551615.999999999s"),
+    (200, "", r#"{"x":"\\\"1e999","access_token":"T","expires_in":123e+0500,"y":[-1E999]}"#, "T 18446744073709551615.999999999s"),
+    (200, "", r#"{"access_token":"T","expires_in":-1e999}"#, "expired"),
     (200, "", r#"{"access_token":"T","expires_in":NaN}"#, "malformed: the answer is not JSON (HTTP 200)"),
     // When to refresh it; the session decides whether that makes sense.
     (200, "", r#"{"access_token":"T","expires_in":86400,"refresh_in":43200}"#, "T 86400s refresh 43200s"),
@@ -143,11 +147,14 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (204, "", "", "malformed: the answer is empty (HTTP 204)"),
     (200, "content-type: application/json", "<!doctype html><p>T", "malformed: the answer looks like a web page, not like JSON (HTTP 200)"),
     (200, "", r#"{"access_token":"T""#, "malformed: the answer is not JSON (HTTP 200)"),
-    (200, "", "access_token=T&token_type=bearer", "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "", "access_token=T%2B1&token_type=bearer&expires_in=60&scope=a+b", "T+1 60s [a b]"),
+    (200, "", "token_type=bearer", "malformed: the answer is not JSON (HTTP 200)"),
     (200, "", r#"{"access_token":"T"}{"access_token":"U"}"#, "malformed: the answer is not JSON (HTTP 200)"),
     (200, "", r#"callback({"access_token":"T"})"#, "malformed: the answer is not JSON (HTTP 200)"),
     (200, "", "{'access_token':'T'}", "malformed: the answer is not JSON (HTTP 200)"),
-    (200, "content-encoding: gzip", "\u{1f}\u{8b}\u{8}\0", "malformed: the answer is not JSON (HTTP 200)"),
+    (200, "content-encoding: gzip", "\u{1f}\u{8b}\u{8}\0", "malformed: the answer is coded (\"gzip\"), though it was asked not to be (HTTP 200)"),
+    (200, "content-encoding: identity", r#"{"access_token":"T"}"#, "T"),
+    (400, "content-encoding: br", "\u{1f}\u{8b}", "denied 400 Bad Request; the answer is coded (\"br\"), though it was asked not to be"),
     (200, "", "\u{feff}", "malformed: the answer is empty (HTTP 200)"),
     (200, "", r#"["T"]"#, "malformed: the answer is JSON, but not an object (HTTP 200)"),
     (200, "", "null", "malformed: the answer is JSON, but not an object (HTTP 200)"),
@@ -156,20 +163,38 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (401, "", r#"{"error":"invalid_client"}"#, "denied 401 invalid_client"),
     (400, "", r#"{"error":"use_dpop_nonce"}"#, "denied 400 use_dpop_nonce"),
     (200, "", r#"{"error":"invalid_client","access_token":"T"}"#, "denied 200 invalid_client"),
-    (500, "", r#"{"error":"invalid_client"}"#, "denied 500 invalid_client"),
+    (500, "", r#"{"error":"invalid_client","error_description":"x"}"#, "server 500 -; invalid_client: x"),
     (400, "content-type: text/html", r#"{"error":"invalid_scope","error_description":""}"#, "denied 400 invalid_scope"),
     (400, "", r#"{"error":"invalid_grant","error_description":["x"],"error_uri":1}"#, "denied 400 invalid_grant"),
     (400, "", "", "denied 400 Bad Request"),
     (401, "www-authenticate: Bearer", "no", "denied 401 Unauthorized"),
-    (403, "", "<html>", "denied 403 Forbidden"),
-    (404, "", "", "denied 404 Not Found"),
+    (401, "", "<html>", "denied 401 Unauthorized"),
+    (403, "", "", "denied 403 Forbidden"),
+    (403, "", "no", "denied 403 Forbidden"),
     (405, "", "{}", "denied 405 Method Not Allowed"),
     (499, "", "", "denied 499 unknown status"),
-    (400, "", "error=invalid_client&error_description=x", "denied 400 Bad Request"),
+    (400, "", "error=invalid_client&error_description=x+y", "denied 400 invalid_client; x y"),
     (400, "", r#"{"error":"a","error":"b"}"#, "denied 400 b"),
     (400, "", r#"{"error":"invalid_client","error_description":{"a":1},"errors":[1]}"#, "denied 400 invalid_client"),
-    (418, "", r#"{"errorCode":"E0000011","errorSummary":"x"}"#, "denied 418 I'm a teapot"),
-    (400, "", r#"{"error":{"code":7,"message":"x"}}"#, "denied 400 Bad Request"),
+    (418, "", r#"{"errorCode":"E0000011","errorSummary":"x"}"#, "denied 418 I'm a teapot; x"),
+    (400, "", r#"{"error":{"code":7,"message":"x"}}"#, "denied 400 Bad Request; x"),
+    (400, "", r#"{"errors":[{"message":"x"},{"message":"y"}]}"#, "denied 400 Bad Request; x"),
+    (403, "", r#"{"type":"about:blank","title":"Forbidden","detail":"not from here","status":403}"#, "denied 403 Forbidden; Forbidden; not from here"),
+    (400, "", r#"{"message":"x","reason":"x","error":{"message":"y"}}"#, "denied 400 Bad Request; x; y"),
+    (401, "", r#"{"error":"Unauthorized","message":"no \u202esuch client"}"#, "denied 401 Unauthorized; no such client"),
+    (400, "", r#"{"error":"invalid_grant","error_description":"x","message":"y"}"#, "denied 400 invalid_grant; x"),
+    // Somebody else has answered: a firewall, a gateway, a server that is not quite there.
+    (400, "", "\n <!doctype html>", "server 400 -; the answer looks like a web page, not like JSON"),
+    (403, "", "\u{feff}<html>", "server 403 -; the answer looks like a web page, not like JSON"),
+    (403, "content-type: application/json", "<?xml version='1.0'?><Error/>", "server 403 -; the answer looks like a web page, not like JSON"),
+    (404, "", "", "server 404 -"),
+    (404, "", r#"{"error":"not_found"}"#, "server 404 -; not_found"),
+    (404, "", r#"{"error":"invalid_client"}"#, "denied 404 invalid_client"),
+    (421, "", "", "server 421 -"),
+    (425, "retry-after: 1", "", "server 425 1s"),
+    (400, "", r#"{"error":"internal_failure","error_description":"Backend Error"}"#, "server 400 -; internal_failure: Backend Error"),
+    (200, "", r#"{"error":"internal_error"}"#, "server 200 -; internal_error"),
+    (501, "", r#"{"error":"unsupported_grant_type"}"#, "server 501 -; unsupported_grant_type"),
     // Redirects are not followed, and told without what could be secret.
     (302, "location: https://login.example.com/token/?code=s3cr3t#f", "", "denied 302 Found; the server redirects to https://login.example.com/token/; token requests follow no redirect: if that is the right address, configure it"),
     (301, "location: https://user:pass@login.example.com/", r#"{"error":"moved"}"#, "denied 301 Moved Permanently; the server redirects to login.example.com/; token requests follow no redirect: if that is the right address, configure it"),
@@ -188,11 +213,11 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (400, "", r#"{"error":"invalid_request"}"#, "denied 400 invalid_request"),
     (403, "retry-after: 7", r#"{"error":"invalid_client"}"#, "denied 403 invalid_client"),
     (500, "", "", "server 500 -"),
-    (503, "retry-after: 120", "<html>", "server 503 120s"),
-    (502, "", r#"{"error":"internal_error"}"#, "server 502 -"),
+    (503, "retry-after: 120", "<html>", "server 503 120s; the answer looks like a web page, not like JSON"),
+    (502, "", r#"{"error":"internal_error"}"#, "server 502 -; internal_error"),
     (408, "", "", "server 408 -"),
-    (400, "retry-after: 1", r#"{"error":"temporarily_unavailable"}"#, "server 400 1s"),
-    (200, "", r#"{"error":"server_error"}"#, "server 200 -"),
+    (400, "retry-after: 1", r#"{"error":"temporarily_unavailable"}"#, "server 400 1s; temporarily_unavailable"),
+    (200, "", r#"{"error":"server_error"}"#, "server 200 -; server_error"),
     (503, "", r#"{"access_token":"T"}"#, "server 503 -"),
     // How much later.
     (503, "retry-after: Sat, 21 Nov 2026 12:00:30 GMT", "", "server 503 30s"),
@@ -253,10 +278,11 @@ fn revocations() {
         (400, "", r#"{"error":"invalid_token"}"#, "invalid_token"),
         (400, "", r#"{"error":"unsupported_token_type"}"#, "unsupported_token_type"),
         (200, "", r#"{"error":"invalid_client"}"#, "invalid_client"),
-        (503, "retry-after: 9", "", "Server { status: 503, retry_after: Some(9s) }"),
+        (503, "retry-after: 9", "", "retry_after: Some(9s) }"),
         (429, "", "", "RateLimited { retry_after: None }"),
+        (200, "content-encoding: gzip", "\u{1f}", "Ok(())"),
         (302, "location: /x", "", "redirects to /x"),
-        (404, "", "", "Not Found"),
+        (404, "", "", "Server { status: 404"),
     ] {
         let outcome = with_answer(status, headers, body.as_bytes(), |answer| {
             format!("{:?}", answer.revocation())
@@ -291,17 +317,43 @@ fn hostile_bytes_are_an_error_and_nothing_else() {
 
 #[test]
 fn a_servers_words_are_cut_to_length() {
-    let long = "ü".repeat(300);
+    let long = "ü".repeat(1_300);
     let body = format!(r#"{{"error":"e","error_description":"{long}"}}"#);
     let outcome = with_answer(400, "", body.as_bytes(), |answer| shown(answer.token(Asked::Grant)));
     assert_eq!(outcome, format!("denied 400 e; {}…", "ü".repeat(MAX_WORDS)));
+}
+
+/// A refusal is left alone for as long as it says, too; and so is what makes no sense.
+#[test]
+fn retry_after_counts_for_every_failure() {
+    for (status, body, expected) in [
+        (401, r#"{"error":"invalid_client"}"#, "Denied"),
+        (403, "{}", "RateLimited"),
+        (302, "", "Denied"),
+        (200, "<html>", "Malformed"),
+        (200, "{}", "Malformed"),
+        (200, r#"{"access_token":"a b"}"#, "Malformed"),
+        (200, r#"{"access_token":"T","expires_in":0}"#, "Expired"),
+        (200, r#"{"access_token":"T","token_type":"mac"}"#, "Denied"),
+        (404, "", "Server"),
+        (501, "", "Server"),
+        (429, "", "RateLimited"),
+    ] {
+        let error = with_answer(status, "retry-after: 70", body.as_bytes(), |answer| {
+            answer.token(Asked::Grant).unwrap_err()
+        });
+        assert!(format!("{error:?}").starts_with(expected), "{status} {body}: {error:?}");
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(70)), "{error:?}");
+        let retryable = !matches!(error, TokenError::Denied { .. }) && status != 501;
+        assert_eq!(error.is_retryable(), retryable, "{error:?}");
+    }
 }
 
 #[test]
 fn an_answer_that_was_too_long_to_read_still_has_a_status() {
     let at = |status| {
         with_answer(status, "", b"", |answer| {
-            shown(Answer { body: None, ..*answer }.token(Asked::Grant))
+            shown(ServerAnswer { body: None, ..*answer }.token(Asked::Grant))
         })
     };
     assert_eq!(at(200), "malformed: the answer is longer than 1 MiB (HTTP 200)");
@@ -317,11 +369,11 @@ proptest::proptest! {
         noise in ".{0,20}",
         field in proptest::sample::select(vec!["error", "error_description", "error_uri", "x"]),
     ) {
-        let body = format!("{{\"error\":\"e\",\"{field}\":{}}}", Value::from(format!("{noise}s3cr3t{noise}")));
+        let body = format!("{{\"error\":\"e\",\"{field}\":{}}}", Value::from(format!("{noise}subject-token{noise}")));
         let headers = format!("retry-after: {}", retry_after.replace('|', ""));
         let outcome = with_answer(status, &headers, body.as_bytes(), |answer| {
             shown(answer.token(Asked::Grant)) + &format!("{:?}", answer.revocation())
         });
-        assert!(!outcome.contains("s3cr3t"), "{outcome}");
+        assert!(!outcome.contains("subject-token"), "{outcome}");
     }
 }

@@ -26,7 +26,7 @@ fn token(text: &str) -> Outcome {
 }
 
 fn failure() -> Outcome {
-    Outcome::Failed(TokenError::Server { status: 503, retry_after: None })
+    Outcome::Failed(TokenError::server(503, None))
 }
 
 fn revocation(text: &str, sent: u64) -> Revocation {

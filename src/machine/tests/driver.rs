@@ -282,7 +282,7 @@ impl Session {
             said.push(match self.on_wire.iter().position(|attempt| end(attempt) <= next) {
                 Some(at) => {
                     let (_, start) = self.on_wire.remove(at);
-                    let error = TokenError::TimedOut { after: start.timeout };
+                    let error = TokenError::timed_out(start.timeout);
                     self.ends(start, Err(error))
                 }
                 None => self.send(Event::Timer),

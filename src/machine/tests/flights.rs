@@ -76,10 +76,10 @@ fn attempts_and_their_time_can_be_configured() {
 fn all_other_errors_are_retried() {
     let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
     for error in [
-        TokenError::Malformed { reason: "a proxy's page".into() },
-        TokenError::Transport { source: Arc::new(io) },
-        TokenError::RateLimited { retry_after: None },
-        TokenError::TimedOut { after: secs(10) },
+        TokenError::malformed("a proxy's page"),
+        TokenError::transport(io),
+        TokenError::rate_limited(None),
+        TokenError::timed_out(secs(10)),
         TokenError::Panicked,
     ] {
         let mut session = Session::new();

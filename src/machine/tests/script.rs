@@ -200,18 +200,12 @@ pub(crate) fn outcome(words: &[&str]) -> Outcome {
     let retry_after = |after: &[&str]| after.first().map(|after| duration(after));
     match *words {
         ["untold"] => Ok(Issue::default()),
-        ["503", ref after @ ..] => {
-            Err(TokenError::Server { status: 503, retry_after: retry_after(after) })
-        }
-        ["429", ref after @ ..] => Err(TokenError::RateLimited { retry_after: retry_after(after) }),
+        ["503", ref after @ ..] => Err(TokenError::server(503, retry_after(after))),
+        ["429", ref after @ ..] => Err(TokenError::rate_limited(retry_after(after))),
         ["denied"] => Err(TokenError::denied("invalid_client", "")),
-        ["changed"] => Err(TokenError::Denied {
-            error: "invalid_client".into(),
-            description: None,
-            uri: None,
-            status: 401,
-            credentials_changed: true,
-        }),
+        ["changed"] => Err(TokenError::denied("invalid_client", "")
+            .with_status(401)
+            .with_credentials_changed(true)),
         [life, ref rest @ ..] if life.starts_with(char::is_numeric) => {
             let issue = Issue { life: Some(duration(life)), ..Issue::default() };
             Ok(match *rest {

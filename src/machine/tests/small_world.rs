@@ -526,14 +526,10 @@ fn spend(left: &mut u8) -> u8 {
 }
 
 fn failure(outcome: Outcome) -> Option<TokenError> {
-    let denied = |error: &str, credentials_changed| TokenError::Denied {
-        error: error.into(),
-        description: None,
-        uri: None,
-        status: 400,
-        credentials_changed,
+    let denied = |error: &str, credentials_changed| {
+        TokenError::denied(error, "").with_status(400).with_credentials_changed(credentials_changed)
     };
-    let server = |retry_after| TokenError::Server { status: 503, retry_after };
+    let server = |retry_after| TokenError::server(503, retry_after);
     match outcome {
         Outcome::Ok | Outcome::Again | Outcome::Short => None,
         Outcome::Transient => Some(server(None)),
@@ -541,6 +537,6 @@ fn failure(outcome: Outcome) -> Option<TokenError> {
         Outcome::Denied => Some(denied("invalid_client", false)),
         Outcome::Changed => Some(denied("invalid_client", true)),
         Outcome::SubjectRefused => Some(denied("invalid_grant", false)),
-        Outcome::TimedOut => Some(TokenError::TimedOut { after: Duration::from_secs(10) }),
+        Outcome::TimedOut => Some(TokenError::timed_out(Duration::from_secs(10))),
     }
 }

@@ -2,7 +2,6 @@
 //! some are left out.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Nanos, SECOND};
@@ -130,25 +129,19 @@ impl Failure {
         let after = |millis: Option<u64>| millis.map(Duration::from_millis);
         match self {
             Denied => TokenError::denied("unauthorized_client", "not you"),
-            CredentialsChanged => TokenError::Denied {
-                error: "invalid_client".into(),
-                description: None,
-                uri: None,
-                status: 401,
-                credentials_changed: true,
-            },
+            CredentialsChanged => TokenError::denied("invalid_client", "")
+                .with_status(401)
+                .with_credentials_changed(true),
             InvalidGrant => TokenError::denied("invalid_grant", "no"),
             InvalidToken => TokenError::denied("invalid_token", "no"),
             SubjectNamed => TokenError::denied("invalid_request", "the subject_token is not valid"),
             InvalidRequest => TokenError::denied("invalid_request", "a parameter is missing"),
-            RateLimited(millis) => TokenError::RateLimited { retry_after: after(millis) },
-            Server(millis) => TokenError::Server { status: 503, retry_after: after(millis) },
-            Malformed => TokenError::Malformed { reason: "not JSON".into() },
-            Expired => TokenError::Expired { reason: "by the server's own account" },
-            Transport => {
-                TokenError::Transport { source: Arc::new(io::Error::other("the cable is cut")) }
-            }
-            TimedOut => TokenError::TimedOut { after: ATTEMPT_TIMEOUT },
+            RateLimited(millis) => TokenError::rate_limited(after(millis)),
+            Server(millis) => TokenError::server(503, after(millis)),
+            Malformed => TokenError::malformed("not JSON"),
+            Expired => TokenError::expired("by the server's own account"),
+            Transport => TokenError::transport(io::Error::other("the cable is cut")),
+            TimedOut => TokenError::timed_out(ATTEMPT_TIMEOUT),
             Panicked => TokenError::Panicked,
         }
     }
@@ -168,7 +161,7 @@ impl Failure {
                 },
                 _ => Denied,
             },
-            TokenError::RateLimited { retry_after } => RateLimited(millis(retry_after)),
+            TokenError::RateLimited { retry_after, .. } => RateLimited(millis(retry_after)),
             TokenError::Server { retry_after, .. } => Server(millis(retry_after)),
             TokenError::Malformed { .. } => Malformed,
             TokenError::Expired { .. } => Expired,

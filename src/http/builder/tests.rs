@@ -1,6 +1,9 @@
 //! What a builder refuses, and with which words.
 
+use super::super::provider::Subject;
 use super::*;
+use crate::config::SessionConfig;
+use crate::manager::TokenManager;
 
 fn builder(provider: Provider) -> HttpTokenManagerBuilder {
     HttpTokenManager::builder(provider, "id", "s3cr3t")

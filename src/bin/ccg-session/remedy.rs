@@ -1,0 +1,341 @@
+//! What is behind an error, and which flag mends it: by the method and by what is known of the server, since
+//! a status alone says little.
+
+use std::error::Error;
+
+use ccg_session::{Endpoints, TokenError};
+
+use crate::failure::in_our_words;
+use crate::settings::{Auth, Settings};
+
+/// What is known when something fails.
+pub(crate) struct Known<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) endpoints: Option<&'a Endpoints>,
+    /// The two ways of Basic write this id and this secret in two ways.
+    pub(crate) basic_differs: bool,
+}
+
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Metadata,
+    Grant,
+    Exchange,
+    Introspection,
+    Revocation,
+}
+
+impl Known<'_> {
+    /// The cause, and the flag.
+    pub(crate) fn remedy(&self, asked: Asked, error: &TokenError) -> String {
+        match error {
+            TokenError::Denied { status, .. }
+                if asked == Asked::Metadata && !(300..400).contains(status) =>
+            {
+                self.metadata(&error.to_string())
+            }
+            TokenError::Denied { description, status, .. } => {
+                let description = description.as_deref().unwrap_or_default();
+                if description.contains("this machine's clock is") {
+                    return "this machine's clock is wrong: set it, since what is signed is dated by it".into();
+                }
+                match status {
+                    300..=399 => self.moved(asked, description),
+                    404 | 405 | 410 => self.nothing_there(asked),
+                    _ => self.refused(asked, error),
+                }
+            }
+            TokenError::Credential { source, .. } => {
+                let what = match &self.settings.client_secret_file {
+                    Some(_) => "what --client-secret-file names",
+                    None => "what CCG_SESSION_CLIENT_SECRET holds",
+                };
+                format!("{what} {}", in_our_words(&source.to_string()))
+            }
+            TokenError::RateLimited { .. } => {
+                "the server wants fewer requests: wait, and share one session".into()
+            }
+            TokenError::Server { status: 404, .. } => self.nothing_there(asked),
+            // Of whoever is before it.
+            TokenError::Server { status: ..500, description: Some(words), .. }
+                if words.contains("web page") =>
+            {
+                self.malformed(asked, words)
+            }
+            TokenError::Server { .. } => {
+                "the server itself has failed: try again later, or with more --attempts".into()
+            }
+            TokenError::Malformed { reason, .. } => self.malformed(asked, reason),
+            TokenError::Expired { .. } => {
+                "the server gives tokens that have expired: its clock, or their life there, is wrong".into()
+            }
+            TokenError::Transport { source, .. } => self.transport(asked, &**source),
+            TokenError::TimedOut { .. } => format!(
+                "the server does not answer in time: check {}, the network and its proxy, or give it \
+                 longer (--attempt-timeout)",
+                self.address(asked)
+            ),
+            _ => "this is not expected: see the server's documentation of this error".into(),
+        }
+    }
+
+    /// The flag that the address comes from.
+    fn address(&self, asked: Asked) -> &'static str {
+        let Settings { revocation_url, introspection_url, issuer, box_base_url, .. } =
+            self.settings;
+        match asked {
+            Asked::Revocation if revocation_url.is_some() => "--revocation-url",
+            Asked::Introspection if introspection_url.is_some() => "--introspection-url",
+            _ if issuer.is_some() => "--issuer",
+            _ if box_base_url.is_some() => "--box-base-url",
+            _ if self.settings.is_box() => "the network: this is Box's own address, without a flag",
+            _ => "--token-url",
+        }
+    }
+
+    fn nothing_there(&self, asked: Asked) -> String {
+        let flag = self.address(asked);
+        format!("the server has nothing at this address: check {flag} (a slash at the end counts)")
+    }
+
+    fn moved(&self, asked: Asked, description: &str) -> String {
+        let flag = self.address(asked);
+        let target =
+            description.split("redirects to ").nth(1).and_then(|rest| rest.split(';').next());
+        match target {
+            Some(target) => {
+                format!("the server redirects, which no request follows: give {flag} {target}")
+            }
+            None => format!("the server redirects, which no request follows: check {flag}"),
+        }
+    }
+
+    fn refused(&self, asked: Asked, error: &TokenError) -> String {
+        let TokenError::Denied { error: code, status, .. } = error else { return String::new() };
+        let Settings { scope, resource, audience, dpop_key, .. } = self.settings;
+        match &**code {
+            "invalid_client" => self.client(asked),
+            "unauthorized_client" => format!(
+                "the server lets this client (--client-id) have no {}: allow it there",
+                if asked == Asked::Exchange { "token exchange" } else { "client credentials" }
+            ),
+            "unsupported_grant_type" if asked == Asked::Exchange => {
+                "the server exchanges no tokens: --skip exchange".into()
+            }
+            "unsupported_grant_type" => format!(
+                "what answers there grants no client credentials: check {}",
+                self.address(asked)
+            ),
+            "invalid_scope" if asked == Asked::Exchange => {
+                "the token cannot be exchanged for these scopes: choose some of its own with --exchange-scope"
+                    .into()
+            }
+            "invalid_scope" if scope.is_empty() => {
+                "no scope was asked for, and the server wants one: try --scope".into()
+            }
+            "invalid_scope" => {
+                "the server allows this client other scopes: check --scope, or allow them there".into()
+            }
+            "invalid_target" => {
+                "the server does not know what the token is for: check --resource and --audience".into()
+            }
+            "invalid_grant" if self.settings.is_box() => {
+                "Box does not let this application act so: check --box-enterprise or --box-user, and that \
+                 the application is authorized there"
+                    .into()
+            }
+            "unusable_token_type" if dpop_key.is_some() => {
+                "the server binds no tokens to keys: leave out --dpop-key".into()
+            }
+            "unusable_token_type" => format!(
+                "the server gives tokens that are not for a Bearer header: check {}, and what it gives",
+                self.address(asked)
+            ),
+            "invalid_dpop_proof" | "use_dpop_nonce" => {
+                "the server does not take the proof of --dpop-key: check this machine's clock, and that the \
+                 server takes keys of this kind (many want one on the curve P-256)"
+                    .into()
+            }
+            "unsupported_token_type" if asked == Asked::Revocation => {
+                "the server revokes no access tokens: --skip revocation".into()
+            }
+            "invalid_request" if asked == Asked::Grant => {
+                let missing: Vec<_> = [
+                    ("--scope", scope.is_empty()),
+                    ("--audience", audience.is_empty()),
+                    ("--resource", resource.is_empty()),
+                    ("--param", true),
+                ]
+                .into_iter()
+                .filter_map(|(flag, is_missing)| is_missing.then_some(flag))
+                .collect();
+                format!("a parameter is missing or wrong: some servers want {}", missing.join(" or "))
+            }
+            _ if *status == 401 => self.client(asked),
+            _ if dpop_key.is_some() && asked == Asked::Grant => {
+                "the server refuses, perhaps the key: try without --dpop-key".into()
+            }
+            _ => "the server refuses for a reason of its own: see what it says".into(),
+        }
+    }
+
+    /// Why the server does not take this client for who it is.
+    fn client(&self, asked: Asked) -> String {
+        let auth = self.settings.auth.unwrap_or(Auth::Post);
+        // It has been taken for a grant.
+        if !matches!(asked, Asked::Grant | Asked::Metadata) {
+            return match auth {
+                Auth::SecretJwt | Auth::PrivateKeyJwt => {
+                    "here the server takes no assertion that it takes for a grant: it may want another \
+                     --revocation-audience"
+                }
+                _ => "here the server does not take the client that it takes for a grant: allow it there",
+            }
+            .into();
+        }
+        if let Some(methods) = self.endpoints.and_then(Endpoints::auth_methods)
+            && let Some(name) = auth.registered()
+            && !methods.iter().any(|method| method == name)
+        {
+            let known: Vec<_> = methods.iter().filter(|method| Auth::is_known(method)).collect();
+            let known: Vec<_> = known.into_iter().map(String::as_str).collect();
+            return match &known[..] {
+                [] => {
+                    format!("the server's metadata names no {name}, nor another method of --auth")
+                }
+                _ => format!(
+                    "the server's metadata names no {name}: try --auth {}",
+                    known.join(" or ")
+                ),
+            };
+        }
+        let secret = match &self.settings.client_secret_file {
+            Some(_) => "--client-secret-file",
+            None => "CCG_SESSION_CLIENT_SECRET (or --client-secret-file)",
+        };
+        match auth {
+            Auth::Basic | Auth::BasicRaw if self.basic_differs => {
+                let (who, other) = match auth {
+                    Auth::Basic => ("not all servers", "basic-raw"),
+                    _ => ("most servers", "basic"),
+                };
+                format!(
+                    "the server does not take this id and secret, which have characters that {who} decode: \
+                     try --auth {other}, else check --client-id and {secret}"
+                )
+            }
+            Auth::Basic | Auth::BasicRaw | Auth::Post => {
+                let other = if auth == Auth::Post { "basic" } else { "post" };
+                format!(
+                    "the server does not take this id and secret: check --client-id and {secret}, or try \
+                     --auth {other}"
+                )
+            }
+            Auth::SecretJwt => format!(
+                "the server does not take what this secret signs: check --client-id and {secret}, and whom \
+                 it wants assertions to be for (--assertion-audience)"
+            ),
+            Auth::PrivateKeyJwt => {
+                "the server does not take what this key signs: it must know the key's public half \
+                 (--key-id, --algorithm) and be whom the assertion is for (--assertion-audience)"
+                    .into()
+            }
+            Auth::Assertion => {
+                "the server does not take this assertion: check --client-id, whom it is for, and that it has \
+                 neither expired nor been used"
+                    .into()
+            }
+            Auth::TlsClient => {
+                "the server does not take this certificate: check --client-id, and that the server knows \
+                 --client-certificate, or its subject and CA"
+                    .into()
+            }
+            Auth::None => {
+                "the server wants this client to prove who it is: give it another --auth, and a secret or key"
+                    .into()
+            }
+        }
+    }
+
+    fn metadata(&self, reason: &str) -> String {
+        if reason.contains("redirects to ") {
+            return self.moved(Asked::Metadata, reason);
+        }
+        if reason.contains("its issuer is ") {
+            return "the metadata there is another issuer's: write --issuer exactly as the server does".into();
+        }
+        if reason.contains("without TLS") {
+            return "the server's metadata names an address without TLS: give --token-url in place of \
+                    --issuer, or --allow-insecure-http if the way there is safe"
+                .into();
+        }
+        "the server publishes no metadata for this --issuer: check it, or give --token-url in its place".into()
+    }
+
+    fn malformed(&self, asked: Asked, reason: &str) -> String {
+        let flag = self.address(asked);
+        if asked == Asked::Metadata {
+            return self.metadata(reason);
+        }
+        if reason.contains("web page") {
+            return format!(
+                "what answers is a web page, not this server: check {flag}, and its proxy"
+            );
+        }
+        format!("what answers there does not speak OAuth 2.0: check {flag}")
+    }
+
+    fn transport(&self, asked: Asked, error: &(dyn Error + 'static)) -> String {
+        let flag = self.address(asked);
+        let mut said = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            said = format!("{said}: {error}");
+            source = error.source();
+        }
+        let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+        if has(&["InvalidContentType", "wrong version number"]) {
+            return format!(
+                "what answers at this port speaks no TLS: write http: in {flag}, or another port"
+            );
+        }
+        if has(&["invalid HTTP version", "UnexpectedMessage"]) {
+            return format!(
+                "what answers at this port speaks no plain HTTP: write https: in {flag}"
+            );
+        }
+        if has(&["fatal alert"]) && self.settings.client_certificate.is_some() {
+            return "the server does not take this client's certificate: check --client-certificate, and \
+                    that the server knows its CA"
+                .into();
+        }
+        if has(&["UnknownIssuer", "UnhandledCriticalExtension"]) {
+            return "this machine does not trust who issued the server's certificate: give its CA with \
+                    --root-certificate"
+                .into();
+        }
+        if has(&["not valid for name", "NotValidForName"]) {
+            return format!("the server's certificate is another name's: check {flag}");
+        }
+        if has(&["certificate", "Certificate"]) && !has(&["CertificateRequired"]) {
+            return "the server's certificate cannot be used: mend it there, or check this machine's clock".into();
+        }
+        if has(&["CertificateRequired", "HandshakeFailure"]) {
+            return "the server wants a certificate of the client: give --client-certificate and \
+                    --client-key"
+                .into();
+        }
+        if has(&["dns error", "lookup address", "resolve"]) {
+            return format!("there is no such host: check {flag}");
+        }
+        if has(&["refused"]) {
+            return format!(
+                "nobody listens at this address: check {flag}, and the proxy (HTTPS_PROXY)"
+            );
+        }
+        format!(
+            "the connection broke or could not be made: check {flag}, the network and its proxy (HTTPS_PROXY)"
+        )
+    }
+}

@@ -1,0 +1,227 @@
+//! What can be set, and what is refused before anything is sent.
+
+use std::time::Duration;
+
+use reqwest::{Client, redirect, retry};
+use secrecy::SecretString;
+
+use super::HttpTokenManager;
+use super::client_auth::{ClientAuth, ClientIdentity};
+use super::credential::Credential;
+use super::discovery::Addresses;
+use super::dpop::{Dpop, DpopKey};
+use super::limits::CONNECT_TIMEOUT;
+use super::provider::Provider;
+use super::response::Cause;
+use super::tls::Tls;
+use crate::error::ConfigError;
+
+/// Builds an [`HttpTokenManager`]: from [`HttpTokenManager::builder`] to [`build`](Self::build).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct HttpTokenManagerBuilder {
+    provider: Provider,
+    client_id: String,
+    credential: Credential,
+    client: Option<Client>,
+    tls: Tls,
+    dpop: Option<DpopKey>,
+    connect_timeout: Option<Duration>,
+    allow_insecure_http: bool,
+}
+
+impl HttpTokenManagerBuilder {
+    /// All defaults.
+    pub(super) fn new(provider: Provider, client_id: String, credential: Credential) -> Self {
+        Self {
+            provider,
+            client_id,
+            credential,
+            client: None,
+            tls: Tls::default(),
+            dpop: None,
+            connect_timeout: None,
+            allow_insecure_http: false,
+        }
+    }
+
+    /// How long connecting may take, TLS included. Default: 5 seconds. One that is longer than the
+    /// session's [`attempt_timeout`](crate::RetryPolicy::attempt_timeout) is refused when the session is
+    /// spawned.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether the client's secret and the tokens may travel without TLS. Default: no, except to a
+    /// loopback address, where `http:` is always allowed.
+    pub fn allow_insecure_http(mut self, allow: bool) -> Self {
+        self.allow_insecure_http = allow;
+        self
+    }
+
+    /// Binds every token to this key (RFC 9449). A server that does not know of it, and answers with a
+    /// bearer token, is an error (§5). Default: bearer tokens.
+    pub fn dpop(mut self, key: DpopKey) -> Self {
+        self.dpop = Some(key);
+        self
+    }
+
+    /// Trusts the certificates in this PEM text besides those that the platform trusts: for a server
+    /// with a CA of its own. May be called again for more. Default: none besides.
+    pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
+        self.tls.roots.push(pem.into());
+        self
+    }
+
+    /// Shows this certificate to a server that asks for one, as [`ClientAuth::TlsClient`] needs it
+    /// (mTLS, RFC 8705). Both are PEM: the certificate with those that issued it, its own first, and its
+    /// private key, not encrypted. They are read once, here: one that is renewed while the program runs
+    /// needs a [client of yours](Self::http_client). If the server's metadata names addresses for clients
+    /// with a certificate (RFC 8705 §5), requests go there.
+    ///
+    /// ```no_run
+    /// use ccg_session::{ClientAuth, Credential, HttpTokenManager, Provider};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let provider =
+    ///     Provider::generic("https://mtls.example.com/token").client_auth(ClientAuth::TlsClient);
+    /// let manager = HttpTokenManager::builder(provider, "client-id", Credential::none())
+    ///     .root_certificate(std::fs::read_to_string("/etc/tls/ca.crt")?)
+    ///     .client_certificate(
+    ///         std::fs::read_to_string("/etc/tls/tls.crt")?,
+    ///         std::fs::read_to_string("/etc/tls/tls.key")?,
+    ///     )
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn client_certificate(
+        mut self,
+        certificates: impl Into<String>,
+        key: impl Into<SecretString>,
+    ) -> Self {
+        self.tls.client = Some((certificates.into(), key.into()));
+        self
+    }
+
+    /// A client of yours, say for a proxy, or for certificates that are renewed while it runs. Its own
+    /// settings count, so [`connect_timeout`](Self::connect_timeout),
+    /// [`root_certificate`](Self::root_certificate) and
+    /// [`client_certificate`](Self::client_certificate) are refused next to it. Default: one made for
+    /// this.
+    ///
+    /// It must neither follow redirects (they would carry the secret elsewhere) nor retry (the session
+    /// promises how often it asks), and had better keep no idle connections:
+    ///
+    /// ```
+    /// # fn client() -> reqwest::Result<reqwest::Client> {
+    /// reqwest::Client::builder()
+    ///     .redirect(reqwest::redirect::Policy::none())
+    ///     .retry(reqwest::retry::never())
+    ///     .pool_max_idle_per_host(0)
+    ///     .build()
+    /// # }
+    /// ```
+    pub fn http_client(mut self, client: Client) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// The manager. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Names the first setting that cannot be used, its value unless it is secret, and what would do:
+    /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
+    /// that cannot be used, or does not fit its algorithm; a URL that is none, has a fragment or a
+    /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
+    /// none; a `resource` that is no absolute URI; a connect timeout of zero; what has no effect on a client of yours; and a system without
+    /// CA certificates.
+    pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
+        let Self { provider, connect_timeout, .. } = self;
+        let identity = ClientIdentity::new(
+            self.client_id,
+            self.credential,
+            provider.client_auth.clone(),
+            provider.has_issuer(),
+        )?;
+        // One that proves itself otherwise may have its tokens bound to the certificate (RFC 8705 §3).
+        let mtls = provider.client_auth == ClientAuth::TlsClient || self.tls.client.is_some();
+        let addresses = provider.check(self.allow_insecure_http, mtls)?;
+        if connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(ConfigError::new(
+                "connect_timeout",
+                "is 0s, but then no connection could be made: leave it out for 5s",
+            ));
+        }
+        if provider.client_auth == ClientAuth::TlsClient
+            && self.client.is_none()
+            && self.tls.client.is_none()
+        {
+            return Err(ConfigError::new(
+                "client_certificate",
+                "is not set, but ClientAuth::TlsClient needs one: give it, or a client of yours \
+                 that has one",
+            ));
+        }
+        let client = match self.client {
+            Some(_) if !self.tls.is_default() => {
+                return Err(ConfigError::new(
+                    "http_client",
+                    "is yours, and root_certificate and client_certificate have no effect on it: set \
+                     them there",
+                ));
+            }
+            Some(_) if connect_timeout.is_some() => {
+                return Err(ConfigError::new(
+                    "connect_timeout",
+                    "has no effect on a client of yours: set it there",
+                ));
+            }
+            Some(client) => client,
+            None => {
+                let timeout = connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+                let tls = self.tls.config(addresses.need_tls())?;
+                client(timeout, tls, &addresses)
+                    .map_err(|problem| ConfigError::new("http_client", problem))?
+            }
+        };
+        let scope = provider.scope_text();
+        Ok(HttpTokenManager {
+            provider,
+            scope,
+            addresses,
+            identity,
+            dpop: self.dpop.map(Dpop::new),
+            client,
+            connect_timeout,
+        })
+    }
+}
+
+/// A client that makes one request at a time, and does not think for itself.
+pub(super) fn client(
+    connect_timeout: Duration,
+    tls: rustls::ClientConfig,
+    addresses: &Addresses,
+) -> Result<Client, String> {
+    let mut builder = Client::builder();
+    if addresses.any_is_local() {
+        // A proxy would see what is only allowed in clear because it stays on this machine. (This client
+        // cannot have one for some addresses only, and such a mix is rare.)
+        builder = builder.no_proxy();
+    }
+    builder
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("ccg-session/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(connect_timeout)
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .pool_max_idle_per_host(0)
+        .build()
+        .map_err(|error| {
+            format!("could not be made ({}): give a client of yours", Cause::of(&error))
+        })
+}
+
+#[cfg(test)]
+mod tests;

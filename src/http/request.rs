@@ -1,0 +1,155 @@
+//! One attempt: what is sent, and how often.
+
+use ::http::HeaderValue;
+use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
+use secrecy::SecretString;
+use tokio::time::timeout;
+use url::form_urlencoded;
+
+use super::HttpTokenManager;
+use super::assertion::Endpoint;
+use super::client_auth::Proof;
+use super::credential::unusable;
+use super::discovery::nobody_there;
+use super::dpop::Dpop;
+use super::event;
+use super::form::Form;
+use super::limits::REREAD;
+use super::names::{DPOP, DPOP_NONCE, FORM, IDENTITY, JSON, X_FORWARDED_FOR};
+use super::response::Response;
+use super::wire::ServerAnswer;
+use crate::error::TokenError;
+use crate::request::TokenRequestOptions;
+
+/// What is asked, but for who asks.
+pub(super) struct Request<'a> {
+    pub(super) endpoint: Endpoint<'a>,
+    pub(super) form: Form<'a>,
+    pub(super) options: &'a TokenRequestOptions,
+    /// What of the form must not be seen in an error.
+    pub(super) secrets: Vec<&'a str>,
+}
+
+impl HttpTokenManager {
+    /// One attempt, with the credential as it is now. After a refusal it says what may be behind it.
+    pub(super) async fn ask<T>(
+        &self,
+        request: &Request<'_>,
+        read: impl Fn(&ServerAnswer<'_>) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        let credential = self.identity.credential();
+        let secret = credential.read().await?;
+        let (response, mut result) =
+            self.send_and_once_more_for_a_nonce(request, secret.as_ref(), read).await?;
+        if let Err(TokenError::Denied { description, credentials_changed, .. }) = &mut result {
+            let dated = self.proves(request.endpoint).is_some()
+                || self.provider.client_auth.depends_on_clock();
+            if dated && let Some(clocks) = response.clocks_apart() {
+                *description = Some(match description.take() {
+                    Some(words) => format!("{words}; {clocks}"),
+                    None => clocks,
+                });
+            }
+            // In a time of its own: or a source that hangs would turn this refusal, which the server
+            // has given, into one that took too long.
+            let reread = credential.has_changed_since(secret.as_ref());
+            *credentials_changed = timeout(REREAD, reread).await.unwrap_or(false);
+        }
+        result
+    }
+
+    /// The request, and the same once more if the server wants a nonce in its proof that it has just told
+    /// (RFC 9449 §8). That is a part of sending it, no second attempt: so it is decided here, and a session
+    /// neither counts it nor waits before it. Once only, since a server may never be content.
+    async fn send_and_once_more_for_a_nonce<T>(
+        &self,
+        request: &Request<'_>,
+        secret: Option<&SecretString>,
+        read: impl Fn(&ServerAnswer<'_>) -> Result<T, TokenError>,
+    ) -> Result<(Response, Result<T, TokenError>), TokenError> {
+        let (response, result) = self.send(request, secret, &read).await?;
+        let nonce = response.headers.get(DPOP_NONCE).and_then(|nonce| nonce.to_str().ok());
+        match &result {
+            Err(TokenError::Denied { error, .. })
+                if error == "use_dpop_nonce"
+                    && nonce.is_some()
+                    && self.proves(request.endpoint).is_some() =>
+            {
+                self.send(request, secret, &read).await
+            }
+            _ => Ok((response, result)),
+        }
+    }
+
+    /// Sends it, with an assertion and a proof that are new: a server may know the last ones again.
+    async fn send<T>(
+        &self,
+        request: &Request<'_>,
+        secret: Option<&SecretString>,
+        read: impl Fn(&ServerAnswer<'_>) -> Result<T, TokenError>,
+    ) -> Result<(Response, Result<T, TokenError>), TokenError> {
+        let endpoint = request.endpoint;
+        let dpop = self.proves(endpoint);
+        let identity = self.identity.prove(secret, endpoint)?;
+        let proof = dpop.map(|dpop| dpop.proof(&endpoint.address.url)).transpose();
+        let proof = proof.map_err(|error| unusable(error.to_string()))?;
+        let response = self.post(request, &identity, proof.as_ref()).await?;
+        let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
+        let own = request.secrets.iter().copied().chain(proof);
+        let secrets: Vec<_> = identity.secrets().chain(own).collect();
+        if let Some(dpop) = dpop {
+            dpop.remember(&response.headers);
+        }
+        let key = dpop.map(|dpop| &dpop.key);
+        let result = read(&response.answer(&secrets, &self.provider.limits, key));
+        Ok((response, result))
+    }
+
+    /// Whether requests there carry a proof. Only a token is bound: whoever holds one may end it, or ask
+    /// about it.
+    fn proves(&self, endpoint: Endpoint<'_>) -> Option<&Dpop> {
+        self.dpop.as_ref().filter(|_| endpoint.gives_tokens)
+    }
+
+    /// The one place where anything with a secret is sent.
+    async fn post(
+        &self,
+        request: &Request<'_>,
+        identity: &Proof,
+        proof: Option<&HeaderValue>,
+    ) -> Result<Response, TokenError> {
+        let form = request.form.iter().copied().chain(identity.pairs());
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut post = self
+            .client
+            .post(request.endpoint.address.url.clone())
+            .header(CONTENT_TYPE, FORM)
+            .header(ACCEPT, JSON)
+            .header(ACCEPT_ENCODING, IDENTITY)
+            .body(body);
+        for (name, value) in [(AUTHORIZATION, identity.header.as_ref()), (DPOP, proof)] {
+            if let Some(value) = value {
+                post = post.header(name, value);
+            }
+        }
+        if let Some(ip) = request.options.forwarded_for() {
+            post = post.header(X_FORWARDED_FOR, ip);
+        }
+        let head = event::send(post).await.inspect_err(|_| self.addresses.doubt())?;
+        if nobody_there(head.status()) {
+            self.addresses.doubt();
+        }
+        Response::read(head).await
+    }
+}
+
+/// A request that is not sent, since there is nowhere to send it to.
+pub(super) fn no_endpoint(what: &str) -> TokenError {
+    let problem = format!("this provider has no {what} endpoint: if there is one, set {what}_url");
+    TokenError::denied("unsupported", problem)
+}
+
+/// A request that is not sent, since it would not mean what the caller wants.
+pub(super) fn refused(problem: String) -> TokenError {
+    TokenError::denied("invalid_request", problem)
+}

@@ -1,0 +1,128 @@
+//! A response as it arrives, or how it failed to.
+
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use ::http::header::{DATE, RETRY_AFTER};
+use ::http::{HeaderMap, StatusCode};
+
+use super::address::without_secrets;
+use super::dpop::DpopKey;
+use super::limits::{CLOCKS_APART, MAX_BODY, MAX_WORDS};
+use super::wire::ServerAnswer;
+use super::words::fit;
+use crate::error::TokenError;
+
+/// A response that has arrived.
+pub(super) struct Response {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    body: Option<Vec<u8>>,
+    received: SystemTime,
+    /// Whose it is: scheme, host and path.
+    address: String,
+}
+
+impl Response {
+    /// Reads no more than is allowed: the server may never stop.
+    pub(super) async fn read(mut response: reqwest::Response) -> Result<Self, TokenError> {
+        let received = SystemTime::now();
+        let address = without_secrets(response.url().as_str()).to_owned();
+        let mut body = Some(Vec::new());
+        loop {
+            let chunk = match response.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                // What has arrived says enough: that it failed, and when to come again.
+                Err(_) if !response.status().is_success() && has_retry_after(&response) => {
+                    body = None;
+                    break;
+                }
+                Err(error) => return Err(transport(error, &address)),
+            };
+            body = body.filter(|body| body.len() + chunk.len() <= MAX_BODY);
+            let Some(body) = &mut body else { break };
+            body.extend_from_slice(&chunk);
+        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok(Self { status, headers, body, received, address })
+    }
+
+    /// Says so if the server's clock shows another time: servers that refuse an assertion for that
+    /// reason seldom do.
+    pub(super) fn clocks_apart(&self) -> Option<String> {
+        let date = self.headers.get(DATE)?.to_str().ok()?;
+        let theirs = httpdate::parse_http_date(date).ok()?;
+        let (apart, word) = match self.received.duration_since(theirs) {
+            Ok(ahead) => (ahead, "ahead of"),
+            Err(behind) => (behind.duration(), "behind"),
+        };
+        let apart = Duration::from_secs(apart.as_secs());
+        (apart >= CLOCKS_APART).then(|| {
+            let apart = humantime::format_duration(apart);
+            format!("this machine's clock is {apart} {word} the server's, and the request is dated by it")
+        })
+    }
+
+    pub(super) fn answer<'a>(
+        &'a self,
+        secrets: &'a [&'a str],
+        limits: &'a [(String, String)],
+        dpop: Option<&'a DpopKey>,
+    ) -> ServerAnswer<'a> {
+        ServerAnswer {
+            status: self.status,
+            headers: &self.headers,
+            body: self.body.as_deref(),
+            received: self.received,
+            secrets,
+            limits,
+            dpop,
+            address: &self.address,
+        }
+    }
+}
+
+fn has_retry_after(response: &reqwest::Response) -> bool {
+    response.headers().contains_key(RETRY_AFTER)
+}
+
+/// With what was behind it, since reqwest's own words are only "error sending request".
+pub(super) fn transport(error: reqwest::Error, address: &str) -> TokenError {
+    TokenError::transport(Cause::of(&error.without_url())).with_address(address)
+}
+
+/// What an error of reqwest says: first what was behind it all, then what that led to, from the top. In it
+/// are texts that came over the wire, such as a certificate's names, so only words are kept.
+#[derive(Debug)]
+pub(super) struct Cause {
+    words: String,
+    next: Option<Box<Cause>>,
+}
+
+impl Cause {
+    pub(super) fn of(error: &reqwest::Error) -> Self {
+        let mut chain: Vec<String> = Vec::new();
+        let mut next: Option<&dyn Error> = Some(error);
+        while let Some(error) = next {
+            chain.push(fit(&error.to_string(), &[], MAX_WORDS));
+            next = error.source();
+        }
+        let words = chain.last().cloned().unwrap_or_default();
+        let link = |next: Option<Box<Self>>, words| Some(Box::new(Self { words, next }));
+        Self { words, next: chain.into_iter().rev().fold(None, link) }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.next.as_deref().map(|next| next as &(dyn Error + 'static))
+    }
+}

@@ -1,0 +1,458 @@
+//! What a server says, fit to be kept and shown: the one filter for all text that comes over the wire.
+
+use std::ops::Range;
+
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine};
+use secrecy::zeroize::Zeroizing;
+use url::form_urlencoded;
+
+use super::limits::SHORT_SECRET;
+
+/// The visible part of this text, without what shows one of these secrets, and no longer than this many
+/// characters.
+pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
+    let mut traces: Vec<_> = secrets.iter().flat_map(|secret| traces(secret)).collect();
+    traces.sort_by(|one, other| one.bytes.cmp(&other.bytes));
+    traces.dedup();
+    // What is redacted makes room for what follows it, so more is looked at than is kept; and further
+    // still, or a secret that is cut there would not be recognized.
+    let looked_at = longest.saturating_mul(4);
+    let ahead = traces.iter().map(|trace| trace.bytes.len()).max().unwrap_or_default();
+    let ahead = ahead.saturating_mul(LONGEST_ESCAPE);
+    let visible = words.chars().filter(|char| is_visible(*char));
+    let text: String = visible.take(looked_at.saturating_add(ahead)).collect();
+    let end = text.char_indices().nth(looked_at).map_or(text.len(), |(at, _)| at);
+    let mut kept = String::new();
+    let mut at = 0;
+    for hidden in hidden(&text, &traces) {
+        if hidden.start >= end {
+            break;
+        }
+        kept += &text[at..hidden.start];
+        kept += "[redacted]";
+        at = hidden.end;
+    }
+    kept += text.get(at..end).unwrap_or_default();
+    match kept.char_indices().nth(longest) {
+        Some((end, _)) => kept[..end].to_owned() + "…",
+        None => kept,
+    }
+}
+
+/// Neither a control character nor one that reorders the text around it, nor one that shows nothing, by
+/// which a text could hold another.
+pub(super) fn is_visible(char: char) -> bool {
+    let unseen = matches!(char,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}');
+    !char.is_control() && !unseen
+}
+
+/// One way in which a server could show a secret, escapes aside: those are undone in its words.
+#[derive(PartialEq)]
+struct Trace {
+    bytes: Zeroizing<Vec<u8>>,
+    /// It is so short that it would be found in other words.
+    only_whole_words: bool,
+    /// The rest of its word is of the same secret.
+    is_base64: bool,
+}
+
+impl Trace {
+    fn new(bytes: &[u8], is_base64: bool) -> Self {
+        // Counted as characters, whatever was undone.
+        let length = bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count();
+        let only_whole_words = length < SHORT_SECRET;
+        Self { bytes: Zeroizing::new(bytes.to_vec()), only_whole_words, is_base64 }
+    }
+}
+
+/// The one place that says how a secret can be recognized: as it is, and in base64, alone or among other
+/// text, form-encoded or not; and so by its signature, which alone would do to whoever can guess the rest.
+fn traces(secret: &str) -> Vec<Trace> {
+    let visible: String = secret.chars().filter(|char| is_visible(*char)).collect();
+    let visible = Zeroizing::new(visible);
+    let secret = visible.trim();
+    if secret.is_empty() {
+        return Vec::new();
+    }
+    let mut traces = Vec::new();
+    let signature = secret.rsplit_once('.').filter(|(rest, _)| rest.contains('.'));
+    let signature = signature.map(|(_, signature)| signature);
+    for text in [Some(secret), signature.filter(|text| text.len() >= SHORT_SECRET)] {
+        let Some(text) = text else { continue };
+        traces.push(Trace::new(text.as_bytes(), false));
+        // It may look like an escape itself, and then is undone with those around it.
+        if let Some(undone) = undone(text) {
+            traces.push(Trace::new(&undone, false));
+        }
+        let encoded: Zeroizing<String> =
+            Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect());
+        let spaced = Zeroizing::new(encoded.replace('+', "%20"));
+        let mut texts = vec![text, &encoded, &spaced];
+        texts.dedup();
+        for text in texts {
+            push_base64(text, &mut traces);
+        }
+    }
+    traces
+}
+
+fn push_base64(text: &str, traces: &mut Vec<Trace>) {
+    for engine in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
+        // Three bytes become four characters, so what it looks like depends on how many were before it.
+        for before in 0..3 {
+            let bytes = Zeroizing::new([&[0; 2][..before], text.as_bytes()].concat());
+            let base64 = Zeroizing::new(engine.encode(&*bytes));
+            // Those that hold nothing but bits of the text.
+            let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+            match base64.get(own) {
+                Some(own) if own.len() >= SHORT_SECRET => {
+                    traces.push(Trace::new(own.as_bytes(), true));
+                }
+                _ if before == 0 => traces.push(Trace::new(base64.as_bytes(), true)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// How often escapes are undone: a server may escape for JSON what it has escaped for HTML, a form may have
+/// been in it, and an escape in the secret.
+const ESCAPED_IN_ESCAPED: usize = 6;
+
+/// How many characters one can become: `&#x00e4;`, of which each can be escaped once more.
+const LONGEST_ESCAPE: usize = 12;
+
+/// A byte that was written so: by the bytes of the text from here to there.
+#[derive(Clone, Copy)]
+struct Written {
+    byte: u8,
+    from: usize,
+    to: usize,
+}
+
+fn written(text: &str) -> Vec<Written> {
+    let bytes = text.bytes().enumerate();
+    bytes.map(|(at, byte)| Written { byte, from: at, to: at + 1 }).collect()
+}
+
+/// Without any escape, if there was one.
+fn undone(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let mut view = unescaped(&written(text))?;
+    for _ in 1..ESCAPED_IN_ESCAPED {
+        match unescaped(&view) {
+            Some(next) => view = next,
+            None => break,
+        }
+    }
+    Some(Zeroizing::new(view.iter().map(|seen| seen.byte).collect()))
+}
+
+/// Where the traces are in this text, in order and apart.
+fn hidden(text: &str, traces: &[Trace]) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut view = written(text);
+    for _ in 0..=ESCAPED_IN_ESCAPED {
+        for trace in traces {
+            find(&view, trace, &mut found);
+        }
+        match unescaped(&view) {
+            Some(next) => view = next,
+            None => break,
+        }
+    }
+    found.sort_by_key(|range| range.start);
+    let mut apart: Vec<Range<usize>> = Vec::new();
+    for range in found {
+        match apart.last_mut() {
+            Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+            _ => apart.push(range),
+        }
+    }
+    apart
+}
+
+fn find(view: &[Written], trace: &Trace, found: &mut Vec<Range<usize>>) {
+    // A form writes a space as `+`.
+    let plain = |byte| if byte == b'+' { b' ' } else { byte };
+    let length = trace.bytes.len();
+    let mut at = 0;
+    while let Some(window) = view.get(at..at + length) {
+        let mut pairs = window.iter().zip(&*trace.bytes);
+        let is_same = pairs.all(|(seen, wanted)| plain(seen.byte) == plain(*wanted));
+        let (mut start, mut end) = (at, at + length);
+        let is_part = || {
+            let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
+            around.iter().flatten().any(|seen| is_of_word(seen.byte))
+        };
+        if !is_same || trace.only_whole_words && is_part() {
+            at += 1;
+            continue;
+        }
+        if trace.is_base64 {
+            while start > 0 && is_base64(view[start - 1].byte) {
+                start -= 1;
+            }
+            while view.get(end).is_some_and(|next| is_base64(next.byte)) {
+                end += 1;
+            }
+        }
+        found.push(view[start].from..view[end - 1].to);
+        at = end;
+    }
+}
+
+fn is_of_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+}
+
+fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
+}
+
+/// One layer of escapes undone: percent-encoding (RFC 3986 §2.1), JSON (RFC 8259 §7), HTML. `None` if there
+/// were none.
+fn unescaped(view: &[Written]) -> Option<Vec<Written>> {
+    let mut plain = Vec::with_capacity(view.len());
+    let (mut at, mut any) = (0, false);
+    while let Some(first) = view.get(at) {
+        let escape = match first.byte {
+            b'%' => hex(view, at + 1, 2).map(|code| (Escaped::Byte(code), 3)),
+            b'\\' => backslash(view, at),
+            b'&' => entity(view, at),
+            _ => None,
+        };
+        let Some((escaped, length)) = escape else {
+            plain.push(*first);
+            at += 1;
+            continue;
+        };
+        any = true;
+        let (from, to) = (first.from, view[at + length - 1].to);
+        let mut push = |byte| plain.push(Written { byte, from, to });
+        match escaped {
+            Escaped::Byte(code) => push(u8::try_from(code).unwrap_or_default()),
+            // One that is not visible is not in the trace either.
+            Escaped::Char(char) if is_visible(char) => {
+                char.encode_utf8(&mut [0; 4]).bytes().for_each(push);
+            }
+            Escaped::Char(_) => {}
+        }
+        at += length;
+    }
+    any.then_some(plain)
+}
+
+enum Escaped {
+    Byte(u32),
+    Char(char),
+}
+
+fn hex(view: &[Written], at: usize, digits: usize) -> Option<u32> {
+    number(view.get(at..at + digits)?, 16)
+}
+
+fn number(digits: &[Written], base: u32) -> Option<u32> {
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    digits.iter().try_fold(0_u32, |number, digit| {
+        let digit = char::from(digit.byte).to_digit(base)?;
+        number.checked_mul(base)?.checked_add(digit)
+    })
+}
+
+/// What it stands for, and how long it is.
+fn backslash(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
+    let char = match view.get(at + 1)?.byte {
+        b'u' => {
+            let unit = hex(view, at + 2, 4)?;
+            let low = || {
+                let marks = view.get(at + 6..at + 8)?;
+                let is_escape = marks[0].byte == b'\\' && marks[1].byte == b'u';
+                hex(view, at + 8, 4).filter(|low| is_escape && (0xdc00..0xe000).contains(low))
+            };
+            return match (unit, (0xd800..0xdc00).contains(&unit).then(low).flatten()) {
+                (high, Some(low)) => {
+                    let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+                    Some((Escaped::Char(char::from_u32(code)?), 12))
+                }
+                (unit, None) => Some((Escaped::Char(char::from_u32(unit)?), 6)),
+            };
+        }
+        b'x' => return Some((Escaped::Char(char::from_u32(hex(view, at + 2, 2)?)?), 4)),
+        b'b' | b'f' | b'n' | b'r' | b't' => '\n',
+        byte @ (b'"' | b'\'' | b'/' | b'\\') => char::from(byte),
+        _ => return None,
+    };
+    Some((Escaped::Char(char), 2))
+}
+
+/// What it stands for, and how long it is.
+fn entity(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
+    let rest = view.get(at + 1..)?;
+    let length = rest.iter().take(10).position(|seen| seen.byte == b';')?;
+    let name: Vec<u8> = rest[..length].iter().map(|seen| seen.byte).collect();
+    let char = match &*name {
+        b"amp" => '&',
+        b"lt" => '<',
+        b"gt" => '>',
+        b"quot" => '"',
+        b"apos" => '\'',
+        b"sol" => '/',
+        b"plus" => '+',
+        b"equals" => '=',
+        b"nbsp" => ' ',
+        [b'#', b'x' | b'X', ..] => char::from_u32(number(&rest[2..length], 16)?)?,
+        [b'#', ..] => char::from_u32(number(&rest[1..length], 10)?)?,
+        _ => return None,
+    };
+    Some((Escaped::Char(char), length + 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::BASE64_STANDARD;
+
+    use super::*;
+
+    fn html(text: &str) -> String {
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('"', "&quot;")
+            .replace('/', "&#x2F;")
+    }
+
+    /// Each way in which this could be written, alone and among other text.
+    fn forms(secret: &str) -> Vec<String> {
+        let percent = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        let percent: String = secret.bytes().map(percent).collect();
+        let json = serde_json::to_string(secret).unwrap();
+        let json = json[1..json.len() - 1].to_owned();
+        let units = secret.encode_utf16();
+        let units = units.fold(String::new(), |all, unit| format!("{all}\\u{unit:04x}"));
+        let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+        let decimal = secret.chars();
+        let decimal =
+            decimal.fold(String::new(), |all, char| format!("{all}&#{};", u32::from(char)));
+        let mut forms = vec![
+            secret.to_owned(),
+            percent.to_lowercase_escapes(),
+            percent.clone(),
+            form.clone(),
+            json.replace('/', "\\/"),
+            json,
+            units,
+            html(secret),
+            decimal,
+            html(&percent),
+            serde_json::to_string(&html(secret)).unwrap(),
+        ];
+        for text in [secret.to_owned(), format!("id:{secret}"), format!("i:{secret}"), form] {
+            forms.push(BASE64_STANDARD.encode(&text));
+            forms.push(BASE64_URL_SAFE_NO_PAD.encode(&text));
+            forms.push(BASE64_STANDARD.encode(format!("{text} and more")));
+        }
+        forms
+    }
+
+    trait Lowercase {
+        fn to_lowercase_escapes(&self) -> String;
+    }
+
+    impl Lowercase for String {
+        fn to_lowercase_escapes(&self) -> String {
+            let mut parts = self.split('%');
+            let first = parts.next().unwrap_or_default().to_owned();
+            parts.fold(first, |text, part| text + "%" + &part[..2].to_lowercase() + &part[2..])
+        }
+    }
+
+    #[test]
+    fn a_secret_is_recognized_in_each_form_in_which_it_can_be_repeated() {
+        for secret in [
+            "AbC/dEf+gHi012345==",
+            "p+s3cr3t/ä",
+            "with a space & <\"quotes\"> \\",
+            "100%25 of %zz",
+            "🔑🔑🔑-key",
+            "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.pl4nted-s1gnature",
+        ] {
+            for shown in forms(secret) {
+                for words in [
+                    shown.clone(),
+                    format!("token={shown}&x=1"),
+                    format!("bad ({shown}), {shown}."),
+                    format!("{}{shown}", "x, ".repeat(50)),
+                ] {
+                    let fit = fit(&words, &[secret], 1_024);
+                    assert!(fit.contains("[redacted]"), "{secret}: {words}: {fit}");
+                    assert!(!fit.contains(&shown), "{secret}: {words}: {fit}");
+                }
+            }
+        }
+        let jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.pl4nted-s1gnature";
+        assert_eq!(fit("the signature pl4nted-s1gnature", &[jwt], 99), "the signature [redacted]");
+        assert_eq!(fit("token=AbC%2FdEf&x", &["AbC/dEf"], 99), "token=[redacted]&x");
+        assert_eq!(fit("s3c\u{200b}r\net!", &["s3cret"], 99), "[redacted]!");
+    }
+
+    #[test]
+    fn a_short_secret_counts_as_a_whole_word_only() {
+        for (words, expected) in [
+            ("invalid_client: invalid", "invalid_client: [redacted]"),
+            ("invalidated, reinvalid", "invalidated, reinvalid"),
+            ("secret=invalid", "secret=[redacted]"),
+            ("(%69nvalid)", "([redacted])"),
+            ("aW52YWxpZA== is base64 of it", "[redacted] is base64 of it"),
+        ] {
+            assert_eq!(fit(words, &["invalid"], 99), expected);
+        }
+        let words = "an error has occurred";
+        assert_eq!(fit(words, &["a", "", " ", "e"], 99), words);
+    }
+
+    #[test]
+    fn only_what_is_visible_is_kept() {
+        let words =
+            "a\u{1b}[31m\u{202e}b\u{200d}\u{feff}\u{ad}\u{2066}\u{e0041}\u{fe0f}\u{3164}\u{85}ü🔑";
+        assert_eq!(fit(words, &[], 99), "a[31mbü🔑");
+    }
+
+    #[test]
+    fn words_are_cut_to_length_and_no_secret_with_them() {
+        assert_eq!(fit(&"ü".repeat(300), &[], 256), "ü".repeat(256) + "…");
+        assert_eq!(fit(&"ü".repeat(256), &[], 256), "ü".repeat(256));
+        let secret = "0123456789abcdef".repeat(64);
+        for before in [0, 10, 30, 39, 40, 41, 160, 200] {
+            for shown in [secret.clone(), secret.replace('0', "%30").replace('a', "%61")] {
+                let words = format!("{}{shown}{shown}", " ".repeat(before));
+                let fit = fit(&words, &[&secret], 40);
+                assert!(!fit.contains("123"), "{before}: {fit}");
+                assert!(fit.chars().count() <= 41, "{fit}");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_words_are_fit_without_panic_or_secret(
+            secret in "[ -~äß€🔑]{8,40}", before in ".{0,40}", after in ".{0,40}", form in 0_usize..20,
+        ) {
+            let visible: String = secret.chars().filter(|char| is_visible(*char)).collect();
+            let forms = forms(visible.trim());
+            let shown = &forms[form % forms.len()];
+            if visible.trim().chars().count() >= SHORT_SECRET {
+                let fit = fit(&format!("{before} {shown} {after}"), &[&secret], 1_024);
+                proptest::prop_assert!(fit.contains("[redacted]"), "{}", fit);
+            }
+        }
+    }
+}

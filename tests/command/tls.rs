@@ -1,0 +1,88 @@
+//! The command and its authority with TLS: certificates of a CA of their own, and of clients.
+
+use super::certificates::{Ca, Pair};
+use super::*;
+
+/// A CA, and an authority of its own that asks for clients' certificates of it, in a process of its own.
+struct World {
+    authority: Listening,
+    ca: TempFile,
+    client: (TempFile, TempFile),
+    _own: (TempFile, TempFile),
+}
+
+fn files(name: &str, pair: &Pair) -> (TempFile, TempFile) {
+    let certificate = TempFile::new(&format!("{name}.crt"), &pair.certificate);
+    (certificate, TempFile::new(&format!("{name}.key"), &pair.key))
+}
+
+impl World {
+    /// With a certificate for this name.
+    fn new(test: &str, name: &str) -> Self {
+        let ca = Ca::new("a CA");
+        let own = files(&format!("{test}-own"), &ca.issue(name));
+        let client = files(&format!("{test}-client"), &ca.issue(ID));
+        let ca = TempFile::new(&format!("{test}-ca.crt"), &ca.pem());
+        let mut command = command();
+        command.arg("authority").arg("--tls-certificate").arg(&own.0.0);
+        command.arg("--tls-key").arg(&own.1.0).arg("--client-ca").arg(&ca.0);
+        Self { authority: Listening::start(&mut command), ca, client, _own: own }
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = as_client();
+        command.args([subcommand, "--issuer", self.authority.get("issuer"), "--attempts", "1"]);
+        command
+    }
+
+    /// One that trusts the CA.
+    fn trusting(&self, subcommand: &str) -> Command {
+        let mut command = self.command(subcommand);
+        command.arg("--root-certificate").arg(&self.ca.0);
+        command
+    }
+}
+
+fn with_certificate(command: &mut Command, (certificate, key): &(TempFile, TempFile)) {
+    command.arg("--client-certificate").arg(&certificate.0).arg("--client-key").arg(&key.0);
+}
+
+#[test]
+fn a_certificate_is_enough() {
+    let world = World::new("enough", "127.0.0.1");
+    let mut check = world.trusting("check");
+    with_certificate(check.args(["--auth", "tls_client_auth"]), &world.client);
+    let output = run(&mut check);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert!(stdout(&output).contains("no longer active"), "{}", stdout(&output));
+}
+
+#[test]
+fn what_is_wrong_with_tls_is_named_first_with_its_flag() {
+    let world = World::new("wrong", "127.0.0.1");
+    let another = World::new("wrong-name", "as.example");
+    let strange = files("wrong-strange", &Ca::new("another").issue(ID));
+    let mut plain = as_client();
+    let port = world.authority.get("issuer").rsplit(':').next().unwrap();
+    plain.args(["check", "--issuer", &format!("http://127.0.0.1:{port}"), "--attempts", "1"]);
+    let mut with_strange = world.trusting("check");
+    with_certificate(with_strange.args(["--auth", "tls-client"]), &strange);
+    for (mut check, says) in [
+        (
+            world.command("check"),
+            "this machine does not trust who issued the server's certificate: give its CA with --root-certificate",
+        ),
+        (another.trusting("check"), "the server's certificate is another name's: check --issuer"),
+        (plain, "what answers at this port speaks no plain HTTP: write https: in --issuer"),
+        (
+            with_strange,
+            "the server does not take this client's certificate: check --client-certificate",
+        ),
+    ] {
+        let output = run(&mut check);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let said = stdout(&output);
+        let first = said.lines().find_map(|line| line.split_once(" FAILED  ")).expect(&said).1;
+        assert!(first.starts_with(says), "{says:?}: {said}");
+    }
+}
