@@ -9,7 +9,8 @@ use super::keys::JwtAlgorithm;
 use super::limits::ASSERTION_LIFE;
 use crate::error::{ConfigError, TokenError};
 
-/// What the assertions of [`ClientAuth::SecretJwt`] and [`ClientAuth::PrivateKeyJwt`] say, besides what
+/// What the assertions of [`SecretJwt`](crate::ClientAuth::SecretJwt) and
+/// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) say, besides what
 /// RFC 7523 §3 fixes: `iss` and `sub` are the client id, `exp` is two minutes ahead.
 ///
 /// ```
