@@ -18,6 +18,7 @@ with tempfile.TemporaryDirectory() as folder:
     resolve = ["cargo", "-Zdirect-minimal-versions", "generate-lockfile"]
     subprocess.run(resolve, cwd=copy, check=True, env=os.environ | {"RUSTC_BOOTSTRAP": "1"})
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")).absolute() / "minimal"
-    for features in ([], ["--features", "testing,test-util"], ["--no-default-features"]):
-        check = ["cargo", "check", "--locked", "--lib", "--target-dir", str(target), *features]
+    for features in ("default,testing,test-util", "http,ring", ""):
+        check = ["cargo", "check", "--locked", "--lib", "--target-dir", str(target), "--no-default-features"]
+        check += ["--features", features]
         subprocess.run(check, cwd=copy, check=True)
