@@ -107,9 +107,10 @@ impl<M: TokenManager> SessionActor<M> {
     pub(crate) async fn run(mut self: Box<Self>) {
         let mut turn_began = clock::now();
         loop {
-            // Anew each time: an idle session keeps no room for what it did when it was busy.
+            let woken = self.woken().await;
+            // Anew each time, and not before: an idle session keeps no room for what it does when it is busy.
             let mut effects = Effects::default();
-            match self.woken().await {
+            match woken {
                 Woken::End => break,
                 Woken::Attempt(ended) => {
                     // The attempt may have taught the manager what its server can do.
@@ -272,7 +273,7 @@ fn trace_change(before: &Facts, after: &Facts) {
 /// The attempts on the wire, each in a task of its own that ends exactly once. `None` while there are none:
 /// an idle session keeps no room for them.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts(Option<OnWire>);
+pub(crate) struct Attempts(Option<Box<OnWire>>);
 
 #[derive(Debug, Default)]
 struct OnWire {
@@ -305,7 +306,7 @@ impl Attempts {
 
     /// `None` while nothing is on the wire.
     async fn next(&mut self) -> Option<Ended> {
-        let OnWire { tasks, if_lost } = self.0.as_mut()?;
+        let OnWire { tasks, if_lost } = self.0.as_deref_mut()?;
         while let Some(joined) = tasks.join_next_with_id().await {
             match joined {
                 Ok((id, ended)) => {
@@ -325,8 +326,8 @@ impl Attempts {
     }
 
     async fn stop(&mut self) {
-        if let Some(OnWire { tasks, .. }) = &mut self.0 {
-            tasks.shutdown().await;
+        if let Some(on_wire) = &mut self.0 {
+            on_wire.tasks.shutdown().await;
         }
     }
 }

@@ -20,13 +20,16 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Keyed by the token's text, since a server may send the same one again.
 #[derive(Clone, Default)]
 pub(crate) struct Ledger {
-    entries: HashMap<TokenText, Entry, BuildHasherDefault<DefaultHasher>>,
+    entries: Entries,
     /// Who leaves first: those of unknown life, and the others. What an entry no longer says is passed over.
     leaving: [BinaryHeap<Reverse<Leaving>>; 2],
     /// Marked and not confirmed. Those least often sent come first: one that the server will not take does
     /// not keep the rest from it.
     to_revoke: BTreeSet<(u32, Leaving)>,
 }
+
+/// In boxes, since a table has room for four at least, and most sessions know a single token.
+type Entries = HashMap<TokenText, Box<Entry>, BuildHasherDefault<DefaultHasher>>;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(test, derive(Hash))]
@@ -115,20 +118,18 @@ impl Ledger {
             heap.reserve_exact(1);
         }
         heap.push(Reverse(leaving));
-        self.entries.insert(text.clone(), entry);
+        self.entries.insert(text.clone(), Box::new(entry));
         // What is passed over shall not pile up where one text comes again and again.
         if self.leaving.iter().map(BinaryHeap::len).sum::<usize>() > 2 * self.entries.len() + 8 {
             let entries = &self.entries;
             for (heap, is_life_known) in self.leaving.iter_mut().zip([false, true]) {
-                heap.retain(|Reverse(leaving)| {
-                    is_so(entries.get(&leaving.text), leaving, is_life_known)
-                });
+                heap.retain(|Reverse(leaving)| is_so(entries, leaving, is_life_known));
             }
         }
     }
 
     fn remove(&mut self, text: &TokenText) -> Option<Entry> {
-        let entry = self.entries.remove(text)?;
+        let entry = *self.entries.remove(text)?;
         if let Some(mark) = entry.mark {
             self.to_revoke.remove(&(mark.sent, entry.leaving(text)));
         }
@@ -153,7 +154,7 @@ impl Ledger {
             while leaves.is_none()
                 && let Some(Reverse(leaving)) = self.leaving[usize::from(is_life_known)].pop()
             {
-                if !is_so(self.entries.get(&leaving.text), &leaving, is_life_known) {
+                if !is_so(&self.entries, &leaving, is_life_known) {
                     continue;
                 }
                 if leaving.text == *new || Some(&leaving.text) == current {
@@ -175,7 +176,7 @@ impl Ledger {
             let index = usize::from(is_life_known);
             while self.leaving[index].peek().is_some_and(|Reverse(leaving)| leaving.at <= now) {
                 let Some(Reverse(leaving)) = self.leaving[index].pop() else { return };
-                if is_so(self.entries.get(&leaving.text), &leaving, is_life_known) {
+                if is_so(&self.entries, &leaving, is_life_known) {
                     self.remove(&leaving.text);
                 }
             }
@@ -242,8 +243,8 @@ impl Mark {
     }
 }
 
-fn is_so(entry: Option<&Entry>, leaving: &Leaving, is_life_known: bool) -> bool {
-    entry.is_some_and(|entry| {
+fn is_so(entries: &Entries, leaving: &Leaving, is_life_known: bool) -> bool {
+    entries.get(&leaving.text).is_some_and(|entry| {
         entry.is_life_known == is_life_known
             && entry.leaves_at == leaving.at
             && entry.id.generation == leaving.generation
