@@ -86,9 +86,13 @@ pub(crate) const PROPERTIES: &[(&str, Property)] = named![
     a_token_is_given_only_to_those_who_asked_for_it,
     a_revoke_that_is_ok_left_nothing_alive,
     snapshots_are_numbered_in_their_order,
+    at_most_so_many_exchanges_are_on_the_wire,
+    a_failing_endpoint_sees_one_probe_at_a_time,
     // Of an event as a whole.
     nothing_but_revocations_starts_while_a_revoke_waits,
     a_revoke_takes_the_token_from_readers,
+    no_revoked_exchanged_token_is_shown,
+    only_a_doubt_or_a_revoke_takes_a_usable_token,
     a_usable_token_is_an_answer_at_once,
     nobody_waits_after_an_attempt_beside_a_usable_token,
     a_doubt_is_settled,
@@ -97,6 +101,7 @@ pub(crate) const PROPERTIES: &[(&str, Property)] = named![
     // Of what the session would do.
     a_timer_that_is_not_due_does_nothing,
     a_read_gives_what_the_session_would_give,
+    a_read_of_an_exchanged_token_gives_what_the_session_would_give,
     shutdown_answers_everybody,
 ];
 

@@ -239,6 +239,24 @@ impl<R> Exchanges<R> {
         }
     }
 
+    /// No token is ever stale.
+    #[cfg(test)]
+    pub(crate) fn forget_stale_at(&mut self) {
+        for exchange in self.keys.values_mut() {
+            if let Some(kept) = exchange.slot.kept_mut() {
+                kept.lifetime.stale_at = kept.lifetime.hold_at;
+            }
+        }
+    }
+
+    /// All have waited for a subject for long.
+    #[cfg(test)]
+    pub(crate) fn has_waited(&mut self) {
+        for open in self.keys.values_mut().filter_map(|exchange| exchange.open.as_mut()) {
+            open.grants_ended = 0;
+        }
+    }
+
     pub(crate) fn find(&self, key: &ExchangeKey, now: Instant) -> Found<'_> {
         let Some(Exchange { slot, .. }) = self.keys.get(key) else { return Found::Nothing };
         if let Some(kept) = slot.usable(now) {
