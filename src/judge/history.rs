@@ -293,8 +293,9 @@ impl History {
 
     /// Time passes. What the server no longer knows is forgotten, so that equal situations look equal.
     pub(crate) fn pass(&mut self, now: Instant) {
-        self.now = now;
-        if self.texts.values().all(|text| now < text.expires_at) {
+        if std::mem::replace(&mut self.now, now) == now
+            || self.texts.values().all(|text| now < text.expires_at)
+        {
             return;
         }
         self.texts.retain(|_, text| now < text.expires_at);
