@@ -1,18 +1,21 @@
 //! A session among other tasks of a runtime with one thread: however much there is to do, they get their turn.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
 use crate::{
-    AccessToken, ExchangeRequest, Grant, GrantRequest, Session, SessionConfig, SessionHandle,
-    TokenError, TokenManager, TokenRequestOptions, TokenText,
+    AccessToken, ExchangeRequest, Grant, GrantRequest, Session, SessionConfig, SessionError,
+    SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
 /// Nobody else waits longer.
@@ -35,7 +38,6 @@ fn runtime() -> Runtime {
 struct Manager {
     tokens: AtomicUsize,
     revocation_takes: Duration,
-    grant_takes: Duration,
     revoked_at: Arc<std::sync::Mutex<Option<Duration>>>,
 }
 
@@ -48,7 +50,6 @@ impl Manager {
 
 impl TokenManager for Manager {
     async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
-        sleep(self.grant_takes).await;
         self.token()
     }
 
@@ -140,59 +141,122 @@ fn eight_thousand_exchanges_behind_a_revocation_keep_no_other_task_waiting() {
     });
 }
 
-/// A crowd that never stops sending: the mailbox is never empty.
+/// A session with one caller who waits, and room for no other: each that comes is counted.
+fn crowded(manager: impl TokenManager) -> (SessionHandle, JoinHandle<bool>) {
+    let mut config = SessionConfig::default();
+    config.max_held = 1;
+    let session = Session::builder(manager).config(config).spawn().unwrap();
+    let held = tokio::spawn({
+        let session = session.clone();
+        async move { session.get_token().await.is_ok() }
+    });
+    (session, held)
+}
+
+/// So many messages, put into the mailbox at once. Who sent them still waits.
+fn flood(session: &SessionHandle, messages: usize) -> Vec<crate::GetToken<'_>> {
+    let mut context = Context::from_waker(Waker::noop());
+    let send = |_| {
+        let mut call = session.get_token();
+        assert!(Pin::new(&mut call).poll(&mut context).is_pending());
+        call
+    };
+    (0..messages).map(send).collect()
+}
+
+fn turned_away(session: &SessionHandle) -> u64 {
+    session.status().counters().overloaded
+}
+
+const FLOOD: usize = 50_000;
+/// A few turns' worth of messages.
+const SOON: u64 = 2_000;
+
+/// A grant that takes as long as the test wants.
+struct Held(Arc<Notify>);
+
+impl TokenManager for Held {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        self.0.notified().await;
+        Ok(Grant::bearer("token")?.expires_in(HOUR))
+    }
+}
+
 #[test]
-fn a_flood_of_messages_delays_nothing_else() {
-    let grant_takes = Duration::from_millis(50);
-    let manager = Manager { grant_takes, ..Manager::default() };
+fn a_flood_of_messages_keeps_no_other_task_waiting() {
     runtime().block_on(async {
-        let mut config = SessionConfig::default();
-        config.retry.attempt_timeout = Duration::from_secs(5);
-        let session = Session::builder(manager).config(config).spawn().unwrap();
-        let flood = Flood::start(&session);
-        // An attempt that ended is heard of, and so is a timer, and the end.
-        let began = thread_time();
-        session.get_token().await.unwrap();
+        let (session, _held) = crowded(Held(Arc::default()));
+        sleep(Duration::from_millis(1)).await;
+        let waiting = flood(&session, FLOOD);
         let other = Other::start();
-        for _ in 0..20 {
-            sleep(Duration::from_millis(5)).await;
+        while turned_away(&session) < FLOOD as u64 {
+            yield_now().await;
         }
         let waited = other.longest_wait().await;
+        println!("another task waited for {waited:?} at most");
         assert!(waited < LONGEST_TURN, "another task waited for {waited:?}");
-        session.shutdown().await;
-        let took = thread_time() - began;
-        assert!(flood.stop() > 10_000, "that is no flood");
-        println!("another task waited for {waited:?} at most; all took {took:?}");
-        assert!(took < Duration::from_secs(2), "it took {took:?}");
+        drop(waiting);
     });
 }
 
-/// A thread that sends as fast as it can; its messages change nothing.
-struct Flood {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<usize>,
+#[test]
+fn a_flood_of_messages_does_not_delay_the_end() {
+    runtime().block_on(async {
+        let (session, held) = crowded(Held(Arc::default()));
+        sleep(Duration::from_millis(1)).await;
+        let waiting = flood(&session, FLOOD);
+        session.shutdown().await;
+        assert!(!held.await.unwrap());
+        assert!(turned_away(&session) < SOON, "{} came first", turned_away(&session));
+        for call in waiting {
+            assert!(matches!(call.await, Err(SessionError::Overloaded | SessionError::Closed)));
+        }
+    });
 }
 
-impl Flood {
-    fn start(session: &SessionHandle) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, session) = (Arc::clone(&stop), session.clone());
-        let thread = std::thread::spawn(move || {
-            let mut sent = 0;
-            while !stopped.load(SeqCst) {
-                // A call that is dropped at its first await: two messages.
-                let call = std::pin::pin!(session.revoke());
-                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-                drop(call.poll(&mut context));
-                sent += 2;
-            }
-            sent
-        });
-        Self { stop, thread }
-    }
+#[test]
+fn a_flood_of_messages_does_not_delay_an_attempt_that_ended() {
+    runtime().block_on(async {
+        let release = Arc::new(Notify::new());
+        let (session, held) = crowded(Held(Arc::clone(&release)));
+        sleep(Duration::from_millis(1)).await;
+        let waiting = flood(&session, FLOOD);
+        release.notify_one();
+        assert!(held.await.unwrap());
+        assert!(turned_away(&session) < SOON, "{} came first", turned_away(&session));
+        drop(waiting);
+    });
+}
 
-    fn stop(self) -> usize {
-        self.stop.store(true, SeqCst);
-        self.thread.join().unwrap()
+/// The first attempt fails, and the second comes after a pause.
+struct FailsOnce(AtomicBool);
+
+impl TokenManager for FailsOnce {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        if self.0.swap(true, SeqCst) {
+            return Ok(Grant::bearer("token")?.expires_in(HOUR));
+        }
+        Err(TokenError::Server { status: 503, retry_after: None })
     }
+}
+
+#[test]
+fn a_flood_of_messages_delays_no_timer() {
+    runtime().block_on(async {
+        let (session, held) = crowded(FailsOnce(AtomicBool::new(false)));
+        sleep(Duration::from_millis(1)).await;
+        // The pause is 250 ms at most. The mailbox is never empty.
+        let began = Instant::now();
+        let mut waiting = Vec::new();
+        while !held.is_finished() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the timer is starved");
+            let behind = waiting.len() as u64 - turned_away(&session);
+            if behind < 1_000 && session.try_token().is_none() {
+                waiting.extend(flood(&session, 1_000));
+            }
+            yield_now().await;
+        }
+        assert!(held.await.unwrap());
+        assert!(turned_away(&session) > SOON, "that was no flood");
+    });
 }
