@@ -15,7 +15,7 @@ use crate::machine::{
     Abilities, CallerId, Effects, Ended, Event, Moment, Published, PublishedExchange, Reply,
     Request, Start, Warning,
 };
-use crate::request::ExchangeKey;
+use crate::request::{ExchangeKey, ExchangeRequest};
 use crate::token::TokenId;
 
 /// Nobody who says longer means it.
@@ -134,6 +134,35 @@ impl Issued {
     }
 }
 
+/// How the endpoint that all exchanges share has shown itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Endpoint {
+    pub(crate) is_failing: bool,
+    /// Of the probes.
+    pub(crate) pace: Pace,
+    pub(crate) counted: Counted,
+    /// What had been counted when each attempt on the wire was sent.
+    pub(crate) known: BTreeMap<Purpose, Counted>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) failures: u64,
+    successes: u64,
+}
+
+/// Of counts only how they compare.
+#[cfg(test)]
+impl Hash for Endpoint {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.is_failing, self.pace).hash(state);
+        for (purpose, known) in &self.known {
+            let Counted { failures, successes } = self.counted;
+            (purpose, known.failures < failures, known.successes < successes).hash(state);
+        }
+    }
+}
+
 /// What a session does, as the outside sees it: this is what is judged.
 pub(crate) enum Seen<'a> {
     /// Readers see something else.
@@ -176,6 +205,8 @@ pub(crate) struct History {
     pub(crate) published: Published,
     /// Exchanged tokens that readers see besides.
     pub(crate) exchanged: BTreeMap<Arc<ExchangeKey>, PublishedExchange>,
+    /// A request for each key that somebody asked for.
+    pub(crate) requests: BTreeMap<Arc<ExchangeKey>, Box<ExchangeRequest>>,
     /// Revokes taken.
     pub(crate) revokes: u64,
     /// Tokens that arrived.
@@ -196,6 +227,8 @@ pub(crate) struct History {
     pub(crate) texts: BTreeMap<String, Issued>,
     pub(crate) paces: BTreeMap<Purpose, Pace>,
     pub(crate) revocation_pace: Pace,
+    pub(crate) exchanges_at_once: usize,
+    pub(crate) endpoint: Endpoint,
     batch_confirmed: bool,
     batch_failure: Option<TokenError>,
     /// When the last grant that succeeded was sent.
@@ -215,6 +248,7 @@ impl History {
             is_crowded: false,
             published: published.clone(),
             exchanged: BTreeMap::new(),
+            requests: BTreeMap::new(),
             revokes: 0,
             generation: 0,
             highest: 0,
@@ -227,6 +261,8 @@ impl History {
             texts: BTreeMap::new(),
             paces: BTreeMap::new(),
             revocation_pace: Pace::default(),
+            exchanges_at_once: config.exchanges_at_once,
+            endpoint: Endpoint::default(),
             batch_confirmed: false,
             batch_failure: None,
             last_sent: None,
@@ -255,8 +291,9 @@ impl History {
 
     /// Time passes. What the server no longer knows is forgotten, so that equal situations look equal.
     pub(crate) fn pass(&mut self, now: Instant) {
-        self.now = now;
-        if self.texts.values().all(|text| now < text.expires_at) {
+        if std::mem::replace(&mut self.now, now) == now
+            || self.texts.values().all(|text| now < text.expires_at)
+        {
             return;
         }
         self.texts.retain(|_, text| now < text.expires_at);
@@ -327,7 +364,9 @@ impl History {
         match event {
             Event::GetToken(caller, ..) => self.began(*caller, Want::Token(Purpose::Grant)),
             Event::Exchange(caller, _, request) => {
-                self.began(*caller, Want::Token(Purpose::of(&request.key())));
+                let key = request.key();
+                self.began(*caller, Want::Token(Purpose::of(&key)));
+                self.requests.entry(Arc::new(key)).or_insert_with(|| request.clone());
             }
             Event::Revoke(caller, ..) => {
                 if is_taken(*caller, fx) {
@@ -414,6 +453,9 @@ impl History {
             }
         };
         self.ask(&Seen::Started(purpose))?;
+        if attempt.subject.is_some() {
+            self.endpoint.known.insert(purpose, self.endpoint.counted);
+        }
         self.wire.insert(purpose, attempt);
         self.barrier_may_be_up = false;
         Ok(())
@@ -426,6 +468,7 @@ impl History {
         fx: &Effects<CallerId>,
     ) {
         let Some(attempt) = self.wire.remove(&purpose) else { return };
+        self.endpoint_answered(purpose, attempt, result);
         let error = match result {
             Ok(grant) => return self.arrived(purpose, attempt, grant),
             Err(error) => error,
@@ -442,6 +485,46 @@ impl History {
             pace.subject_replaced(error, self.now, self.policy, self.random);
         } else {
             pace.failed(error, self.now, self.policy, Some(self.random));
+        }
+    }
+
+    fn endpoint_answered(
+        &mut self,
+        purpose: Purpose,
+        attempt: Attempt,
+        result: &Result<Grant, TokenError>,
+    ) {
+        let Some(known) = self.endpoint.known.remove(&purpose) else { return };
+        let dead = TokenError::expired("dead on arrival");
+        let error = match result {
+            Ok(grant) => {
+                let life = grant.life().unwrap_or(self.assumed_lifetime).min(LONGEST_LIFE);
+                let came_too_late = attempt.revokes < self.revokes;
+                let is_dead =
+                    attempt.sent_at + life <= self.now || self.is_marked(grant.text().expose());
+                (is_dead && !came_too_late).then_some(&dead)
+            }
+            Err(error) => Some(error),
+        };
+        let endpoint = &mut self.endpoint;
+        let Counted { failures, successes } = endpoint.counted;
+        if error.is_none() {
+            endpoint.counted.successes += 1;
+        }
+        if known.failures < failures {
+            return;
+        }
+        match error.filter(|error| error.is_retryable()) {
+            None => (endpoint.is_failing, endpoint.pace) = (false, Pace::default()),
+            Some(error) => {
+                let is_about_all =
+                    matches!(error, TokenError::RateLimited { .. } | TokenError::Transport { .. });
+                if is_about_all || endpoint.is_failing || known.successes == successes {
+                    endpoint.counted.failures += 1;
+                    endpoint.is_failing = true;
+                    endpoint.pace.failed(error, self.now, self.policy, Some(self.random));
+                }
+            }
         }
     }
 
@@ -585,6 +668,7 @@ impl Hash for History {
             is_crowded: _,
             published,
             exchanged,
+            requests: _,
             revokes,
             generation,
             highest,
@@ -597,6 +681,8 @@ impl Hash for History {
             texts,
             paces,
             revocation_pace,
+            exchanges_at_once: _,
+            endpoint,
             batch_confirmed,
             batch_failure,
             last_sent,
@@ -606,6 +692,7 @@ impl Hash for History {
         (published, exchanged, revokes, generation, highest, invalidated, invalidated_at)
             .hash(state);
         (callers, wire, revocations, tokens, texts, paces, revocation_pace).hash(state);
-        (batch_confirmed, batch_failure, last_sent, barrier_may_be_up, closed).hash(state);
+        (endpoint, batch_confirmed, batch_failure, last_sent, barrier_may_be_up, closed)
+            .hash(state);
     }
 }

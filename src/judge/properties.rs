@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::history::{Handled, History, Purpose, Seen, Want, is_taken};
+use super::history::{Counted, Handled, History, Purpose, Seen, Token, Want, is_taken};
 use super::{Verdict, named};
 use crate::error::SessionError;
 use crate::instant::Instant;
@@ -30,9 +30,13 @@ pub(crate) const PROPERTIES: &[(&str, Property)] = named![
     a_token_is_given_only_to_those_who_asked_for_it,
     a_revoke_that_is_ok_left_nothing_alive,
     snapshots_are_numbered_in_their_order,
+    at_most_so_many_exchanges_are_on_the_wire,
+    a_failing_endpoint_sees_one_probe_at_a_time,
     // Of an event as a whole.
     nothing_but_revocations_starts_while_a_revoke_waits,
     a_revoke_takes_the_token_from_readers,
+    no_revoked_exchanged_token_is_shown,
+    only_a_doubt_or_a_revoke_takes_a_usable_token,
     a_usable_token_is_an_answer_at_once,
     nobody_waits_after_an_attempt_beside_a_usable_token,
     a_doubt_is_settled,
@@ -41,6 +45,7 @@ pub(crate) const PROPERTIES: &[(&str, Property)] = named![
     // Of what the session would do.
     a_timer_that_is_not_due_does_nothing,
     a_read_gives_what_the_session_would_give,
+    a_read_of_an_exchanged_token_gives_what_the_session_would_give,
     shutdown_answers_everybody,
 ];
 
@@ -288,6 +293,69 @@ fn nothing_happens_after_the_end(history: &History, seen: &Seen<'_>) -> Verdict 
     }
 }
 
+/// At most `exchanges_at_once`.
+fn at_most_so_many_exchanges_are_on_the_wire(history: &History, seen: &Seen<'_>) -> Verdict {
+    let Seen::Started(Purpose::Exchange(_)) = seen else { return Ok(()) };
+    match history.endpoint.known.len() {
+        on_wire if on_wire >= history.exchanges_at_once => {
+            Err(format!("an exchange is sent beside {on_wire} others"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An endpoint that fails them all is asked as often as one key alone would ask it.
+fn a_failing_endpoint_sees_one_probe_at_a_time(history: &History, seen: &Seen<'_>) -> Verdict {
+    let Seen::Started(Purpose::Exchange(_)) = seen else { return Ok(()) };
+    let endpoint = &history.endpoint;
+    let is_probe = |known: &Counted| known.failures == endpoint.counted.failures;
+    if !endpoint.is_failing {
+        return Ok(());
+    }
+    if history.now < endpoint.pace.not_before {
+        let early = endpoint.pace.not_before.since(history.now);
+        return Err(format!("the failing endpoint is asked {early:?} too early"));
+    }
+    if endpoint.known.values().any(is_probe) {
+        return Err("the failing endpoint is asked twice at once".into());
+    }
+    Ok(())
+}
+
+/// Readers are shown no exchanged token that a revoke has reached, and after it none at all.
+fn no_revoked_exchanged_token_is_shown(history: &History, seen: &Seen<'_>) -> Verdict {
+    let Seen::Handled(Handled { event, fx, .. }) = seen else { return Ok(()) };
+    if let Event::Revoke(caller, ..) = event
+        && is_taken(*caller, fx)
+        && let Some(shown) = history.exchanged.values().next()
+    {
+        return Err(format!("{:?} is shown after the revoke", shown.token));
+    }
+    for (_, shown) in &fx.exchanged {
+        let Some(shown) = shown.as_ref().filter(|it| history.now < it.usable_until) else {
+            continue;
+        };
+        let token = &shown.token;
+        let is_early = |known: &Token| known.revokes < history.revokes;
+        if history.is_marked(token.secret())
+            || history.token(token.id().generation()).is_none_or(is_early)
+        {
+            return Err(format!("{token:?} is shown, and a revoke has reached it"));
+        }
+    }
+    Ok(())
+}
+
+/// Whatever else happens, a usable token stays.
+fn only_a_doubt_or_a_revoke_takes_a_usable_token(history: &History, seen: &Seen<'_>) -> Verdict {
+    let Seen::Handled(Handled { event, before, .. }) = seen else { return Ok(()) };
+    let takes = matches!(event, Event::Invalidate(_) | Event::Revoke(..) | Event::Shutdown);
+    if !takes && is_usable(before, history.now) && history.published.token.is_none() {
+        return Err(format!("{:?} is gone", before.token));
+    }
+    Ok(())
+}
+
 /// From the revoke on, readers are shown no token.
 fn a_revoke_takes_the_token_from_readers(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Handled(Handled { event: Event::Revoke(caller, ..), fx, .. }) = seen else {
@@ -434,6 +502,38 @@ fn a_read_gives_what_the_session_would_give(history: &History, seen: &Seen<'_>) 
         let (read, asked) = (Reply::Token(read.cloned()), asked.map(|(_, answer)| answer));
         if format!("{asked:?}") != format!("Some({read:?})") {
             return Err(format!("at {now:?} a read gives {read:?}, and the session {asked:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The same of each exchanged token that is shown.
+fn a_read_of_an_exchanged_token_gives_what_the_session_would_give(
+    history: &History,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Situation(session, moment) = seen else { return Ok(()) };
+    for (key, shown) in &history.exchanged {
+        let Some(request) = history.requests.get(key) else {
+            return Err(format!("nobody asked for {:?}", shown.token));
+        };
+        for now in [moment.now, shown.usable_until - NANO] {
+            if now < moment.now || shown.usable_until <= now {
+                continue;
+            }
+            let mut fx = Effects::default();
+            let event = Event::Exchange(NOBODY, NOBODY, request.clone());
+            session.fork().handle(Moment { now, ..*moment }, event, &mut fx);
+            let asked = fx.replies.iter().find(|(caller, _)| *caller == NOBODY);
+            match asked.map(|(_, answer)| answer) {
+                Some(Reply::Exchanged(Ok(token))) if *token == shown.token => {}
+                other => {
+                    let shown = &shown.token;
+                    return Err(format!(
+                        "at {now:?} a read gives {shown:?}, the session {other:?}"
+                    ));
+                }
+            }
         }
     }
     Ok(())

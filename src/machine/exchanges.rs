@@ -3,7 +3,8 @@
 //! Tens of thousands of keys may wait, and as many may be kept. So each key stands in the list of those
 //! that wait for the same thing, and an event looks at the lists of what it can change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +31,13 @@ type Turn = u64;
 #[derive(Clone, Debug)]
 pub(crate) struct Exchanges<R> {
     capacity: usize,
-    keys: BTreeMap<Arc<ExchangeKey>, Exchange<R>>,
+    keys: HashMap<Arc<ExchangeKey>, Exchange<R>, BuildHasherDefault<DefaultHasher>>,
     /// What each caller waits for.
     callers: BTreeMap<CallerId, Arc<ExchangeKey>>,
     next_turn: Turn,
     lists: Lists,
-    /// The keys whose tokens were exchanged from this one.
-    children: BTreeMap<TokenId, BTreeSet<Arc<ExchangeKey>>>,
+    /// The tokens kept that were exchanged from this one.
+    children: BTreeMap<TokenId, BTreeSet<TokenId>>,
     /// The key that a token is kept for.
     tokens: BTreeMap<TokenId, Arc<ExchangeKey>>,
     /// What readers are to see that they do not yet.
@@ -202,7 +203,7 @@ impl<R> Exchanges<R> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            keys: BTreeMap::new(),
+            keys: HashMap::default(),
             callers: BTreeMap::new(),
             next_turn: 0,
             lists: Lists::default(),
@@ -225,7 +226,8 @@ impl<R> Exchanges<R> {
         use std::hash::Hash;
 
         (&self.callers, &self.children, &self.tokens).hash(state);
-        for (key, Exchange { slot, subject, open }) in &self.keys {
+        for (key, Exchange { slot, subject, open }) in self.keys.iter().collect::<BTreeMap<_, _>>()
+        {
             (key, slot, subject, open.is_some()).hash(state);
         }
         let open = self.lists.keys.values().filter_map(|key| self.keys.get(key)?.open.as_deref());
@@ -236,6 +238,24 @@ impl<R> Exchanges<R> {
             if matches!(place, Place::OnWire) {
                 endpoint.has_changed_since(open.known).hash(state);
             }
+        }
+    }
+
+    /// No token is ever stale.
+    #[cfg(test)]
+    pub(crate) fn forget_stale_at(&mut self) {
+        for exchange in self.keys.values_mut() {
+            if let Some(kept) = exchange.slot.kept_mut() {
+                kept.lifetime.stale_at = kept.lifetime.hold_at;
+            }
+        }
+    }
+
+    /// All have waited for a subject for long.
+    #[cfg(test)]
+    pub(crate) fn has_waited(&mut self) {
+        for open in self.keys.values_mut().filter_map(|exchange| exchange.open.as_mut()) {
+            open.grants_ended = 0;
         }
     }
 
@@ -393,7 +413,7 @@ impl<R> Exchanges<R> {
         let subject = open.as_ref().filter(|open| !open.is_orphaned).and_then(|open| open.subject);
         if let Some(subject) = subject {
             self.forget_token(key);
-            self.children.entry(subject).or_default().insert(Arc::clone(key));
+            self.children.entry(subject).or_default().insert(issued.id());
             self.tokens.insert(issued.id(), Arc::clone(key));
             self.change(key, |exchange| {
                 exchange.slot.store(issued.clone(), lifetime);
@@ -513,8 +533,10 @@ impl<R> Exchanges<R> {
 
     /// The session gave this token up, and with it those that were exchanged from it.
     pub(crate) fn drop_children(&mut self, subject: TokenId) {
-        for key in self.children.get(&subject).cloned().unwrap_or_default() {
-            self.drop_token(&key);
+        for child in self.children.remove(&subject).unwrap_or_default() {
+            if let Some(key) = self.tokens.get(&child).cloned() {
+                self.drop_token(&key);
+            }
         }
         let on_wire: Vec<_> = self
             .lists
@@ -559,7 +581,7 @@ impl<R> Exchanges<R> {
             if let Some(subject) = subject
                 && let Some(children) = self.children.get_mut(&subject)
             {
-                children.remove(key);
+                children.remove(&issued.id());
                 if children.is_empty() {
                     self.children.remove(&subject);
                 }
@@ -575,10 +597,11 @@ impl<R> Exchanges<R> {
         }
     }
 
-    /// The end: all who wait.
+    /// The end: all who wait, as they came.
     pub(crate) fn shut_down(&mut self) -> impl Iterator<Item = R> + use<R> {
         let keys = std::mem::replace(self, Self::new(self.capacity)).keys;
-        keys.into_values().flat_map(|exchange| exchange.slot.callers.into_values())
+        let callers = keys.into_values().flat_map(|exchange| exchange.slot.callers);
+        callers.collect::<BTreeMap<_, _>>().into_values()
     }
 }
 

@@ -252,6 +252,16 @@ fn is_so(entries: &Entries, leaving: &Leaving, is_life_known: bool) -> bool {
 }
 
 #[cfg(test)]
+impl Ledger {
+    /// No mark is older than this.
+    pub(crate) fn age_marks(&mut self, now: Instant, oldest: Duration) {
+        for entry in self.entries.values_mut() {
+            entry.mark.take_if(|mark| mark.confirmed && mark.until + oldest <= now + DAY);
+        }
+    }
+}
+
+#[cfg(test)]
 impl std::hash::Hash for Ledger {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         let mut entries: Vec<_> = self.entries.iter().collect();

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "test-util")]
 mod anything;
+#[cfg(all(feature = "test-util", target_os = "linux"))]
+mod crowds;
 #[cfg(all(feature = "http", feature = "testing"))]
 mod recorder;
 #[cfg(feature = "test-util")]

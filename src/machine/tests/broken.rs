@@ -4,6 +4,7 @@
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use super::super::endpoint::Endpoint;
 use super::super::ledger::Ledger;
 use super::super::{
     CallerId, Effects, Ended, Event, Machine, Moment, Published, Reply, Request, Start,
@@ -11,7 +12,7 @@ use super::super::{
 use crate::error::{SessionError, TokenError};
 use crate::grant::TokenText;
 use crate::instant::Instant;
-use crate::judge::Session;
+use crate::judge::{Session, refuses_subject};
 use crate::request::TokenRequestOptions;
 use crate::token::{AccessToken, ExchangedToken};
 
@@ -67,7 +68,30 @@ pub(super) enum Fault {
     /// Who reads after the end starts a grant.
     GoesOnAfterTheEnd,
 
+    /// More exchanges are on the wire than may be.
+    SendsTooManyExchanges,
+    /// An endpoint that fails is asked on.
+    AsksAFailingEndpoint,
+    /// An endpoint that fails is probed before its time.
+    ProbesTooEarly,
+    /// A revoke does not tell readers of exchanged tokens.
+    ShowsAnExchangedTokenAfterARevoke,
+    /// A refused subject is thrown away.
+    DropsARefusedSubject,
+    /// Readers are shown exchanged tokens for a second longer than they are usable.
+    ShowsAnExchangedTokenForTooLong,
+
     // Small ones, which only the model can tell.
+    /// When the endpoint is left alone, the last who waits for it is told nothing.
+    ForgetsAKeyInACooling,
+    /// Who asked last for an exchange is served first.
+    ServesTheLastExchangeFirst,
+    /// A mark lasts for a minute.
+    ForgetsMarks,
+    /// A key whose token is stale is not refreshed.
+    RefreshesNoExchangedToken,
+    /// Whose pause is over takes the subject that is there, with however little life.
+    TakesAnySubject,
     ForgetsTheLedgerAtAnInvalidate,
     AnswersTheLastFirst,
     /// An invalidation starts a second grant.
@@ -114,12 +138,16 @@ impl Fault {
         (Self::RevokesTwice, "only_marked_tokens_are_revoked_and_once_confirmed_no_more", "is revoked again"),
         (Self::PublishesAtEachTimer, "a_timer_that_is_not_due_does_nothing", "a timer that is not due"),
         (Self::DoesNotCountPublications, "snapshots_are_numbered_in_their_order", "snapshot 1 after 1"),
+        (Self::ShowsAnExchangedTokenAfterARevoke, "no_revoked_exchanged_token_is_shown", "is shown after the revoke"),
+        (Self::DropsARefusedSubject, "only_a_doubt_or_a_revoke_takes_a_usable_token", "is gone"),
+        (Self::ShowsAnExchangedTokenForTooLong, "a_read_of_an_exchanged_token_gives_what_the_session_would_give", "a read gives"),
+        (Self::AsksAFailingEndpoint, "a_failing_endpoint_sees_one_probe_at_a_time", "the failing endpoint is asked"),
         (Self::TakesASuccessForARefusal, "run to the end, all Ok", "all goes well"),
         (Self::IsTooPatient, "run to the end, all TimedOut", "it took"),
     ];
 
     /// What the model has to find.
-    pub(super) const SEEDED: [Self; 12] = [
+    pub(super) const SEEDED: [Self; 22] = [
         Self::ForgetsTheLedgerAtAnInvalidate,
         Self::AnswersTheLastFirst,
         Self::GrantsAgainAtAnInvalidate,
@@ -132,6 +160,16 @@ impl Fault {
         Self::LiftsNotBeforeAtAnInvalidate,
         Self::AnswersARevokeBeforeItsLedger,
         Self::ForgetsWhatIsConfirmed,
+        Self::SendsTooManyExchanges,
+        Self::AsksAFailingEndpoint,
+        Self::ProbesTooEarly,
+        Self::ShowsAnExchangedTokenAfterARevoke,
+        Self::DropsARefusedSubject,
+        Self::ForgetsAKeyInACooling,
+        Self::ServesTheLastExchangeFirst,
+        Self::ForgetsMarks,
+        Self::RefreshesNoExchangedToken,
+        Self::TakesAnySubject,
     ];
 }
 
@@ -162,7 +200,10 @@ impl Broken {
         Box::new(Self::new(machine, fault))
     }
 
-    pub(super) fn new(machine: Machine<CallerId>, fault: Fault) -> Self {
+    pub(super) fn new(mut machine: Machine<CallerId>, fault: Fault) -> Self {
+        if fault == Fault::SendsTooManyExchanges {
+            machine.config.exchanges_at_once += 1;
+        }
         Self {
             fault,
             token: None,
@@ -271,6 +312,24 @@ impl Broken {
                 }
             }
             (Fault::GoesOnAfterTheEnd, Event::Asked(_)) if self.closed => fx.start.extend(again),
+            (Fault::ShowsAnExchangedTokenAfterARevoke, Event::Revoke(..)) => fx.exchanged.clear(),
+            (Fault::ShowsAnExchangedTokenForTooLong, _) => {
+                for (_, shown) in &mut fx.exchanged {
+                    if let Some(shown) = shown {
+                        shown.usable_until = shown.usable_until + Duration::from_secs(1);
+                    }
+                }
+            }
+            (Fault::ForgetsAKeyInACooling, Event::Ended(Ended::Exchange(_, Err(_))))
+                if fx.replies.len() > 1 =>
+            {
+                drop(fx.replies.pop());
+            }
+            (Fault::ServesTheLastExchangeFirst, _) => {
+                let is_one = |start: &Start| matches!(start.request, Request::Exchange(..));
+                let exchanges = fx.start.iter().take_while(|start| is_one(start)).count();
+                fx.start[..exchanges].reverse();
+            }
             (Fault::AnswersTheLastFirst, _) => {
                 let is_token = |(_, answer): &(CallerId, Reply)| matches!(answer, Reply::Token(_));
                 let tokens = fx.replies.iter().take_while(|reply| is_token(reply)).count();
@@ -359,6 +418,25 @@ impl Broken {
         }
     }
 
+    /// What is done to it before it handles an event.
+    fn weaken(&mut self, moment: Moment, event: &Event<CallerId>) {
+        let machine = &mut self.machine;
+        let ends = |refuses: fn(&TokenError) -> bool| match event {
+            Event::Ended(Ended::Exchange(_, Err(error))) => refuses(error),
+            _ => false,
+        };
+        match self.fault {
+            Fault::ForgetsWhatIsConfirmed => self.forget_what_is_confirmed(event),
+            Fault::ForgetsMarks => machine.ledger.age_marks(moment.now, Duration::from_secs(60)),
+            Fault::DropsARefusedSubject if ends(refuses_subject) => drop(machine.own.take()),
+            Fault::AsksAFailingEndpoint => machine.endpoint = Endpoint::default(),
+            Fault::ProbesTooEarly => machine.endpoint.forget_the_pause(),
+            Fault::RefreshesNoExchangedToken => machine.exchanges.forget_stale_at(),
+            Fault::TakesAnySubject => machine.exchanges.has_waited(),
+            _ => {}
+        }
+    }
+
     /// A marked token that comes again is refused, unless it is not known any more.
     fn forget_what_is_confirmed(&mut self, event: &Event<CallerId>) {
         match event {
@@ -378,9 +456,7 @@ impl Session for Broken {
         self.now = moment.now;
         let event = self.distort(event);
         let (told, before) = (event.clone(), self.machine.clone());
-        if self.fault == Fault::ForgetsWhatIsConfirmed {
-            self.forget_what_is_confirmed(&event);
-        }
+        self.weaken(moment, &event);
         self.machine.handle(moment, event, fx);
         self.mutate(&before, moment, fx);
         self.spoil(&told, fx);

@@ -22,7 +22,7 @@ use crate::token::TokenId;
 pub(crate) const START: Instant = Instant::from_nanos(1_000_000_000_000_000);
 
 /// What its manager says.
-const ASSUMED_LIFETIME: Duration = secs(300);
+pub(super) const ASSUMED_LIFETIME: Duration = secs(300);
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -307,7 +307,11 @@ fn nothing_in_a_long_story_breaks_an_invariant() {
 /// The smallest world in which the fault shows.
 fn where_to_look(fault: Fault) -> Budget {
     match fault {
-        Fault::GivesTheFirstExchangedTokenAgain => EXCHANGES,
+        Fault::GivesTheFirstExchangedTokenAgain
+        | Fault::AsksAFailingEndpoint
+        | Fault::DropsARefusedSubject
+        | Fault::ShowsAnExchangedTokenAfterARevoke
+        | Fault::ShowsAnExchangedTokenForTooLong => EXCHANGES,
         Fault::GivesATokenInPlaceOfAnError => Budget { outcomes: FEW, ..GRANTS },
         Fault::TakesASuccessForARefusal => GRANTS,
         Fault::GivesTheFirstTokenAgain
@@ -386,12 +390,26 @@ fn a_session_that_goes_on_after_its_end_is_found_out() {
 }
 const AFTER_THE_END: &str = "nothing_happens_after_the_end";
 
+/// In the small world there is room for all exchanges.
+#[test]
+fn a_session_that_sends_too_many_exchanges_is_found_out() {
+    let exchange = |key| Op::Exchange { key, reversed: false, left: 0, ip: 0 };
+    let got = Op::End(0, operations::New(Life::Unsaid));
+    let ops = [exchange(0), exchange(1), got];
+    let setup = Setup { exchanges_at_once: 1, ..Setup::usual() };
+    let around = |machine| Broken::around(machine, Fault::SendsTooManyExchanges);
+    let why = play(&around, &setup, &ops.map(|op| (0.0, op))).expect_err("it is broken");
+    assert!(why.contains(&format!("{TOO_MANY}: an exchange is sent beside 1 others")), "{why}");
+}
+const TOO_MANY: &str = "at_most_so_many_exchanges_are_on_the_wire";
+
 /// A property that nothing can break says nothing.
 #[test]
 fn each_property_can_fail() {
     let by_faults = Fault::JUDGED.iter().map(|(_, property, _)| *property);
     let by_stories = STALE_TOKENS.iter().map(|(_, property, _)| *property);
-    let broken: BTreeSet<_> = by_faults.chain(by_stories).chain([AFTER_THE_END]).collect();
+    let broken: BTreeSet<_> =
+        by_faults.chain(by_stories).chain([AFTER_THE_END, TOO_MANY]).collect();
     let all: BTreeSet<_> = PROPERTIES.iter().map(|(name, _)| *name).collect();
     let unbroken: Vec<_> = all.difference(&broken).collect();
     assert!(unbroken.is_empty(), "no session in broken.rs breaks {unbroken:?}");

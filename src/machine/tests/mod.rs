@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod broken;
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 pub(crate) mod driver;
 #[cfg(test)]
 mod endpoint;

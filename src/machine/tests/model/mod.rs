@@ -358,10 +358,11 @@ impl Model {
     fn shutdown(&mut self) -> Output {
         self.closed = true;
         self.answer_gets(&Told::Token(Err(Wrong::Closed)));
-        for key in std::mem::take(&mut self.keys) {
-            for id in key.callers {
-                self.tell(id, Told::Exchanged(Err(Wrong::Closed)));
-            }
+        let keys = std::mem::take(&mut self.keys).into_iter();
+        let mut exchanging: Vec<u64> = keys.flat_map(|key| key.callers).collect();
+        exchanging.sort_unstable();
+        for id in exchanging {
+            self.tell(id, Told::Exchanged(Err(Wrong::Closed)));
         }
         for id in self.barrier.take().map(|barrier| barrier.callers).unwrap_or_default() {
             self.tell(id, Told::Revoked(Err(Wrong::Closed)));

@@ -1,0 +1,221 @@
+//! What an event costs does not grow with what merely waits, or is merely kept.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant as Stopwatch};
+
+use super::driver::{ASSUMED_LIFETIME, START, scope, secs};
+use crate::config::SessionConfig;
+use crate::error::TokenError;
+use crate::grant::Grant;
+use crate::instant::Instant;
+use crate::machine::{Abilities, CallerId, Effects, Ended, Event, Machine, Moment, Request};
+use crate::request::{ExchangeKey, TokenRequestOptions};
+
+const FEW: usize = 1_000;
+const MANY: usize = 32_000;
+
+/// A machine, and what is on its wire.
+struct Loaded {
+    machine: Machine<CallerId>,
+    now: Instant,
+    callers: CallerId,
+    exchanges: Vec<Arc<ExchangeKey>>,
+    tokens: usize,
+}
+
+impl Loaded {
+    fn new(change: impl FnOnce(&mut SessionConfig)) -> Self {
+        let mut config = SessionConfig::default();
+        config.max_held = 2 * MANY;
+        config.exchange_capacity = 2 * MANY;
+        change(&mut config);
+        let abilities =
+            Abilities { exchange: true, revoke: true, assumed_lifetime: ASSUMED_LIFETIME };
+        let machine = Machine::new(config, abilities, 7);
+        Self { machine, now: START, callers: 0, exchanges: Vec::new(), tokens: 0 }
+    }
+
+    fn tell(&mut self, event: Event<CallerId>) {
+        let mut fx = Effects::default();
+        let moment = Moment { now: self.now, random: 0.5, used: false };
+        self.machine.handle(moment, event, &mut fx);
+        for start in &fx.start {
+            if let Request::Exchange(key, ..) = &start.request {
+                self.exchanges.push(key.clone());
+            }
+        }
+        black_box(fx);
+    }
+
+    fn ask(&mut self) -> CallerId {
+        self.callers += 1;
+        self.tell(Event::GetToken(self.callers, self.callers, TokenRequestOptions::new()));
+        self.callers
+    }
+
+    fn exchange_with(&mut self, name: usize, min_remaining: Duration) -> CallerId {
+        self.callers += 1;
+        let options = TokenRequestOptions::new().min_remaining(min_remaining);
+        let request = Box::new(scope(&format!("scope-{name}")).options(options));
+        self.tell(Event::Exchange(self.callers, self.callers, request));
+        self.callers
+    }
+
+    fn exchange(&mut self, name: usize) -> CallerId {
+        self.exchange_with(name, Duration::ZERO)
+    }
+
+    fn token(&mut self, life: Duration) -> Grant {
+        self.tokens += 1;
+        Grant::bearer(format!("token-{}", self.tokens)).expect("a token").expires_in(life)
+    }
+
+    fn granted(&mut self) {
+        let grant = self.token(secs(36_000));
+        self.tell(Event::Ended(Ended::Grant(Ok(grant))));
+    }
+
+    fn exchanged(&mut self) {
+        let key = self.exchanges.remove(0);
+        let life = secs(7_200) + Duration::from_millis(self.tokens as u64);
+        let grant = self.token(life);
+        self.tell(Event::Ended(Ended::Exchange(key, Ok(grant))));
+    }
+
+    fn exchange_fails(&mut self) {
+        let key = self.exchanges.remove(0);
+        let error = TokenError::RateLimited { retry_after: None };
+        self.tell(Event::Ended(Ended::Exchange(key, Err(error))));
+    }
+}
+
+/// The least that some events cost, in several tries that take turns: whatever else the machine does.
+fn check(what: &str, build: impl Fn(usize) -> Loaded, events: impl Fn(&mut Loaded, usize)) {
+    const TRIES: usize = 40;
+    const EVENTS: usize = 25;
+    let mut loaded = [FEW, MANY].map(build);
+    let mut least = [Duration::MAX; 2];
+    for nth in 0..TRIES {
+        for (loaded, least) in loaded.iter_mut().zip(&mut least) {
+            let began = Stopwatch::now();
+            for event in 0..EVENTS {
+                events(loaded, MANY + nth * EVENTS + event);
+            }
+            *least = began.elapsed().min(*least);
+        }
+    }
+    let [few, many] = least;
+    println!("{what}: {:?} and {:?}", few / 25, many / 25);
+    assert!(many <= few * 2, "{what}: {few:?} with {FEW}, {many:?} with {MANY}");
+}
+
+#[test]
+fn an_event_costs_the_same_however_many_exchanges_wait_behind_the_barrier() {
+    let build = |waiting| {
+        let mut loaded = Loaded::new(|_| ());
+        loaded.ask();
+        loaded.granted();
+        loaded.callers += 1;
+        let options = TokenRequestOptions::new();
+        loaded.tell(Event::Revoke(loaded.callers, loaded.callers, options));
+        for name in 0..waiting {
+            loaded.exchange(name);
+        }
+        loaded
+    };
+    check("behind the barrier", build, |loaded, name| {
+        loaded.tell(Event::Timer);
+        let caller = loaded.ask();
+        loaded.tell(Event::Left(caller));
+        let caller = loaded.exchange(name);
+        loaded.tell(Event::Left(caller));
+    });
+}
+
+#[test]
+fn an_event_costs_the_same_however_many_exchanges_wait_for_their_turn() {
+    let build = |waiting| {
+        let mut loaded = Loaded::new(|config| config.exchanges_at_once = 1);
+        loaded.ask();
+        loaded.granted();
+        for name in 0..waiting {
+            loaded.exchange(name);
+        }
+        loaded
+    };
+    check("for their turn", build, |loaded, name| {
+        loaded.exchange(name);
+        loaded.exchanged();
+        loaded.tell(Event::Timer);
+    });
+    let build = |waiting| {
+        let mut loaded = build(waiting);
+        loaded.exchange_fails();
+        loaded
+    };
+    check("for a probe", build, |loaded, name| {
+        let caller = loaded.exchange(name);
+        loaded.tell(Event::Timer);
+        loaded.tell(Event::Left(caller));
+    });
+}
+
+#[test]
+fn an_event_costs_the_same_however_many_exchanges_wait_for_more_life() {
+    let build = |waiting| {
+        let mut loaded = Loaded::new(|_| ());
+        loaded.ask();
+        loaded.granted();
+        loaded.now = loaded.now + secs(10_000);
+        for name in 0..waiting {
+            loaded.exchange_with(name, secs(32_000));
+        }
+        loaded
+    };
+    check("for more life", build, |loaded, name| {
+        let caller = loaded.exchange_with(name, secs(32_000));
+        loaded.tell(Event::Left(caller));
+        loaded.tell(Event::Timer);
+    });
+}
+
+#[test]
+fn an_event_costs_the_same_however_many_exchanged_tokens_are_kept() {
+    let build = |kept| {
+        let mut loaded = Loaded::new(|config| config.exchange_capacity = kept);
+        loaded.ask();
+        loaded.granted();
+        for name in 0..kept {
+            loaded.exchange(name);
+            loaded.exchanged();
+        }
+        loaded
+    };
+    check("kept", build, |loaded, name| {
+        // One is pushed out.
+        loaded.exchange(name);
+        loaded.exchanged();
+        loaded.exchange(name);
+        loaded.ask();
+    });
+}
+
+#[test]
+fn an_event_costs_the_same_however_many_tokens_a_revoke_has_to_reach() {
+    let build = |known| {
+        let mut loaded = Loaded::new(|config| config.exchange_capacity = 0);
+        loaded.ask();
+        loaded.granted();
+        for name in 0..known {
+            loaded.exchange(name);
+            loaded.exchanged();
+        }
+        loaded
+    };
+    check("in the ledger", build, |loaded, name| {
+        loaded.exchange(name);
+        loaded.exchanged();
+        loaded.tell(Event::Timer);
+    });
+}
