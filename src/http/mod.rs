@@ -13,6 +13,7 @@
 //! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
 //! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
 //! | [`words`] | what of a server's words may be shown |
+//! | [`proxy`] | which proxy it goes through |
 //! | [`tls`], [`crypto`] | whom the connection trusts, and on which library |
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
@@ -36,6 +37,7 @@ mod limits;
 mod names;
 mod presets;
 mod provider;
+mod proxy;
 mod request;
 mod response;
 mod tls;
@@ -45,8 +47,6 @@ mod wire;
 mod words;
 
 use std::time::Duration;
-
-use reqwest::Client;
 
 pub use assertion::{AssertionAudience, JwtAuth};
 pub use builder::HttpTokenManagerBuilder;
@@ -68,6 +68,7 @@ use crate::token::AccessToken;
 use client_auth::ClientIdentity;
 use discovery::Addresses;
 use dpop::Dpop;
+use event::Sender;
 use request::{Request, no_endpoint, refused};
 use wire::{Asked, ServerAnswer};
 
@@ -80,8 +81,10 @@ use wire::{Asked, ServerAnswer};
 ///   likely to be dead. At most 1 MiB of an answer is read.
 /// - TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is, and
 ///   trusts what the platform trusts.
-/// - Proxies are taken from the environment (`HTTPS_PROXY` and the like), as reqwest does, unless one of
-///   the server's addresses is on this machine.
+/// - Proxies are taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in
+///   upper or lower case), unless [one is set](HttpTokenManagerBuilder::proxy). Nothing that is for this
+///   machine goes through one. A variable that cannot be used is refused at
+///   [`build`](HttpTokenManagerBuilder::build).
 ///
 /// A [`Session`](crate::Session) calls it. By itself it neither repeats an attempt nor bounds its time.
 ///
@@ -103,7 +106,7 @@ pub struct HttpTokenManager {
     addresses: Addresses,
     identity: ClientIdentity,
     dpop: Option<Dpop>,
-    client: Client,
+    sender: Sender,
     /// As it was set, if it was.
     connect_timeout: Option<Duration>,
 }
@@ -124,7 +127,7 @@ impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         // The names were checked when this manager was built.
         let form = self.provider.grant_form(&self.scope).map_err(refused)?;
-        let endpoints = self.addresses.get(&self.client).await?;
+        let endpoints = self.addresses.get(&self.sender).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = self.provider.secrets().collect();
         let request = Request { endpoint, form, options, secrets };
@@ -139,7 +142,7 @@ impl TokenManager for HttpTokenManager {
         let texts =
             exchange::Texts::new(&request, self.identity.id(), &self.provider).map_err(refused)?;
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
-        let endpoints = self.addresses.get(&self.client).await?;
+        let endpoints = self.addresses.get(&self.sender).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = exchange::secrets(subject.secret(), &request, &texts).collect();
         let request = Request { endpoint, form, options, secrets };
@@ -151,7 +154,7 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let endpoints = self.addresses.get(&self.client).await?;
+        let endpoints = self.addresses.get(&self.sender).await?;
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
         let form = vec![("token", token)];
@@ -199,7 +202,7 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
-        Ok(Endpoints::clone(&*self.addresses.get(&self.client).await?))
+        Ok(Endpoints::clone(&*self.addresses.get(&self.sender).await?))
     }
 
     /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:

@@ -12,7 +12,6 @@ use super::client_auth::Proof;
 use super::credential::unusable;
 use super::discovery::nobody_there;
 use super::dpop::Dpop;
-use super::event;
 use super::form::Form;
 use super::limits::REREAD;
 use super::names::{DPOP, DPOP_NONCE, FORM, IDENTITY, JSON, X_FORWARDED_FOR};
@@ -121,8 +120,8 @@ impl HttpTokenManager {
         let form = request.form.iter().copied().chain(identity.pairs());
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut post = self
-            .client
-            .post(request.endpoint.address.url.clone())
+            .sender
+            .post(&request.endpoint.address.url)
             .header(CONTENT_TYPE, FORM)
             .header(ACCEPT, JSON)
             .header(ACCEPT_ENCODING, IDENTITY)
@@ -135,11 +134,11 @@ impl HttpTokenManager {
         if let Some(ip) = request.options.forwarded_for() {
             post = post.header(X_FORWARDED_FOR, ip);
         }
-        let head = event::send(post).await.inspect_err(|_| self.addresses.doubt())?;
-        if nobody_there(head.status()) {
+        let arrived = self.sender.send(post).await.inspect_err(|_| self.addresses.doubt())?;
+        if nobody_there(arrived.0.status()) {
             self.addresses.doubt();
         }
-        Response::read(head).await
+        Response::read(arrived).await
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use ::http::header::{DATE, RETRY_AFTER};
 use ::http::{HeaderMap, StatusCode};
 
-use super::address::without_secrets;
 use super::dpop::DpopKey;
+use super::event::Arrived;
 use super::limits::{CLOCKS_APART, MAX_BODY, MAX_WORDS};
 use super::wire::ServerAnswer;
 use super::words::fit;
@@ -26,9 +26,8 @@ pub(super) struct Response {
 
 impl Response {
     /// Reads no more than is allowed: the server may never stop.
-    pub(super) async fn read(mut response: reqwest::Response) -> Result<Self, TokenError> {
+    pub(super) async fn read((mut response, address): Arrived) -> Result<Self, TokenError> {
         let received = SystemTime::now();
-        let address = without_secrets(response.url().as_str()).to_owned();
         let mut body = Some(Vec::new());
         loop {
             let chunk = match response.chunk().await {

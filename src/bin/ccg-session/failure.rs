@@ -211,7 +211,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 30] = [
+const SETTINGS: [(&str, &str); 31] = [
     ("algorithm", "--algorithm"),
     ("assumed_lifetime", "--assumed-lifetime"),
     ("attempt_timeout", "--attempt-timeout"),
@@ -232,6 +232,7 @@ const SETTINGS: [(&str, &str); 30] = [
     ("issuer", "--issuer"),
     ("max_held", "the session's number of callers"),
     ("param", "--param"),
+    ("proxy", "the proxy"),
     ("resource", "--resource"),
     ("revocation_url", "--revocation-url"),
     ("root_certificate", "--root-certificate"),

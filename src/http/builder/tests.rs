@@ -70,6 +70,11 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
             builder(boxed()).http_client(any_client()).connect_timeout(Duration::from_secs(1)),
             "connect_timeout has no effect on a client of yours",
         ),
+        (builder(boxed()).proxy("ftp://p:21"), "proxy is \"ftp://p:21\", but a proxy's address"),
+        (
+            builder(boxed()).http_client(any_client()).proxy("http://p:1"),
+            "proxy has no effect on a client of yours",
+        ),
         (param("grant_type"), "param \"grant_type\" is the protocol's own"),
         (param("client_secret"), "param \"client_secret\" is the protocol's own"),
         (param("subject_token"), "param \"subject_token\" is the protocol's own"),
@@ -86,7 +91,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
 
 fn any_client() -> Client {
     let tls = Tls::default().config(false).unwrap();
-    client(Duration::from_secs(1), tls, &local().check(false, false).unwrap()).unwrap()
+    client(Duration::from_secs(1), tls, Proxies::default()).unwrap()
 }
 
 #[test]
