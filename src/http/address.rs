@@ -4,6 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
+use super::blanks::{check_word, trimmed};
 use crate::error::ConfigError;
 
 /// A checked address, and its text as it was given: an assertion names that, byte for byte.
@@ -26,8 +27,13 @@ pub(super) fn check_url(
     text: &str,
     allow_http: bool,
 ) -> Result<Address, ConfigError> {
+    let text = trimmed(text);
     let shown = without_secrets(text);
     let refuse = |problem: String| Err(ConfigError::new(setting, problem));
+    // The parser would leave out some of them, and encode others.
+    if let Err(problem) = check_word(text) {
+        return refuse(problem);
+    }
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(error) => {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::address::Address;
+use super::blanks::{check_line, trimmed};
 use super::credential::unusable;
 use super::jwt::{self, Object};
 use super::keys::JwtAlgorithm;
@@ -109,7 +110,7 @@ impl JwtAuth {
     }
 
     pub(super) fn get_key_id(&self) -> Option<&str> {
-        self.key_id.as_deref()
+        self.key_id.as_deref().map(trimmed)
     }
 
     /// `has_issuer`: the provider knows its issuer.
@@ -121,6 +122,12 @@ impl JwtAuth {
                 "is AssertionAudience::Issuer, but this provider's issuer is not known: give \
                  AssertionAudience::value(…)",
             ));
+        }
+        for audience in audiences.into_iter().flatten() {
+            if let AssertionAudience::Value(text) = audience {
+                check_line(trimmed(text))
+                    .map_err(|problem| ConfigError::new("audience", problem))?;
+            }
         }
         Ok(())
     }
@@ -142,7 +149,7 @@ impl JwtAuth {
             AssertionAudience::Issuer => endpoint
                 .issuer
                 .ok_or_else(|| unusable("cannot be used: the issuer is not known".into()))?,
-            AssertionAudience::Value(text) => text,
+            AssertionAudience::Value(text) => trimmed(text),
         };
         let mut header = Object::from_iter([("typ".to_owned(), json!("JWT"))]);
         header.extend(key_id.map(|id| ("kid".to_owned(), json!(id))));

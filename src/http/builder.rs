@@ -141,7 +141,8 @@ impl HttpTokenManagerBuilder {
     /// The manager. Nothing is sent yet.
     ///
     /// # Errors
-    /// Names the first setting that cannot be used, its value unless it is secret, and what would do:
+    /// Blanks and line breaks around an id, an address, an audience, a scope or an assertion do not count;
+    /// inside of one they are refused. Names the first setting that cannot be used, its value unless it is secret, and what would do:
     /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
     /// that cannot be used, or does not fit its algorithm; a URL that is none, has a fragment or a
     /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
@@ -150,7 +151,7 @@ impl HttpTokenManagerBuilder {
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
         let identity = ClientIdentity::new(
-            self.client_id,
+            &self.client_id,
             self.credential,
             provider.client_auth.clone(),
             provider.has_issuer(),

@@ -160,16 +160,16 @@ impl Discovery {
         mtls: bool,
         allow_http: bool,
     ) -> Result<Self, ConfigError> {
-        let Address { url, .. } = check_url("issuer", issuer, allow_http)?;
+        let Address { url, text: issuer } = check_url("issuer", issuer, allow_http)?;
         if url.query().is_some() {
             // RFC 8414 §2.
             return Err(ConfigError::new(
                 "issuer",
-                format!("has a query after {:?}: leave it out", without_secrets(issuer)),
+                format!("has a query after {:?}: leave it out", without_secrets(&issuer)),
             ));
         }
         Ok(Self {
-            issuer: issuer.into(),
+            issuer,
             places: places(&url),
             revocation,
             introspection,

@@ -4,11 +4,11 @@
 //!
 //! | file | what it answers |
 //! |---|---|
-//! | [`builder`] | what can be set, and what is refused before anything is sent |
+//! | [`builder`], [`blanks`] | what can be set, and what is refused before anything is sent |
 //! | [`provider`], `presets.rs` | whom to ask, and what to say |
 //! | [`address`], [`discovery`] | where its endpoints are |
 //! | [`client_auth`], [`assertion`], [`credential`] | how the client proves who it is, and with what |
-//! | [`keys`], [`jwt`], [`dpop`] | what is signed |
+//! | [`keys`], [`pem`], [`jwt`], [`dpop`] | what is signed, and how a key is read |
 //! | [`form`], [`exchange`] | what a request says |
 //! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
 //! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
@@ -19,6 +19,7 @@
 
 mod address;
 mod assertion;
+mod blanks;
 mod builder;
 mod client_auth;
 mod credential;
@@ -35,6 +36,7 @@ mod jwt;
 mod keys;
 mod limits;
 mod names;
+mod pem;
 mod presets;
 mod provider;
 mod proxy;
