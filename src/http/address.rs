@@ -12,6 +12,9 @@ use crate::error::ConfigError;
 pub(super) struct Address {
     pub(super) url: Url,
     pub(super) text: String,
+    /// The text by which an assertion names it: of an alias for clients with a certificate that of the
+    /// published address, which servers know themselves by (RFC 8705 §5 gives them no other name).
+    pub(super) audience: String,
 }
 
 impl fmt::Debug for Address {
@@ -64,7 +67,7 @@ pub(super) fn check_url(
              https://, or allow_insecure_http if the way is safe"
         ));
     }
-    Ok(Address { url, text: text.into() })
+    Ok(Address { url, text: text.into(), audience: text.into() })
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {

@@ -77,7 +77,8 @@ impl JwtAuth {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AssertionAudience {
-    /// The URL of the endpoint that it is sent to, exactly as it was given.
+    /// The URL of the endpoint that it is sent to, exactly as it was given. Of a client with a certificate
+    /// that goes to an alias (RFC 8705 §5) it is the published one.
     #[default]
     Endpoint,
     /// The provider's issuer, for one that is [discovered](crate::Provider::discover). Any other is refused
@@ -145,7 +146,7 @@ impl JwtAuth {
             _ => &self.audience,
         };
         let audience = match audience {
-            AssertionAudience::Endpoint => &endpoint.address.text,
+            AssertionAudience::Endpoint => &endpoint.address.audience,
             AssertionAudience::Issuer => endpoint
                 .issuer
                 .ok_or_else(|| unusable("cannot be used: the issuer is not known".into()))?,

@@ -160,7 +160,7 @@ impl Discovery {
         mtls: bool,
         allow_http: bool,
     ) -> Result<Self, ConfigError> {
-        let Address { url, text: issuer } = check_url("issuer", issuer, allow_http)?;
+        let Address { url, text: issuer, .. } = check_url("issuer", issuer, allow_http)?;
         if url.query().is_some() {
             // RFC 8414 §2.
             return Err(ConfigError::new(
@@ -271,9 +271,13 @@ impl Discovery {
         // RFC 8705 §5.
         let aliases = metadata.get("mtls_endpoint_aliases").filter(|_| self.mtls);
         let alias = |name| aliases.and_then(|aliases| aliases.get(name)?.as_str());
-        let address = |name| alias(name).or_else(|| text(name));
-        let optional = |name| address(name).map(|text| self.endpoint(name, text)).transpose();
-        let token = address("token_endpoint").ok_or("it names no token_endpoint")?;
+        let optional = |name| {
+            let Some(target) = alias(name).or_else(|| text(name)) else { return Ok(None) };
+            let address = self.endpoint(name, target)?;
+            let audience = text(name).unwrap_or(target).to_owned();
+            Ok::<_, String>(Some(Address { audience, ..address }))
+        };
+        let token = optional("token_endpoint")?.ok_or("it names no token_endpoint")?;
         let revocation = match &self.revocation {
             Some(given) => Some(given.clone()),
             None => optional("revocation_endpoint")?,
@@ -282,7 +286,7 @@ impl Discovery {
             Some(given) => Some(given.clone()),
             None => optional("introspection_endpoint")?,
         };
-        let (token, issuer) = (self.endpoint("token_endpoint", token)?, Some(self.issuer.clone()));
+        let issuer = Some(self.issuer.clone());
         let list = |name| {
             let texts = metadata.get(name)?.as_array()?.iter().filter_map(Value::as_str);
             Some(texts.map(|text| fit(text, &[], MAX_NAME)).collect())
@@ -480,6 +484,7 @@ mod tests {
             let discovery = Discovery::new(issuer, None, None, mtls, false).unwrap();
             let found = discovery.endpoints(metadata.as_object().unwrap()).unwrap();
             assert_eq!(found.token_url(), token, "as it was given");
+            assert_eq!(found.token.audience, "https://AS.example/token", "as it is published");
             assert_eq!(found.revocation_url(), Some("https://as.example/revoke"));
         }
     }

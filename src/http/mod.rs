@@ -88,6 +88,27 @@ use wire::{Asked, ServerAnswer};
 ///   machine goes through one. A variable that cannot be used is refused at
 ///   [`build`](HttpTokenManagerBuilder::build).
 ///
+/// # FAPI 2.0
+/// What the [security profile](https://openid.net/specs/fapi-security-profile-2_0-final.html) asks of a
+/// client: it proves itself by its own key, with the issuer as the audience, and its tokens are bound to a
+/// key. Everything else that it asks for is the default.
+///
+/// ```no_run
+/// use ccg_session::{
+///     AssertionAudience, ClientAuth, Credential, DpopKey, HttpTokenManager, JwtAlgorithm, JwtAuth, Provider,
+/// };
+///
+/// # fn main() -> Result<(), ccg_session::ConfigError> {
+/// let auth = JwtAuth::new().algorithm(JwtAlgorithm::Ps256).audience(AssertionAudience::Issuer);
+/// let provider =
+///     Provider::discover("https://as.example.com").client_auth(ClientAuth::PrivateKeyJwt(auth));
+/// let manager =
+///     HttpTokenManager::builder(provider, "client-id", Credential::file("/run/secrets/client-key.pem"))
+///         .dpop(DpopKey::generate()?)
+///         .build()?;
+/// # Ok(()) }
+/// ```
+///
 /// A [`Session`](crate::Session) calls it. By itself it neither repeats an attempt nor bounds its time.
 ///
 /// ```no_run
@@ -159,7 +180,8 @@ impl TokenManager for HttpTokenManager {
         let endpoints = self.addresses.get(&self.sender).await?;
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
-        let form = vec![("token", token)];
+        let mut form = vec![("token", token)];
+        form.extend(self.provider.revocation_hint());
         let request = Request { endpoint, form, options: &options, secrets: vec![token] };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.revocation()).await
     }

@@ -278,6 +278,12 @@ impl Provider {
         Ok(form)
     }
 
+    /// What a revocation says of its token besides (RFC 7009 §2.1): a server that keeps its kinds apart
+    /// need not search. Box's revocations have two parameters of their own, and no other.
+    pub(super) fn revocation_hint(&self) -> Option<(&'static str, &'static str)> {
+        self.actor_audience.is_none().then_some(("token_type_hint", "access_token"))
+    }
+
     /// What of that is secret.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
         self.params.iter().map(|(_, value)| value.expose_secret())

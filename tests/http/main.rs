@@ -13,6 +13,7 @@ mod failures;
 mod loopback;
 #[cfg(not(feature = "test-util"))]
 mod paused;
+mod profiles;
 mod proxies;
 mod rotation;
 mod secrets;
