@@ -7,11 +7,12 @@ use super::blanks::{check_line, trimmed};
 use super::credential::unusable;
 use super::jwt::{self, Object};
 use super::keys::JwtAlgorithm;
-use super::limits::ASSERTION_LIFE;
+use super::limits::{ASSERTION_LIFE, DATED_BACK};
 use crate::error::{ConfigError, TokenError};
 
 /// What the assertions of [`ClientAuth::SecretJwt`] and [`ClientAuth::PrivateKeyJwt`] say, besides what
-/// RFC 7523 §3 fixes: `iss` and `sub` are the client id, `exp` is two minutes ahead.
+/// RFC 7523 §3 fixes: `iss` and `sub` are the client id, `exp` is two minutes after `iat`, which lies 5
+/// seconds back. After a refusal whose `Date` shows that the server's clock is another, that one counts.
 ///
 /// ```
 /// use ccg_session::{AssertionAudience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};
@@ -133,13 +134,15 @@ impl JwtAuth {
         Ok(())
     }
 
-    /// The header and the claims of an assertion by this client (RFC 7523 §3). Each has a `jti` of its
+    /// The header and the claims of an assertion by this client (RFC 7523 §3), at this time by the server's
+    /// clock. Each has a `jti` of its
     /// own, since a server may refuse one that it has seen.
     pub(super) fn assertion(
         &self,
         client_id: &str,
         key_id: Option<&str>,
         endpoint: Endpoint<'_>,
+        now: u64,
     ) -> Result<(Object, Object), TokenError> {
         let audience = match &self.revocation_audience {
             Some(audience) if !endpoint.gives_tokens => audience,
@@ -154,14 +157,14 @@ impl JwtAuth {
         };
         let mut header = Object::from_iter([("typ".to_owned(), json!("JWT"))]);
         header.extend(key_id.map(|id| ("kid".to_owned(), json!(id))));
-        let now = jwt::numeric_date();
+        let issued = now.saturating_sub(DATED_BACK);
         let claims = Object::from_iter([
             ("iss".to_owned(), json!(client_id)),
             ("sub".to_owned(), json!(client_id)),
             ("aud".to_owned(), json!(audience)),
             ("jti".to_owned(), json!(jwt::jti().map_err(unusable)?)),
-            ("iat".to_owned(), json!(now)),
-            ("exp".to_owned(), json!(now + ASSERTION_LIFE)),
+            ("iat".to_owned(), json!(issued)),
+            ("exp".to_owned(), json!(issued + ASSERTION_LIFE)),
         ]);
         Ok((header, claims))
     }
@@ -172,6 +175,7 @@ mod tests {
     use super::super::address::check_url;
     use super::*;
 
+    const NOW: u64 = 1_795_262_400;
     const TOKEN: &str = "https://login.example.com";
     const REVOCATION: &str = "https://login.example.com/revoke?x";
 
@@ -180,15 +184,14 @@ mod tests {
         let address = check_url("token_url", url, false).unwrap();
         let (issuer, gives_tokens) = (Some("https://issuer.example"), url == TOKEN);
         let endpoint = Endpoint { address: &address, issuer, gives_tokens };
-        jwt.assertion("id", jwt.get_key_id(), endpoint).unwrap()
+        jwt.assertion("id", jwt.get_key_id(), endpoint, NOW).unwrap()
     }
 
     #[test]
     fn an_assertion_says_who_for_whom_and_until_when() {
         let (header, mut claims) = assertion(&JwtAuth::new(), TOKEN);
         assert_eq!(json!(header), json!({ "typ": "JWT" }));
-        let issued = claims["iat"].as_u64().unwrap();
-        assert!(jwt::numeric_date() - issued < 5);
+        let issued = NOW - 5;
         let jti = claims.remove("jti").unwrap();
         assert_eq!(
             json!(claims),

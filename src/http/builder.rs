@@ -14,6 +14,7 @@ use super::limits::CONNECT_TIMEOUT;
 use super::provider::Provider;
 use super::proxy::Proxies;
 use super::response::Cause;
+use super::server_clock::ServerClock;
 use super::tls::Tls;
 use crate::error::ConfigError;
 
@@ -219,6 +220,7 @@ impl HttpTokenManagerBuilder {
             addresses,
             identity,
             dpop: self.dpop.map(Dpop::new),
+            server_clock: ServerClock::default(),
             sender,
             connect_timeout,
         })

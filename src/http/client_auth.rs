@@ -197,11 +197,12 @@ impl ClientIdentity {
         &self.credential
     }
 
-    /// With the credential as it was read for this attempt.
+    /// With the credential as it was read for this attempt, at this time by the server's clock.
     pub(super) fn prove(
         &self,
         secret: Option<&SecretString>,
         endpoint: Endpoint<'_>,
+        now: u64,
     ) -> Result<Proof, TokenError> {
         if let Some(secret) = secret {
             self.auth.refuse_private_key(secret).map_err(unusable)?;
@@ -217,14 +218,14 @@ impl ClientIdentity {
             }
             ClientAuth::BasicRaw => proof.header = Some(basic_header(&self.id, secret)?),
             ClientAuth::SecretJwt(jwt) => {
-                let (header, claims) = jwt.assertion(&self.id, jwt.get_key_id(), endpoint)?;
+                let (header, claims) = jwt.assertion(&self.id, jwt.get_key_id(), endpoint, now)?;
                 let signed = keys::hs256(secret, header, claims).map_err(unusable)?;
                 proof.assertion(id, signed);
             }
             ClientAuth::PrivateKeyJwt(jwt) => {
                 let key = SigningKey::parse(secret, jwt.get_algorithm()).map_err(unusable)?;
                 let key_id = jwt.get_key_id().or(key.id());
-                let (header, claims) = jwt.assertion(&self.id, key_id, endpoint)?;
+                let (header, claims) = jwt.assertion(&self.id, key_id, endpoint, now)?;
                 proof.assertion(id, key.jwt(header, claims).map_err(unusable)?);
             }
             ClientAuth::Assertion => proof.assertion(id, trimmed(secret).into()),
@@ -301,7 +302,7 @@ mod tests {
 
     fn prove(auth: ClientAuth, id: &str, secret: &str) -> Proof {
         let identity = new(id, secret.into(), auth).unwrap();
-        with_endpoint(|endpoint| identity.prove(Some(&secret.into()), endpoint)).unwrap()
+        with_endpoint(|endpoint| identity.prove(Some(&secret.into()), endpoint, 0)).unwrap()
     }
 
     /// The header of the assertion that is sent.
@@ -350,7 +351,8 @@ mod tests {
         }
         // A file is not read before the first attempt.
         let late = new("id", Credential::file("/nowhere/key"), private(rs256())).unwrap();
-        let Err(error) = with_endpoint(|endpoint| late.prove(Some(&P256.into()), endpoint)) else {
+        let Err(error) = with_endpoint(|endpoint| late.prove(Some(&P256.into()), endpoint, 0))
+        else {
             panic!("it signed")
         };
         let expected =
@@ -382,7 +384,8 @@ mod tests {
                 );
                 // What is in a file is known by the first attempt.
                 let late = new("id", Credential::file("/nowhere/key"), auth).unwrap();
-                let Err(error) = with_endpoint(|endpoint| late.prove(Some(&key.into()), endpoint))
+                let Err(error) =
+                    with_endpoint(|endpoint| late.prove(Some(&key.into()), endpoint, 0))
                 else {
                     panic!("it was sent")
                 };
@@ -448,7 +451,7 @@ mod tests {
         assert_eq!(assertion, format!("{kind}&client_assertion=a.b.c"));
         for auth in [ClientAuth::TlsClient, ClientAuth::None] {
             let identity = new("id", Credential::none(), auth).unwrap();
-            let proof = with_endpoint(|endpoint| identity.prove(None, endpoint)).unwrap();
+            let proof = with_endpoint(|endpoint| identity.prove(None, endpoint, 0)).unwrap();
             assert_eq!(proof.pairs().collect::<Vec<_>>(), [("client_id", "id")]);
             assert!(proof.header.is_none());
         }

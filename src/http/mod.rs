@@ -13,7 +13,7 @@
 //! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
 //! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
 //! | [`words`] | what of a server's words may be shown |
-//! | [`proxy`] | which proxy it goes through |
+//! | [`proxy`], [`server_clock`] | which proxy it goes through; what time it is at the other end |
 //! | [`tls`], [`crypto`] | whom the connection trusts, and on which library |
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
@@ -42,6 +42,7 @@ mod provider;
 mod proxy;
 mod request;
 mod response;
+mod server_clock;
 mod tls;
 #[cfg(feature = "testing")]
 pub(crate) mod verify;
@@ -72,6 +73,7 @@ use discovery::Addresses;
 use dpop::Dpop;
 use event::Sender;
 use request::{Request, no_endpoint, refused};
+use server_clock::ServerClock;
 use wire::{Asked, ServerAnswer};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
@@ -129,6 +131,7 @@ pub struct HttpTokenManager {
     addresses: Addresses,
     identity: ClientIdentity,
     dpop: Option<Dpop>,
+    server_clock: ServerClock,
     sender: Sender,
     /// As it was set, if it was.
     connect_timeout: Option<Duration>,

@@ -1,5 +1,7 @@
 //! One attempt: what is sent, and how often.
 
+use std::time::SystemTime;
+
 use ::http::HeaderValue;
 use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use secrecy::SecretString;
@@ -38,6 +40,7 @@ impl HttpTokenManager {
     ) -> Result<T, TokenError> {
         let credential = self.identity.credential();
         let secret = credential.read().await?;
+        let sent = SystemTime::now();
         let (response, mut result) =
             self.send_and_once_more_for_a_nonce(request, secret.as_ref(), read).await?;
         if let Err(TokenError::Denied { description, credentials_changed, .. }) = &mut result {
@@ -49,10 +52,13 @@ impl HttpTokenManager {
                     None => clocks,
                 });
             }
+            let is_dated_anew =
+                dated && self.server_clock.learn(&response.headers, sent, response.received);
             // In a time of its own: or a source that hangs would turn this refusal, which the server
             // has given, into one that took too long.
             let reread = credential.has_changed_since(secret.as_ref());
-            *credentials_changed = timeout(REREAD, reread).await.unwrap_or(false);
+            let is_reread = timeout(REREAD, reread).await.unwrap_or(false);
+            *credentials_changed = is_dated_anew || is_reread;
         }
         result
     }
@@ -89,8 +95,9 @@ impl HttpTokenManager {
     ) -> Result<(Response, Result<T, TokenError>), TokenError> {
         let endpoint = request.endpoint;
         let dpop = self.proves(endpoint);
-        let identity = self.identity.prove(secret, endpoint)?;
-        let proof = dpop.map(|dpop| dpop.proof(&endpoint.address.url)).transpose();
+        let identity = self.identity.prove(secret, endpoint, self.server_clock.now())?;
+        let proof =
+            dpop.map(|dpop| dpop.proof(&endpoint.address.url, self.server_clock.now())).transpose();
         let proof = proof.map_err(|error| unusable(error.to_string()))?;
         let response = self.post(request, &identity, proof.as_ref()).await?;
         let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());

@@ -19,7 +19,7 @@ pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: Option<Vec<u8>>,
-    received: SystemTime,
+    pub(super) received: SystemTime,
     /// Whose it is: scheme, host and path.
     address: String,
 }

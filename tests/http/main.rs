@@ -5,6 +5,7 @@ mod allocations;
 mod authority;
 mod authority_itself;
 mod config;
+mod dated;
 mod discovery;
 mod dpop;
 mod echoes;
