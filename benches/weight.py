@@ -41,7 +41,7 @@ PROGRAMS = {
     "tokio": (TOKIO, SLEEP, None),
     "ccg-session": (TOKIO + OURS.format(""), FIXED, "tokio"),
 }
-for backend, feature in [("ring", "ring"), ("aws_lc_rs", "aws-lc")]:
+for backend, feature in [("aws_lc_rs", "aws-lc"), ("ring", "ring")]:
     base = f"tokio, reqwest, rustls on {feature}"
     PROGRAMS[base] = (TOKIO + REQWEST + RUSTLS.format(backend), POST.format(backend), None)
     needs = f'"http", "{feature}"'

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,6 +17,7 @@ use tracing::{Instrument, Span};
 use crate::asked::Asked;
 use crate::clock;
 use crate::error::{SessionError, TokenError};
+use crate::foreign::{contained, guarded};
 use crate::instant::Instant;
 use crate::machine::{
     Abilities, CallerId, Effects, Ended, Event, Facts, Machine, Moment, Published, Reply, Request,
@@ -133,6 +133,9 @@ impl<M: TokenManager> SessionActor<M> {
                 turn_began = clock::now();
             }
         }
+        if self.time_paused {
+            guarded(|| tracing::error!("{}", SessionError::TimePaused));
+        }
         self.close();
         self.attempts.stop().await;
     }
@@ -166,6 +169,7 @@ impl<M: TokenManager> SessionActor<M> {
     }
 
     fn carry_out(&mut self, effects: &mut Effects<ReplySender>) {
+        self.publisher.publish_exchanged(effects.exchanged.drain(..));
         // Who is answered finds in the status what the answer rests on.
         if effects.publish.is_some() || !effects.replies.is_empty() {
             self.show(effects.publish.take());
@@ -230,7 +234,6 @@ impl<M> SessionActor<M> {
         let moment = self.moment();
         guarded(|| self.machine.handle(moment, Event::Shutdown, &mut effects));
         if self.time_paused {
-            guarded(|| tracing::error!("{}", SessionError::TimePaused));
             // These too are told by the loss of their replies.
             for (reply, _) in effects.replies.drain(..) {
                 guarded(|| drop(reply));
@@ -263,19 +266,6 @@ fn trace_change(before: &Facts, after: &Facts) {
     let phase = after.phase(now);
     if phase != before.phase(now) {
         tracing::debug!(name: "session.phase", ?phase, "session.phase");
-    }
-}
-
-/// Runs what may be somebody else's code: a caller's waker, a manager's method, a subscriber of events.
-/// That it panics is not the session's end. `None` if it did.
-fn guarded<T>(foreign: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(foreign)) {
-        Ok(done) => Some(done),
-        Err(payload) => {
-            // It may panic when it is dropped, and may hold anything.
-            std::mem::forget(payload);
-            None
-        }
     }
 }
 
@@ -390,11 +380,13 @@ async fn within<T>(
             Ok(()) = clock::sleep_until(until) => Err(timed_out(timeout, asked.address())),
         }
     });
-    let result = result.await;
-    match &result {
-        Ok(_) => Span::current().record("outcome", "ok"),
-        Err(error) => Span::current().record("outcome", tracing::field::display(error)),
-    };
+    let result = result.await.map_err(contained);
+    guarded(|| {
+        match &result {
+            Ok(_) => Span::current().record("outcome", "ok"),
+            Err(error) => Span::current().record("outcome", tracing::field::display(error)),
+        };
+    });
     result
 }
 
@@ -410,9 +402,8 @@ fn timed_out(after: Duration, address: Option<String>) -> TokenError {
 async fn caught<T>(attempt: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {
     let mut attempt = pin!(attempt);
     poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| {
-            tracing::error!("the token manager panicked");
+        guarded(|| attempt.as_mut().poll(context)).unwrap_or_else(|| {
+            guarded(|| tracing::error!("the token manager panicked"));
             Poll::Ready(Err(TokenError::Panicked))
         })
     })

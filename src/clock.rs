@@ -17,8 +17,6 @@ pub(crate) struct TimePaused;
 
 /// Sleeps until this clock, not tokio's, has reached `at`.
 pub(crate) async fn sleep_until(at: Instant) -> Result<(), TimePaused> {
-    /// tokio's timers count milliseconds: of a shorter sleep nothing can be said.
-    const NOTICEABLE: Duration = Duration::from_millis(2);
     loop {
         let left = at.since(now());
         if left.is_zero() {
@@ -28,10 +26,16 @@ pub(crate) async fn sleep_until(at: Instant) -> Result<(), TimePaused> {
         // What tokio measures its time by, unless that is paused: a nap is not over before its time.
         let began = std::time::Instant::now();
         tokio::time::sleep(nap).await;
-        if cfg!(not(feature = "test-util")) && nap >= NOTICEABLE && began.elapsed() < nap / 2 {
+        if cfg!(not(feature = "test-util")) && is_skipped(nap, began.elapsed()) {
             return Err(TimePaused);
         }
     }
+}
+
+/// Whether a sleep was over long before its time. tokio's timers count milliseconds: of a shorter sleep
+/// nothing can be said.
+fn is_skipped(nap: Duration, took: Duration) -> bool {
+    nap >= Duration::from_millis(2) && took < nap / 2
 }
 
 #[cfg(not(feature = "test-util"))]
@@ -133,5 +137,24 @@ mod tokio_time {
     #[cfg(not(target_os = "linux"))]
     fn suspended() -> Duration {
         Duration::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_that_takes_less_than_half_its_time_was_skipped() {
+        for (nap, took, expected) in [
+            (30_000_000, 15_000_000, false),
+            (30_000_000, 14_999_999, true),
+            (30_000_000, 60_000_000, false),
+            (2_000, 999, true),
+            (1_999, 0, false),
+        ] {
+            let micros = Duration::from_micros;
+            assert_eq!(is_skipped(micros(nap), micros(took)), expected, "{nap} {took}");
+        }
     }
 }

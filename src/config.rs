@@ -52,6 +52,9 @@ pub struct SessionConfig {
     pub max_held: usize,
     /// How many exchanged tokens are kept; the first to expire leaves. Default: 1,024.
     pub exchange_capacity: usize,
+    /// How many exchange requests may be on the wire at once; who comes later waits for a place. Default:
+    /// 64.
+    pub exchanges_at_once: usize,
 }
 
 impl Default for SessionConfig {
@@ -63,6 +66,7 @@ impl Default for SessionConfig {
             retry: RetryPolicy::default(),
             max_held: 131_072,
             exchange_capacity: 1_024,
+            exchanges_at_once: 64,
         }
     }
 }
@@ -166,6 +170,12 @@ impl SessionConfig {
         }
         if self.max_held == 0 {
             return refuse("max_held", "is 0, but then nobody could wait: use 1 or more".into());
+        }
+        if self.exchanges_at_once == 0 {
+            return refuse(
+                "exchanges_at_once",
+                "is 0, but then no exchange could be sent: use 1 or more".into(),
+            );
         }
         Ok(())
     }

@@ -16,9 +16,9 @@ use crate::clock;
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
-use crate::machine::{CallerId, Facts, Reply};
+use crate::machine::{CallerId, Facts, Reply, is_too_young_to_doubt};
 use crate::request::{ExchangeRequest, TokenRequestOptions};
-use crate::snapshot::{Copies, Reader};
+use crate::snapshot::{Copies, Reader, Snapshot};
 use crate::status::{Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
@@ -129,12 +129,9 @@ impl SessionHandle {
     /// Cancel safe: dropping the call loses nothing and does not stop the grant for others.
     #[doc(alias = "getAccessToken")]
     #[doc(alias = "access_token")]
-    pub async fn get_token(&self) -> Result<AccessToken, SessionError> {
-        match self.read(&TokenRequestOptions::NONE) {
-            Ok(Ok(token)) => Ok(token),
-            Ok(Err(error)) => Err(error),
-            Err(live) => live.get_token(TokenRequestOptions::NONE).await,
-        }
+    #[inline]
+    pub fn get_token(&self) -> GetToken<'_> {
+        GetToken(Getting::New(self))
     }
 
     /// [`get_token`](Self::get_token) with options of this request's own.
@@ -157,8 +154,14 @@ impl SessionHandle {
     /// The token, if there is a usable one right now. If not, the session is asked to get one, and
     /// this does not wait for it: for synchronous code that is called again and again.
     pub fn try_token(&self) -> Option<AccessToken> {
+        self.usable_token().or_else(|| self.try_token_with(&TokenRequestOptions::NONE))
+    }
+
+    /// [`try_token`](Self::try_token) with options of this call's own: `None` too if less than
+    /// [`min_remaining`](TokenRequestOptions::min_remaining) is left, for which alone nothing is sent.
+    pub fn try_token_with(&self, options: &TokenRequestOptions) -> Option<AccessToken> {
         match &self.0 {
-            Backing::Live(live) => live.try_token(),
+            Backing::Live(live) => live.try_token(options),
             Backing::Fixed(fixed) => fixed.get_token().ok(),
         }
     }
@@ -214,6 +217,9 @@ impl SessionHandle {
         let Backing::Live(live) = &self.0 else {
             return Err(SessionError::Unsupported("token exchange"));
         };
+        if let Some(token) = live.exchanged(&request) {
+            return Ok(token);
+        }
         let request = Box::new(request);
         live.ask(exchanged, |caller, reply| Message::Exchange(caller, reply, request)).await
     }
@@ -221,19 +227,21 @@ impl SessionHandle {
     /// Tells the session that a resource server refused this [`AccessToken`] or [`ExchangedToken`] (401,
     /// RFC 6750 §3.1), so that the next call of this task does not get it again. Revokes nothing.
     ///
-    /// A token that has been replaced already, or that belongs to another session, is ignored. So is a
-    /// second refusal within 10 seconds, or that of an exchanged token younger than that: then it is not
-    /// the token that is wrong.
-    pub fn invalidate(&self, token: &impl AsRef<Issued>) {
+    /// `true` if the next call of this task cannot give this token: then it is worth trying once more with
+    /// what it gives. That is so too of a token that has been replaced already, or that belongs to another
+    /// session. `false` for a second refusal within 10 seconds, and for an exchanged token younger than
+    /// that: then it is not the token that is wrong, and it goes on.
+    pub fn invalidate(&self, token: &impl AsRef<Issued>) -> bool {
         let issued = token.as_ref();
         match &self.0 {
-            Backing::Live(live) => live.invalidate(issued),
+            Backing::Live(live) => return live.invalidate(issued),
             Backing::Fixed(fixed) if issued == fixed.token.as_ref() => {
                 fixed.refused.store(true, Relaxed);
                 fixed.status.send_if_modified(|shown| std::mem::take(shown) != Facts::default());
             }
             Backing::Fixed(_) => {}
         }
+        true
     }
 
     /// Revokes every live token that this session has received ([RFC 7009]), exchanged ones included (up to
@@ -316,8 +324,16 @@ impl SessionHandle {
         }
     }
 
-    /// The fast path; or the session to ask.
+    /// The fast path, for who asks for nothing special.
     #[inline]
+    fn usable_token(&self) -> Option<AccessToken> {
+        match &self.0 {
+            Backing::Live(live) => live.usable_token(),
+            Backing::Fixed(fixed) => fixed.get_token().ok(),
+        }
+    }
+
+    /// All that can be answered at once, errors too; or the session to ask.
     fn read(
         &self,
         options: &TokenRequestOptions,
@@ -333,42 +349,60 @@ impl Live {
     /// The snapshot is loaded before the clock is read: the other way round, a reader
     /// that was held up between the two could judge a new snapshot by an old time.
     #[inline]
+    fn usable_token(&self) -> Option<AccessToken> {
+        let snapshot = self.reader.load();
+        let now = clock::now();
+        let token = snapshot.usable_token(now)?;
+        self.note_use(&snapshot, now);
+        Some(token.clone())
+    }
+
     fn read(&self, options: &TokenRequestOptions) -> Option<Result<AccessToken, SessionError>> {
         let snapshot = self.reader.load();
         let now = clock::now();
         let answer = snapshot.read(now, options)?;
-        if snapshot.note_use(now) {
-            self.send(Message::Asked(snapshot.number()));
-        }
-        // Not `answer.cloned()`, nor cloned before: each way to an answer of its own is a third faster.
-        Some(match answer {
-            Ok(token) => Ok(token.clone()),
-            Err(error) => Err(error),
-        })
+        self.note_use(&snapshot, now);
+        Some(answer.cloned())
     }
 
-    fn try_token(&self) -> Option<AccessToken> {
+    fn try_token(&self, options: &TokenRequestOptions) -> Option<AccessToken> {
         let snapshot = self.reader.load();
         let now = clock::now();
+        self.note_use(&snapshot, now);
+        snapshot.read(now, options)?.ok().cloned()
+    }
+
+    #[inline]
+    fn note_use(&self, snapshot: &Snapshot, now: Instant) {
         if snapshot.note_use(now) {
             self.send(Message::Asked(snapshot.number()));
         }
-        snapshot.read(now, &TokenRequestOptions::NONE)?.ok().cloned()
     }
 
     fn get_token(&self, options: TokenRequestOptions) -> Wait<'_, AccessToken> {
         self.ask(token, |caller, reply| Message::GetToken(caller, reply, options))
     }
 
-    fn invalidate(&self, token: &Issued) {
+    fn exchanged(&self, request: &ExchangeRequest) -> Option<ExchangedToken> {
+        let snapshot = self.reader.load();
+        let (token, now) = self.reader.exchanged(&snapshot, &request.key(), clock::now)?;
+        self.note_use(&snapshot, now);
+        Some(token)
+    }
+
+    fn invalidate(&self, token: &Issued) -> bool {
         if token.id().session != self.session {
             // Nor may its own session take a word to this one for a word to itself.
-            return;
+            return true;
         }
         let tell = |message| self.send(message);
         let snapshot = self.reader.load();
-        if !snapshot.doubt(token.id(), || tell(Message::Invalidate(token.id()))) {
+        let now = clock::now();
+        if snapshot.doubt(token.id(), || tell(Message::Invalidate(token.id()))) {
+            snapshot.honours_doubts(now)
+        } else {
             token.doubt(|| tell(Message::InvalidateOther(token.clone())));
+            !is_too_young_to_doubt(token, now)
         }
     }
 
@@ -402,6 +436,56 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.end.cancel();
+    }
+}
+
+/// A call of [`get_token`](SessionHandle::get_token), to be awaited. As all futures it does nothing before.
+// Written out: in an async function's the fast path pays for the state of the slow one.
+#[must_use = "nothing happens before this is awaited"]
+pub struct GetToken<'a>(Getting<'a>);
+
+enum Getting<'a> {
+    New(&'a SessionHandle),
+    Waiting(Wait<'a, AccessToken>),
+}
+
+impl Future for GetToken<'_> {
+    type Output = Result<AccessToken, SessionError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Getting::New(handle) = self.0 {
+            if let Some(token) = handle.usable_token() {
+                return Poll::Ready(Ok(token));
+            }
+        }
+        self.poll_slowly(context)
+    }
+}
+
+impl GetToken<'_> {
+    #[cold]
+    #[inline(never)]
+    fn poll_slowly(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<AccessToken, SessionError>> {
+        if let Getting::New(handle) = self.0 {
+            match handle.read(&TokenRequestOptions::NONE) {
+                Ok(answer) => return Poll::Ready(answer),
+                Err(live) => self.0 = Getting::Waiting(live.get_token(TokenRequestOptions::NONE)),
+            }
+        }
+        match &mut self.0 {
+            Getting::Waiting(wait) => Pin::new(wait).poll(context),
+            Getting::New(_) => Poll::Pending,
+        }
+    }
+}
+
+impl fmt::Debug for GetToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GetToken")
     }
 }
 

@@ -58,8 +58,9 @@
 //! # Features
 //! - `http` (default): [`HttpTokenManager`], for Box and any other OAuth 2.0 server. Without it bring a
 //!   [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
-//! - `ring` (default) or `aws-lc`: the crypto library under `http`, for TLS and for keys. For the second,
-//!   leave the default features out: `default-features = false, features = ["http", "aws-lc"]`.
+//! - `aws-lc` (default) or `ring`: the crypto library under `http`, for TLS and for keys. The first is what
+//!   reqwest itself takes, so a program that has reqwest stays as it was. The second is for a program that
+//!   installs ring for the whole process: `default-features = false, features = ["http", "ring"]`.
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
@@ -77,6 +78,7 @@ mod asked;
 mod clock;
 mod config;
 mod error;
+mod foreign;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -114,7 +116,7 @@ pub use crate::http::{
 pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
 pub use grant::{Grant, TokenText};
-pub use handle::SessionHandle;
+pub use handle::{GetToken, SessionHandle};
 pub use machine::{Counters, Phase};
 pub use manager::TokenManager;
 pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};

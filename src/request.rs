@@ -197,7 +197,8 @@ impl ExchangeRequest {
             options: _,
         } = self;
         let mut params = params.clone();
-        params.sort();
+        // Of one name the order may matter, as that of resources does.
+        params.sort_by(|(name, _), (other, _)| name.cmp(other));
         ExchangeKey {
             scopes: scopes.iter().cloned().collect(),
             resources: without_doubles(resources),

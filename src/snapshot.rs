@@ -6,17 +6,18 @@
 //! Each bit is written once, and handing a token out counts on a [copy](Copies) that is the thread's: so
 //! readers write nothing that other threads read, and do not slow each other down.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 
 use crate::error::SessionError;
 use crate::instant::Instant;
-use crate::machine::{Published, PublishedToken, has_left};
-use crate::request::TokenRequestOptions;
-use crate::token::{AccessToken, TokenId};
+use crate::machine::{Published, PublishedExchange, PublishedToken, has_left};
+use crate::request::{ExchangeKey, TokenRequestOptions};
+use crate::token::{AccessToken, ExchangedToken, TokenId};
 
 /// One publication. The bits are relaxed: each is a word of its own, and whoever needs to see one set
 /// either set it or was told by somebody who did. For one that doubts it is more (see [`Self::doubt`]).
@@ -73,13 +74,19 @@ impl Snapshot {
         if self.of_token.doubted.load(Relaxed) {
             return None;
         }
-        let usable = self.published.token.as_ref().filter(|token| now < token.usable_until);
-        if let Some(PublishedToken { token, .. }) = usable {
-            let enough = has_left(token.issued(), options.get_min_remaining(), now);
-            return enough.then(|| Ok(self.of_token.copies.of(token)));
+        if let Some(token) = self.usable_token(now) {
+            return has_left(token.issued(), options.get_min_remaining(), now).then_some(Ok(token));
         }
         let cooling = self.published.cooling.as_ref().filter(|cooling| now < cooling.until)?;
         Some(Err(cooling.cooling(now)))
+    }
+
+    /// What [`read`](Self::read) gives to who asks for nothing special, if it is a token.
+    #[inline]
+    pub fn usable_token(&self, now: Instant) -> Option<&AccessToken> {
+        let PublishedToken { token, usable_until, .. } = self.published.token.as_ref()?;
+        let is_usable = now < *usable_until && !self.of_token.doubted.load(Relaxed);
+        is_usable.then(|| self.of_token.copies.of(token))
     }
 
     /// Notes that a caller used this; whether the actor wants to hear of it, from this caller.
@@ -104,6 +111,12 @@ impl Snapshot {
             self.of_token.doubted.store(true, Release);
         }
         is_published
+    }
+
+    /// Whether a doubt of the token published takes it from those who ask after it.
+    pub fn honours_doubts(&self, now: Instant) -> bool {
+        let published = self.published.token.as_ref();
+        published.is_none_or(|published| published.doubts_honoured_from <= now)
     }
 
     /// What callers are told once the session has ended.
@@ -153,12 +166,26 @@ fn thread_number() -> usize {
 
 /// The writing end, which the actor owns. However the actor ends, it [closes](Self::close) this.
 #[derive(Debug)]
-pub struct Publisher(Arc<ArcSwap<Snapshot>>);
+pub struct Publisher(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    exchanged: RwLock<HashMap<Arc<ExchangeKey>, Exchanged>>,
+}
+
+/// An exchanged token that may be read.
+#[derive(Debug)]
+struct Exchanged {
+    published: PublishedExchange,
+    asked: AtomicBool,
+}
 
 impl Publisher {
     /// Has published this.
     pub fn new(first: Published) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Snapshot::new(first))))
+        let snapshot = ArcSwap::from_pointee(Snapshot::new(first));
+        Self(Arc::new(Shared { snapshot, exchanged: RwLock::default() }))
     }
 
     /// What handles read from.
@@ -168,13 +195,37 @@ impl Publisher {
 
     /// Readers see this from now on.
     pub fn publish(&self, published: Published) {
-        let next = self.0.load().followed_by(published);
-        self.0.store(Arc::new(next));
+        let next = self.0.snapshot.load().followed_by(published);
+        self.0.snapshot.store(Arc::new(next));
+    }
+
+    /// Readers see these, or see them no more, from now on.
+    pub fn publish_exchanged(
+        &self,
+        changes: impl ExactSizeIterator<Item = (Arc<ExchangeKey>, Option<PublishedExchange>)>,
+    ) {
+        if changes.len() == 0 {
+            return;
+        }
+        // Nothing in here panics while it holds the lock.
+        let mut exchanged = self.0.exchanged.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, published) in changes {
+            match published {
+                Some(published) => {
+                    let asked = AtomicBool::new(false);
+                    exchanged.insert(key, Exchanged { published, asked });
+                }
+                None => drop(exchanged.remove(&key)),
+            }
+        }
+        if exchanged.is_empty() {
+            *exchanged = HashMap::new();
+        }
     }
 
     /// Whether any caller has used what is published.
     pub fn is_used(&self) -> bool {
-        self.0.load().is_used()
+        self.0.snapshot.load().is_used()
     }
 
     /// Nothing will come any more.
@@ -186,19 +237,42 @@ impl Publisher {
             cooling: None,
             closed: true,
         };
-        self.0.store(Arc::new(Snapshot { time_paused, ..Snapshot::new(last) }));
+        self.0.snapshot.store(Arc::new(Snapshot { time_paused, ..Snapshot::new(last) }));
     }
 }
 
 /// The reading end, which the handles share.
 #[derive(Debug)]
-pub struct Reader(Arc<ArcSwap<Snapshot>>);
+pub struct Reader(Arc<Shared>);
 
 impl Reader {
     /// What is published.
     #[inline]
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.0.load()
+        self.0.snapshot.load()
+    }
+
+    /// The exchanged token for this key, if the machine would give it at once. `snapshot` was loaded
+    /// before; with it goes the session's own token that the actor is asked about: a doubt of that one
+    /// may take this one too. The first who finds it due for a refresh is to ask the actor.
+    pub fn exchanged(
+        &self,
+        snapshot: &Snapshot,
+        key: &ExchangeKey,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<(ExchangedToken, Instant)> {
+        if snapshot.published.closed || snapshot.of_token.doubted.load(Relaxed) {
+            return None;
+        }
+        let exchanged = self.0.exchanged.read().unwrap_or_else(PoisonError::into_inner);
+        let Exchanged { published, asked } = exchanged.get(key)?;
+        let now = now();
+        let is_usable = now < published.usable_until && !published.token.as_ref().is_doubted();
+        let asks = is_usable
+            && published.ask_at <= now
+            && !asked.load(Relaxed)
+            && !asked.swap(true, Relaxed);
+        (is_usable && !asks).then(|| (published.token.clone(), now))
     }
 }
 

@@ -43,6 +43,10 @@ impl AccessToken {
         Self(self.0.copy())
     }
 
+    pub(crate) fn issued(&self) -> &Issued {
+        &self.0
+    }
+
     /// The value of an `Authorization` header, marked sensitive: `Bearer …` (RFC 6750 §2.1), or
     /// `DPoP …` of a token that is [bound to a key](crate::HttpTokenManagerBuilder::dpop), which needs a
     /// [proof](Self::proof) next to it.
@@ -128,10 +132,6 @@ macro_rules! common_to_tokens {
             ) -> Result<Option<HeaderValue>, ConfigError> {
                 self.0.proof(method, url, Some(nonce))
             }
-
-            pub(crate) fn issued(&self) -> &Issued {
-                &self.0
-            }
         }
 
         impl AsRef<Issued> for $token {
@@ -194,6 +194,7 @@ struct Inner {
     grant: Grant,
     expires_at: Instant,
     lifetime: Duration,
+    is_exchanged: bool,
     /// How many callers' words that this was refused are on their way to the actor: one at a time (two
     /// if they come at once), or a loop of invalidations would fill the mailbox. Counted when a word has
     /// been sent, so it may have arrived before.
@@ -201,11 +202,31 @@ struct Inner {
 }
 
 impl Issued {
+    /// The session's own.
     pub(crate) fn new(id: TokenId, grant: Grant, expires_at: Instant, lifetime: Duration) -> Self {
+        Self::of(id, grant, expires_at, lifetime, false)
+    }
+
+    pub(crate) fn by_exchange(
+        id: TokenId,
+        grant: Grant,
+        expires_at: Instant,
+        lifetime: Duration,
+    ) -> Self {
+        Self::of(id, grant, expires_at, lifetime, true)
+    }
+
+    fn of(
+        id: TokenId,
+        grant: Grant,
+        expires_at: Instant,
+        lifetime: Duration,
+        is_exchanged: bool,
+    ) -> Self {
         let header = grant.text().header_value().clone();
         let doubts_under_way = AtomicIsize::new(0);
-        let inner = Arc::new(Inner { id, grant, expires_at, lifetime, doubts_under_way });
-        Self(Arc::new(Counted { header, inner }))
+        let inner = Inner { id, grant, expires_at, lifetime, is_exchanged, doubts_under_way };
+        Self(Arc::new(Counted { header, inner: Arc::new(inner) }))
     }
 
     /// The same token, with counts of its own.
@@ -223,6 +244,11 @@ impl Issued {
             tell();
             under_way.fetch_add(1, Release);
         }
+    }
+
+    /// Whether a word that it was refused is on its way.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.0.inner.doubts_under_way.load(Acquire) > 0
     }
 
     /// A word has arrived.
@@ -248,6 +274,15 @@ impl Issued {
             return Duration::MAX;
         }
         self.0.inner.expires_at.since(now)
+    }
+
+    /// How long ago it was asked for.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.since(self.0.inner.expires_at - self.0.inner.lifetime)
+    }
+
+    pub(crate) fn is_exchanged(&self) -> bool {
+        self.0.inner.is_exchanged
     }
 
     /// How long it lives in all.

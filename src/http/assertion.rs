@@ -10,9 +10,10 @@ use super::keys::JwtAlgorithm;
 use super::limits::{ASSERTION_LIFE, DATED_BACK};
 use crate::error::{ConfigError, TokenError};
 
-/// What the assertions of [`ClientAuth::SecretJwt`] and [`ClientAuth::PrivateKeyJwt`] say, besides what
-/// RFC 7523 §3 fixes: `iss` and `sub` are the client id, `exp` is two minutes after `iat`, which lies 5
-/// seconds back. After a refusal whose `Date` shows that the server's clock is another, that one counts.
+/// What the assertions of [`SecretJwt`](crate::ClientAuth::SecretJwt) and
+/// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) say, besides what RFC 7523 §3 fixes: `iss` and `sub`
+/// are the client id, `exp` is two minutes after `iat`, which lies 5 seconds back. After a refusal whose
+/// `Date` shows that the server's clock is another, that one counts.
 ///
 /// ```
 /// use ccg_session::{AssertionAudience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};

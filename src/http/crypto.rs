@@ -1,5 +1,5 @@
-//! The crypto library, for TLS and for keys: the user's choice, by the features `ring` and `aws-lc`.
-//! Where both are on, `aws-lc` counts, since somebody asked for it.
+//! The crypto library, for TLS and for keys: the user's choice, by the features `aws-lc` and `ring`.
+//! Where both are on, `aws-lc` counts: it is the one that reqwest has by default.
 
 #[cfg(feature = "aws-lc")]
 pub(super) use aws_lc_rs as library;

@@ -83,7 +83,7 @@ use wire::{Asked, ServerAnswer};
 ///   up to three places. None is repeated otherwise, and none follows a redirect.
 /// - A connection is not kept for the next request, since one that sat idle for most of a token's life is
 ///   likely to be dead. At most 1 MiB of an answer is read.
-/// - TLS is rustls with ring (or aws-lc-rs: the feature `aws-lc`), whatever the process's default is, and
+/// - TLS is rustls with aws-lc-rs (or ring: the feature `ring` without `aws-lc`), whatever the process's default is, and
 ///   trusts what the platform trusts.
 /// - Proxies are taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in
 ///   upper or lower case), unless [one is set](HttpTokenManagerBuilder::proxy). Nothing that is for this

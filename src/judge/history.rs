@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pace::{Pace, Policy};
@@ -11,13 +12,17 @@ use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Moment, Published, Reply, Request, Start, Warning,
+    Abilities, CallerId, Effects, Ended, Event, Moment, Published, PublishedExchange, Reply,
+    Request, Start, Warning,
 };
 use crate::request::ExchangeKey;
 use crate::token::TokenId;
 
 /// Nobody who says longer means it.
 pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// So long a token of unknown life may be alive, and a revoked text is not taken again.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a flight is for: its attempts are spaced by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,16 +85,53 @@ pub(crate) struct Token {
 }
 
 /// A token as the server knows it: by its text.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Issued {
-    /// The longest that the server can have meant.
+    /// The longest that the server can have meant; a day after it was last heard of, if that is not known.
     pub(crate) expires_at: Instant,
+    is_life_known: bool,
     /// The first revoke that came since.
     pub(crate) marked_by: Option<u64>,
+    /// So long it is not taken again.
+    marked_until: Instant,
     /// The server has confirmed that it is gone.
     pub(crate) revoked: bool,
     /// The session has said that a revoke cannot reach it any more.
     pub(crate) lost: bool,
+}
+
+impl Default for Issued {
+    fn default() -> Self {
+        Self {
+            expires_at: Instant::ZERO,
+            is_life_known: false,
+            marked_by: None,
+            marked_until: Instant::ZERO,
+            revoked: false,
+            lost: false,
+        }
+    }
+}
+
+impl Issued {
+    fn is_marked(&self, now: Instant) -> bool {
+        self.marked_by.is_some() && now < self.marked_until
+    }
+
+    fn mark(&mut self, revoke: u64, now: Instant) {
+        if !self.is_marked(now) {
+            (self.marked_by, self.marked_until) = (Some(revoke), now + DAY);
+            self.revoked = false;
+        }
+    }
+
+    /// Its revocation was sent, or confirmed.
+    fn heard_of(&mut self, now: Instant) {
+        self.marked_until = now + DAY;
+        if !self.is_life_known {
+            self.expires_at = now + DAY;
+        }
+    }
 }
 
 /// What a session does, as the outside sees it: this is what is judged.
@@ -125,12 +167,15 @@ pub(crate) struct History {
     pub(crate) policy: Policy,
     /// How long a token lives whose server does not say.
     assumed_lifetime: Duration,
+    can_revoke: bool,
     /// The last draw.
     random: f64,
     /// Does not ask what a timer would do: that copies the session with each event.
     pub(crate) is_crowded: bool,
     /// What readers see.
     pub(crate) published: Published,
+    /// Exchanged tokens that readers see besides.
+    pub(crate) exchanged: BTreeMap<Arc<ExchangeKey>, PublishedExchange>,
     /// Revokes taken.
     pub(crate) revokes: u64,
     /// Tokens that arrived.
@@ -140,7 +185,6 @@ pub(crate) struct History {
     /// The highest generation whose invalidation was honoured.
     pub(crate) invalidated: u64,
     pub(crate) invalidated_at: Option<Instant>,
-    /// Who waits.
     pub(crate) callers: BTreeMap<CallerId, Caller>,
     /// Grants and exchanges on the wire.
     pub(crate) wire: BTreeMap<Purpose, Attempt>,
@@ -161,15 +205,16 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Nothing has happened yet.
     pub(crate) fn new(published: &Published, config: &SessionConfig, abilities: Abilities) -> Self {
         Self {
             now: Instant::ZERO,
             policy: Policy::of(config),
             assumed_lifetime: abilities.assumed_lifetime,
+            can_revoke: abilities.revoke,
             random: 0.0,
             is_crowded: false,
             published: published.clone(),
+            exchanged: BTreeMap::new(),
             revokes: 0,
             generation: 0,
             highest: 0,
@@ -216,7 +261,7 @@ impl History {
         }
         self.texts.retain(|_, text| now < text.expires_at);
         let texts = &self.texts;
-        self.tokens.retain(|token| texts.contains_key(&token.text));
+        self.tokens.retain(|token| now < token.expires_at || texts.contains_key(&token.text));
     }
 
     /// The event, and then what the session wants done, in the order of the contract: publish, start
@@ -232,9 +277,18 @@ impl History {
         self.random = moment.random;
         let before = self.published.clone();
         self.happened(event, fx);
+        for (key, published) in &fx.exchanged {
+            match published {
+                Some(published) => drop(self.exchanged.insert(key.clone(), published.clone())),
+                None => drop(self.exchanged.remove(key)),
+            }
+        }
         if let Some(published) = &fx.publish {
             self.ask(&Seen::Published(published))?;
             self.published = published.clone();
+            if published.closed {
+                self.exchanged.clear();
+            }
             let generation = published.token.as_ref().map(|it| it.token.id().generation());
             self.highest = self.highest.max(generation.unwrap_or(0));
         }
@@ -280,7 +334,7 @@ impl History {
                     self.revokes += 1;
                     self.barrier_may_be_up = true;
                     for text in self.texts.values_mut() {
-                        text.marked_by.get_or_insert(self.revokes);
+                        text.mark(self.revokes, self.now);
                     }
                 }
                 self.began(*caller, Want::Revoked);
@@ -291,9 +345,13 @@ impl History {
             Event::Ended(Ended::Revocation(text, result)) => {
                 self.revocation_ended(text.expose(), result);
             }
-            Event::Abilities(abilities) => self.assumed_lifetime = abilities.assumed_lifetime,
+            Event::Abilities(abilities) => {
+                self.assumed_lifetime = abilities.assumed_lifetime;
+                self.can_revoke = abilities.revoke;
+            }
             Event::Asked(_) | Event::Invalidate(_) | Event::Timer | Event::Shutdown => {}
         }
+        self.refusals_stand(event, fx);
         for warning in &fx.warnings {
             if let Warning::LedgerOverflow(id) = warning
                 && let Some(text) = self.token(id.generation()).map(|token| token.text.clone())
@@ -301,6 +359,27 @@ impl History {
             {
                 text.lost = true;
             }
+        }
+    }
+
+    /// No other subject came: then the answer that they had is the end of it.
+    fn refusals_stand(&mut self, event: &Event<CallerId>, fx: &Effects<CallerId>) {
+        match event {
+            Event::Ended(Ended::Grant(Err(error))) if !refuses_subject(error) => {}
+            // Else the answer may be another's.
+            _ => return,
+        }
+        let refusals = fx.replies.iter().filter_map(|(caller, answer)| {
+            let Reply::Exchanged(Err(SessionError::Failed { error, .. })) = answer else {
+                return None;
+            };
+            let Want::Token(purpose) = self.callers.get(caller)?.want else { return None };
+            let was_refused = self.paces.get(&purpose).is_some_and(|pace| pace.is_rerun());
+            (was_refused && refuses_subject(error)).then_some((purpose, error))
+        });
+        for (purpose, error) in refusals.collect::<BTreeMap<_, _>>() {
+            let pace = self.paces.entry(purpose).or_default();
+            pace.failed(error, self.now, self.policy, Some(self.random));
         }
     }
 
@@ -323,6 +402,9 @@ impl History {
             Request::Revocation(text, _) => {
                 self.ask(&Seen::RevocationStarted(text.expose()))?;
                 self.revocations.insert(text.expose().into(), attempt);
+                if let Some(known) = self.texts.get_mut(text.expose()) {
+                    known.heard_of(self.now);
+                }
                 return Ok(());
             }
             Request::Grant(_) => Purpose::Grant,
@@ -350,8 +432,13 @@ impl History {
         };
         let held = &fx.publish.as_ref().unwrap_or(&self.published).token;
         let is_held = held.as_ref().map(|it| it.token.id()) == attempt.subject;
+        let is_one = |(_, it): &(&CallerId, &Caller)| it.want == Want::Token(purpose);
+        let is_told = |(caller, _)| fx.replies.iter().any(|(whom, _)| whom == caller);
+        let mut callers = self.callers.iter().filter(is_one).peekable();
+        // Whoever waits for the next subject is told nothing yet.
+        let goes_on = !is_held || (callers.peek().is_some() && !callers.any(is_told));
         let pace = self.paces.entry(purpose).or_default();
-        if attempt.subject.is_some() && refuses_subject(error) && !is_held {
+        if attempt.subject.is_some() && refuses_subject(error) && goes_on {
             pace.subject_replaced(error, self.now, self.policy, self.random);
         } else {
             pace.failed(error, self.now, self.policy, Some(self.random));
@@ -364,7 +451,6 @@ impl History {
         let dropped = held(before).filter(|before| held(&self.published) != Some(*before))?;
         let is_doubt = match event {
             Event::Invalidate(id) => *id == dropped,
-            Event::Ended(Ended::Exchange(_, Err(error))) => refuses_subject(error),
             _ => false,
         };
         is_doubt.then_some(dropped.generation())
@@ -382,7 +468,7 @@ impl History {
 
     /// Whether a revoke has reached this text.
     pub(crate) fn is_marked(&self, text: &str) -> bool {
-        self.texts.get(text).is_some_and(|text| text.marked_by.is_some())
+        self.texts.get(text).is_some_and(|text| text.is_marked(self.now))
     }
 
     /// Whether a revoke is under way, as far as the outside can know whether or not anybody waits for it:
@@ -398,14 +484,22 @@ impl History {
         self.generation += 1;
         let came_too_late = attempt.revokes < self.revokes;
         let known = self.texts.entry(text.into()).or_default();
-        if known.lost {
-            *known = Issued::default();
+        let is_new = known.lost || known.expires_at == Instant::ZERO;
+        if is_new || !known.is_marked(self.now) {
+            let (expires_at, is_life_known) = (known.expires_at, known.is_life_known);
+            *known = Issued { expires_at, is_life_known, ..Issued::default() };
         }
-        let was_marked = known.marked_by.is_some();
-        known.expires_at = known.expires_at.max(self.now + life);
+        let was_marked = known.is_marked(self.now);
+        // A revoked text that is repeated says nothing of its life by that.
+        let until = self.now + grant.life().unwrap_or(DAY);
+        if is_new || (until >= known.expires_at && (grant.life().is_some() || !was_marked)) {
+            (known.expires_at, known.is_life_known) = (until, grant.life().is_some());
+        }
         if came_too_late {
-            known.marked_by.get_or_insert(attempt.revokes + 1);
+            known.mark(attempt.revokes + 1, self.now);
         }
+        // Nobody keeps one for a day that cannot be revoked then.
+        known.lost = is_new && grant.life().is_none() && !self.can_revoke;
         self.tokens.push(Token {
             generation: self.generation,
             text: text.into(),
@@ -437,6 +531,7 @@ impl History {
             _ => {
                 self.batch_confirmed = true;
                 if let Some(known) = self.texts.get_mut(text) {
+                    known.heard_of(self.now);
                     known.revoked = true;
                 }
             }
@@ -485,9 +580,11 @@ impl Hash for History {
             now: _,
             policy: _,
             assumed_lifetime: _,
+            can_revoke: _,
             random: _,
             is_crowded: _,
             published,
+            exchanged,
             revokes,
             generation,
             highest,
@@ -506,7 +603,8 @@ impl Hash for History {
             barrier_may_be_up,
             closed,
         } = self;
-        (published, revokes, generation, highest, invalidated, invalidated_at).hash(state);
+        (published, exchanged, revokes, generation, highest, invalidated, invalidated_at)
+            .hash(state);
         (callers, wire, revocations, tokens, texts, paces, revocation_pace).hash(state);
         (batch_confirmed, batch_failure, last_sent, barrier_may_be_up, closed).hash(state);
     }

@@ -9,8 +9,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::pace::{Pace, Policy};
 use super::properties::{GRANT_GAP, INVALIDATE_GAP};
-use super::{LONGEST_LIFE, Pace, Policy, Purpose, Verdict, named, refuses_subject};
+use super::{LONGEST_LIFE, Purpose, Verdict, named, refuses_subject};
+use crate::config::SessionConfig;
 use crate::error::TokenError;
 use crate::instant::Instant;
 
@@ -24,7 +26,6 @@ pub(crate) struct Point {
     pub(crate) count: u64,
 }
 
-/// What was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// `get_token`, `try_token` or `blocking_get_token`; or `exchange`.
@@ -38,11 +39,8 @@ pub(crate) enum What {
 pub(crate) struct Call {
     /// The task or thread, which does one thing after the other.
     pub(crate) task: usize,
-    /// What it called.
     pub(crate) what: What,
-    /// Read before the call.
     pub(crate) began: Point,
-    /// Read after it.
     pub(crate) ended: Point,
     /// The generation of the token that it gave.
     pub(crate) given: Option<u64>,
@@ -51,28 +49,21 @@ pub(crate) struct Call {
 /// A revoke that the session took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Revoke {
-    /// Read before the call.
     pub(crate) began: Point,
     /// By then somebody knew that the session had taken it.
     pub(crate) taken: Option<Point>,
-    /// Read after it.
     pub(crate) ended: Option<Point>,
-    /// What it said.
     pub(crate) ok: bool,
 }
 
 /// An attempt at a grant or an exchange, seen where it is sent from.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
-    /// What for.
     pub(crate) purpose: Purpose,
     /// The generation that was exchanged.
     pub(crate) subject: Option<u64>,
-    /// When.
     pub(crate) sent: Point,
-    /// When it was over.
     pub(crate) ended: Point,
-    /// What came of it.
     pub(crate) outcome: Outcome,
 }
 
@@ -81,7 +72,6 @@ pub(crate) struct Attempt {
 pub(crate) enum Outcome {
     /// A token, and how long it lives.
     Token(String, Duration),
-    /// An error.
     Failed(TokenError),
     /// The session did not wait any longer, or the attempt panicked.
     Dropped,
@@ -90,11 +80,8 @@ pub(crate) enum Outcome {
 /// A request to revoke a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Revocation {
-    /// The token.
     pub(crate) text: String,
-    /// When it was sent.
     pub(crate) sent: Point,
-    /// When it was over.
     pub(crate) ended: Point,
     /// The session was told that the token is gone.
     pub(crate) confirmed: bool,
@@ -103,20 +90,16 @@ pub(crate) struct Revocation {
 /// A run. The calls of each task are in their order.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
-    /// What the session was told to keep to.
     pub(crate) policy: Policy,
     /// How much later than it was done something may have been recorded: nothing in paused time.
     pub(crate) late: Duration,
     /// The longest that a flight may take, where the time of an answer is known so well that it can be
     /// judged.
     pub(crate) longest_flight: Option<Duration>,
-    /// By all tasks.
     pub(crate) calls: Vec<Call>,
-    /// By all tasks.
     pub(crate) revokes: Vec<Revoke>,
     /// Grants and exchanges, in the order sent.
     pub(crate) attempts: Vec<Attempt>,
-    /// In the order sent.
     pub(crate) revocations: Vec<Revocation>,
     /// The text of each token that was given.
     pub(crate) texts: BTreeMap<u64, String>,
@@ -156,10 +139,9 @@ const ALL: &[(&str, Check)] = named![
 ];
 
 impl History {
-    /// Nothing has happened.
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(config: &SessionConfig) -> Self {
         Self {
-            policy,
+            policy: Policy::of(config),
             late: Duration::ZERO,
             longest_flight: None,
             calls: Vec::new(),
@@ -171,7 +153,6 @@ impl History {
         }
     }
 
-    /// Asks every check.
     pub(crate) fn judge(&self) -> Verdict {
         ALL.iter().try_for_each(|(name, check)| check(self).map_err(|why| format!("{name}: {why}")))
     }

@@ -6,7 +6,7 @@
 //! as the machine.
 
 mod history;
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(all(test, any(feature = "test-util", all(feature = "http", feature = "testing"))))]
 pub(crate) mod intervals;
 #[cfg(all(test, feature = "test-util"))]
 mod overheard;
@@ -18,10 +18,7 @@ pub(crate) mod search;
 pub(crate) use history::*;
 #[cfg(all(test, feature = "test-util"))]
 pub(crate) use overheard::{Overheard, overhear};
-#[cfg(all(test, feature = "test-util"))]
-pub(crate) use pace::{Pace, Policy};
-
-use properties::*;
+pub(crate) use properties::PROPERTIES;
 
 use crate::error::TokenError;
 use crate::instant::Instant;
@@ -64,41 +61,7 @@ impl Session for Machine<CallerId> {
 macro_rules! named {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name)),*] };
 }
-#[cfg(all(test, feature = "test-util"))]
 pub(crate) use named;
-
-type Property = fn(&History, &Seen<'_>) -> Verdict;
-
-/// All that must be true. What a property says against a session begins with its name.
-pub(crate) const PROPERTIES: &[(&str, Property)] = named![
-    // Of each thing that is seen, by what was seen before.
-    nothing_happens_after_the_end,
-    one_attempt_of_a_purpose_on_the_wire,
-    nothing_but_revocations_starts_behind_the_barrier,
-    grants_keep_their_distance,
-    attempts_keep_to_the_flight_policy,
-    only_marked_tokens_are_revoked_and_once_confirmed_no_more,
-    exactly_one_answer_to_each_caller,
-    no_earlier_token_after_a_revoke,
-    no_earlier_token_after_an_honoured_invalidate,
-    no_token_at_or_after_its_expiry,
-    generations_never_go_back,
-    a_token_is_given_only_to_those_who_asked_for_it,
-    a_revoke_that_is_ok_left_nothing_alive,
-    snapshots_are_numbered_in_their_order,
-    // Of an event as a whole.
-    nothing_but_revocations_starts_while_a_revoke_waits,
-    a_revoke_takes_the_token_from_readers,
-    a_usable_token_is_an_answer_at_once,
-    nobody_waits_after_an_attempt_beside_a_usable_token,
-    a_doubt_is_settled,
-    whoever_waits_is_known_and_waits_for_something,
-    the_next_deadline_is_ahead,
-    // Of what the session would do.
-    a_timer_that_is_not_due_does_nothing,
-    a_read_gives_what_the_session_would_give,
-    shutdown_answers_everybody,
-];
 
 /// Whether the server did not like the subject of an exchange (RFC 8693 §2.2.2).
 pub(crate) fn refuses_subject(error: &TokenError) -> bool {

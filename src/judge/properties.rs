@@ -3,13 +3,46 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Verdict;
 use super::history::{Handled, History, Purpose, Seen, Want, is_taken};
+use super::{Verdict, named};
 use crate::error::SessionError;
 use crate::instant::Instant;
 use crate::machine::{CallerId, Effects, Ended, Event, Moment, Published, Reply, Request};
 use crate::request::TokenRequestOptions;
 use crate::snapshot::Snapshot;
+
+type Property = fn(&History, &Seen<'_>) -> Verdict;
+
+/// All that must be true. What a property says against a session begins with its name.
+pub(crate) const PROPERTIES: &[(&str, Property)] = named![
+    // Of each thing that is seen, by what was seen before.
+    nothing_happens_after_the_end,
+    one_attempt_of_a_purpose_on_the_wire,
+    nothing_but_revocations_starts_behind_the_barrier,
+    grants_keep_their_distance,
+    attempts_keep_to_the_flight_policy,
+    only_marked_tokens_are_revoked_and_once_confirmed_no_more,
+    exactly_one_answer_to_each_caller,
+    no_earlier_token_after_a_revoke,
+    no_earlier_token_after_an_honoured_invalidate,
+    no_token_at_or_after_its_expiry,
+    generations_never_go_back,
+    a_token_is_given_only_to_those_who_asked_for_it,
+    a_revoke_that_is_ok_left_nothing_alive,
+    snapshots_are_numbered_in_their_order,
+    // Of an event as a whole.
+    nothing_but_revocations_starts_while_a_revoke_waits,
+    a_revoke_takes_the_token_from_readers,
+    a_usable_token_is_an_answer_at_once,
+    nobody_waits_after_an_attempt_beside_a_usable_token,
+    a_doubt_is_settled,
+    whoever_waits_is_known_and_waits_for_something,
+    the_next_deadline_is_ahead,
+    // Of what the session would do.
+    a_timer_that_is_not_due_does_nothing,
+    a_read_gives_what_the_session_would_give,
+    shutdown_answers_everybody,
+];
 
 /// How long the server is left alone after the request for a token that came.
 pub(crate) const GRANT_GAP: Duration = Duration::from_secs(1);
@@ -21,7 +54,7 @@ const NANO: Duration = Duration::from_nanos(1);
 const NOBODY: CallerId = CallerId::MAX;
 
 /// One grant attempt on the wire, ever; and one exchange of each key.
-pub(super) fn one_attempt_of_a_purpose_on_the_wire(history: &History, seen: &Seen<'_>) -> Verdict {
+fn one_attempt_of_a_purpose_on_the_wire(history: &History, seen: &Seen<'_>) -> Verdict {
     match seen {
         Seen::Started(purpose) if history.wire.contains_key(purpose) => {
             Err(format!("a second attempt on the wire: {purpose:?}"))
@@ -34,7 +67,7 @@ pub(super) fn one_attempt_of_a_purpose_on_the_wire(history: &History, seen: &See
 }
 
 /// Nothing but revocations starts while the barrier is up.
-pub(super) fn nothing_but_revocations_starts_behind_the_barrier(
+fn nothing_but_revocations_starts_behind_the_barrier(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
@@ -48,7 +81,7 @@ pub(super) fn nothing_but_revocations_starts_behind_the_barrier(
 
 /// The same, told by those who wait for a revoke: that the barrier ends and what starts because of it
 /// come as one, with the replies last, so this is asked when all of it has been seen.
-pub(super) fn nothing_but_revocations_starts_while_a_revoke_waits(
+fn nothing_but_revocations_starts_while_a_revoke_waits(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
@@ -64,7 +97,7 @@ pub(super) fn nothing_but_revocations_starts_while_a_revoke_waits(
 }
 
 /// No grant is asked for within a second of the request for the last token that came.
-pub(super) fn grants_keep_their_distance(history: &History, seen: &Seen<'_>) -> Verdict {
+fn grants_keep_their_distance(history: &History, seen: &Seen<'_>) -> Verdict {
     match (seen, history.last_sent) {
         (Seen::Started(Purpose::Grant), Some(sent)) if history.now < sent + GRANT_GAP => {
             Err(format!("a grant {:?} after the last that succeeded", history.now.since(sent)))
@@ -75,7 +108,7 @@ pub(super) fn grants_keep_their_distance(history: &History, seen: &Seen<'_>) -> 
 
 /// After a failure no attempt comes before the pause, the cooling and the server's `Retry-After` are
 /// over, whatever else happened in between.
-pub(super) fn attempts_keep_to_the_flight_policy(history: &History, seen: &Seen<'_>) -> Verdict {
+fn attempts_keep_to_the_flight_policy(history: &History, seen: &Seen<'_>) -> Verdict {
     let (what, pace): (&dyn fmt::Debug, _) = match seen {
         Seen::Started(purpose) => (purpose, history.paces.get(purpose)),
         Seen::RevocationStarted(text) => (text, Some(&history.revocation_pace)),
@@ -90,7 +123,7 @@ pub(super) fn attempts_keep_to_the_flight_policy(history: &History, seen: &Seen<
 }
 
 /// A revoke takes what was there, and nothing that the server has confirmed already.
-pub(super) fn only_marked_tokens_are_revoked_and_once_confirmed_no_more(
+fn only_marked_tokens_are_revoked_and_once_confirmed_no_more(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
@@ -106,7 +139,7 @@ pub(super) fn only_marked_tokens_are_revoked_and_once_confirmed_no_more(
 }
 
 /// Whoever waits gets one answer, and of the kind that was asked for; whoever left gets none.
-pub(super) fn exactly_one_answer_to_each_caller(history: &History, seen: &Seen<'_>) -> Verdict {
+fn exactly_one_answer_to_each_caller(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Answered(caller, answer) = seen else { return Ok(()) };
     let Some(waiting) = history.callers.get(caller) else {
         return Err(format!("caller {caller} does not wait, and is told {answer:?}"));
@@ -135,7 +168,7 @@ fn given<'a>(seen: &Seen<'a>) -> Option<(CallerId, u64, &'a str)> {
 
 /// A call that began after a revoke was published gives no token from before it, exchanged or not;
 /// and a token that a revoke has reached is given to nobody any more.
-pub(super) fn no_earlier_token_after_a_revoke(history: &History, seen: &Seen<'_>) -> Verdict {
+fn no_earlier_token_after_a_revoke(history: &History, seen: &Seen<'_>) -> Verdict {
     if let Seen::Published(Published { token: Some(published), .. }) = seen
         && history.is_marked(published.token.secret())
     {
@@ -154,10 +187,7 @@ pub(super) fn no_earlier_token_after_a_revoke(history: &History, seen: &Seen<'_>
 }
 
 /// Once an invalidate has been honoured nobody gets that token, nor an earlier one, whenever they asked.
-pub(super) fn no_earlier_token_after_an_honoured_invalidate(
-    history: &History,
-    seen: &Seen<'_>,
-) -> Verdict {
+fn no_earlier_token_after_an_honoured_invalidate(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Answered(_, Reply::Token(Ok(token))) = seen else { return Ok(()) };
     let generation = token.id().generation();
     if generation <= history.invalidated {
@@ -167,7 +197,7 @@ pub(super) fn no_earlier_token_after_an_honoured_invalidate(
 }
 
 /// No token is handed out at or after its expiry, and none is published as usable beyond it.
-pub(super) fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Verdict {
+fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>) -> Verdict {
     if let Seen::Published(Published { token: Some(published), .. }) = seen {
         let known = history.token(published.token.id().generation());
         if known.is_some_and(|known| known.expires_at < published.usable_until) {
@@ -182,7 +212,7 @@ pub(super) fn no_token_at_or_after_its_expiry(history: &History, seen: &Seen<'_>
 }
 
 /// Generations never go back: neither what readers see, nor, beside that, what those get who ask.
-pub(super) fn generations_never_go_back(history: &History, seen: &Seen<'_>) -> Verdict {
+fn generations_never_go_back(history: &History, seen: &Seen<'_>) -> Verdict {
     let token = match seen {
         Seen::Published(Published { token: Some(published), .. }) => &published.token,
         Seen::Answered(_, Reply::Token(Ok(token))) => token,
@@ -196,10 +226,7 @@ pub(super) fn generations_never_go_back(history: &History, seen: &Seen<'_>) -> V
 }
 
 /// The session's own token for those who want a token, and each exchanged one for its own request.
-pub(super) fn a_token_is_given_only_to_those_who_asked_for_it(
-    history: &History,
-    seen: &Seen<'_>,
-) -> Verdict {
+fn a_token_is_given_only_to_those_who_asked_for_it(history: &History, seen: &Seen<'_>) -> Verdict {
     let Some((caller, generation, text)) = given(seen) else { return Ok(()) };
     let Some(token) = history.token(generation) else {
         return Err(format!("generation {generation} never came, or is long gone"));
@@ -217,10 +244,7 @@ pub(super) fn a_token_is_given_only_to_those_who_asked_for_it(
 
 /// A revoke that returned Ok left no token alive at the server that the session had received, or that
 /// arrived from an attempt on the wire, when the revoke was taken; and no such attempt is still out.
-pub(super) fn a_revoke_that_is_ok_left_nothing_alive(
-    history: &History,
-    seen: &Seen<'_>,
-) -> Verdict {
+fn a_revoke_that_is_ok_left_nothing_alive(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Answered(caller, Reply::Revoked(Ok(()))) = seen else { return Ok(()) };
     let Some(caller) = history.callers.get(caller) else { return Ok(()) };
     if history.wire.values().any(|attempt| attempt.revokes < caller.revokes) {
@@ -236,7 +260,7 @@ pub(super) fn a_revoke_that_is_ok_left_nothing_alive(
 }
 
 /// Each publication has the number after that of the last.
-pub(super) fn snapshots_are_numbered_in_their_order(history: &History, seen: &Seen<'_>) -> Verdict {
+fn snapshots_are_numbered_in_their_order(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Published(published) = seen else { return Ok(()) };
     let before = history.published.number;
     if published.number != before + 1 {
@@ -246,7 +270,7 @@ pub(super) fn snapshots_are_numbered_in_their_order(history: &History, seen: &Se
 }
 
 /// After the end nothing is published and nothing starts, and whoever asks is told at once.
-pub(super) fn nothing_happens_after_the_end(history: &History, seen: &Seen<'_>) -> Verdict {
+fn nothing_happens_after_the_end(history: &History, seen: &Seen<'_>) -> Verdict {
     if !history.closed {
         return Ok(());
     }
@@ -265,7 +289,7 @@ pub(super) fn nothing_happens_after_the_end(history: &History, seen: &Seen<'_>) 
 }
 
 /// From the revoke on, readers are shown no token.
-pub(super) fn a_revoke_takes_the_token_from_readers(history: &History, seen: &Seen<'_>) -> Verdict {
+fn a_revoke_takes_the_token_from_readers(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Handled(Handled { event: Event::Revoke(caller, ..), fx, .. }) = seen else {
         return Ok(());
     };
@@ -283,7 +307,7 @@ fn is_usable(published: &Published, now: Instant) -> bool {
 
 /// A usable token means an answer without waiting, unless more life is asked for than is left; the
 /// answer is the token.
-pub(super) fn a_usable_token_is_an_answer_at_once(history: &History, seen: &Seen<'_>) -> Verdict {
+fn a_usable_token_is_an_answer_at_once(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Handled(Handled { event: Event::GetToken(caller, _, options), fx, before, .. }) =
         seen
     else {
@@ -302,7 +326,7 @@ pub(super) fn a_usable_token_is_an_answer_at_once(history: &History, seen: &Seen
 }
 
 /// Once an attempt has ended nobody waits beside a usable token.
-pub(super) fn nobody_waits_after_an_attempt_beside_a_usable_token(
+fn nobody_waits_after_an_attempt_beside_a_usable_token(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
@@ -321,7 +345,7 @@ pub(super) fn nobody_waits_after_an_attempt_beside_a_usable_token(
 
 /// An invalidation of the token held is settled: the token is dropped if none was dropped within the
 /// last ten seconds, else the doubt is dismissed. Any other leaves the session's own token alone.
-pub(super) fn a_doubt_is_settled(history: &History, seen: &Seen<'_>) -> Verdict {
+fn a_doubt_is_settled(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Handled(Handled { event: Event::Invalidate(id), before, .. }) = seen else {
         return Ok(());
     };
@@ -345,10 +369,7 @@ pub(super) fn a_doubt_is_settled(history: &History, seen: &Seen<'_>) -> Verdict 
 
 /// Callers that left leave nothing behind, nobody is forgotten, and for whoever waits something is on
 /// its way: an attempt, or an instant.
-pub(super) fn whoever_waits_is_known_and_waits_for_something(
-    history: &History,
-    seen: &Seen<'_>,
-) -> Verdict {
+fn whoever_waits_is_known_and_waits_for_something(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Handled(Handled { session, .. }) = seen else { return Ok(()) };
     let (knows, wait) = (session.held_callers(), history.callers.len());
     if knows != wait {
@@ -361,7 +382,7 @@ pub(super) fn whoever_waits_is_known_and_waits_for_something(
 }
 
 /// The next deadline is later than now, and it comes.
-pub(super) fn the_next_deadline_is_ahead(history: &History, seen: &Seen<'_>) -> Verdict {
+fn the_next_deadline_is_ahead(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Handled(Handled { session, .. }) = seen else { return Ok(()) };
     match session.next_deadline() {
         Some(at) if at <= history.now => {
@@ -375,7 +396,7 @@ pub(super) fn the_next_deadline_is_ahead(history: &History, seen: &Seen<'_>) -> 
 /// Handling a timer once more at the same instant, or before the next deadline, does nothing, and moves no
 /// deadline: whatever could start has started. (A barrier may end early: when the last token that it
 /// waits for expires.)
-pub(super) fn a_timer_that_is_not_due_does_nothing(history: &History, seen: &Seen<'_>) -> Verdict {
+fn a_timer_that_is_not_due_does_nothing(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Idle(session, moment) = seen else { return Ok(()) };
     let (mut fork, deadline) = (session.fork(), session.next_deadline());
     let early = deadline.filter(|_| !history.barrier_may_be_up).map(|at| at - NANO);
@@ -394,10 +415,7 @@ pub(super) fn a_timer_that_is_not_due_does_nothing(history: &History, seen: &See
 
 /// A read of what was published gives only what the session would have given at that instant: now, and at
 /// each later instant at which the answer changes.
-pub(super) fn a_read_gives_what_the_session_would_give(
-    history: &History,
-    seen: &Seen<'_>,
-) -> Verdict {
+fn a_read_gives_what_the_session_would_give(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Situation(session, moment) = seen else { return Ok(()) };
     let published = &history.published;
     let snapshot = Snapshot::new(published.clone());
@@ -432,7 +450,7 @@ fn is_closed(answer: &Reply) -> bool {
 
 /// Shutdown at any time answers everybody with `Closed`, publishes it, and starts nothing; whoever asks
 /// later is told the same.
-pub(super) fn shutdown_answers_everybody(history: &History, seen: &Seen<'_>) -> Verdict {
+fn shutdown_answers_everybody(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Situation(session, moment) = seen else { return Ok(()) };
     if history.closed {
         return Ok(());

@@ -8,7 +8,7 @@ use super::event::{CallerId, Effects, Moment, Reply, Request, Start};
 use super::flight::{Flight, Sent};
 use super::ledger::Ledger;
 use crate::config::RetryPolicy;
-use crate::error::TokenError;
+use crate::error::{SessionError, TokenError};
 use crate::grant::TokenText;
 use crate::instant::Instant;
 use crate::request::TokenRequestOptions;
@@ -38,6 +38,8 @@ struct Raised<R> {
 #[cfg_attr(test, derive(Hash))]
 enum GivenUp {
     Failed,
+    /// The manager has learnt meanwhile that it cannot revoke.
+    Unsupported,
     /// After an earlier one that failed.
     Cooling,
 }
@@ -98,16 +100,24 @@ impl<R> Barrier<R> {
     pub(crate) fn send(
         &mut self,
         sent: Sent,
+        can_revoke: bool,
         ledger: &mut Ledger,
         policy: &RetryPolicy,
         fx: &mut Effects<R>,
     ) {
         let Some(up) = &mut self.up else { return };
-        if self.flight.is_on_wire() || up.given_up.is_some() {
+        if self.flight.is_on_wire() {
             return;
         }
         if ledger.is_all_confirmed() {
             self.flight.abandon();
+            return;
+        }
+        if !can_revoke {
+            self.flight.abandon();
+            up.given_up = Some(GivenUp::Unsupported);
+        }
+        if up.given_up.is_some() {
             return;
         }
         if self.flight.cooling(sent.at).is_some() {
@@ -121,7 +131,7 @@ impl<R> Barrier<R> {
             return;
         }
         let Some((number, options)) = self.flight.depart(sent) else { return };
-        up.batch = Batch { on_wire: ledger.take_unconfirmed(BATCH), ..Batch::default() };
+        up.batch = Batch { on_wire: ledger.take_unconfirmed(BATCH, sent.at), ..Batch::default() };
         fx.start.extend(up.batch.on_wire.iter().map(|text| Start {
             number,
             timeout: policy.attempt_timeout,
@@ -147,7 +157,7 @@ impl<R> Barrier<R> {
                 up.batch.errors.push(error);
             }
             _ => {
-                ledger.confirm(text);
+                ledger.confirm(text, moment.now);
                 up.batch.any_confirmed = true;
             }
         }
@@ -186,9 +196,11 @@ impl<R> Barrier<R> {
         }
         let Some(up) = self.up.take() else { return };
         let given_up = up.given_up.filter(|_| !ledger.is_all_confirmed());
-        let error = given_up.zip(self.flight.last_failure()).map(|(why, last)| match why {
-            GivenUp::Failed => last.failed(now),
-            GivenUp::Cooling => last.cooling(now),
+        let last = self.flight.last_failure();
+        let error = given_up.and_then(|why| match why {
+            GivenUp::Unsupported => Some(SessionError::Unsupported("revocation")),
+            GivenUp::Failed => last.map(|last| last.failed(now)),
+            GivenUp::Cooling => last.map(|last| last.cooling(now)),
         });
         for reply in up.callers.into_values() {
             fx.replies.push((reply, Reply::Revoked(error.clone().map_or(Ok(()), Err))));

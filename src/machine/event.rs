@@ -75,6 +75,9 @@ pub enum Ended {
 /// published comes before the replies that rest on it.
 #[derive(Debug)]
 pub struct Effects<R> {
+    /// Exchanged tokens that readers shall see from now on, or shall not. Before what is published, and so
+    /// a revoke hides them all at once.
+    pub exchanged: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
     /// What readers shall see from now on.
     pub publish: Option<Published>,
     /// Attempts to start.
@@ -87,7 +90,13 @@ pub struct Effects<R> {
 
 impl<R> Default for Effects<R> {
     fn default() -> Self {
-        Self { publish: None, start: Vec::new(), replies: Vec::new(), warnings: Vec::new() }
+        Self {
+            exchanged: Vec::new(),
+            publish: None,
+            start: Vec::new(),
+            replies: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -149,6 +158,20 @@ pub struct PublishedToken {
     pub usable_until: Instant,
     /// Rises whenever a doubt of this token was dismissed: older doubts no longer count.
     pub doubts_dismissed: u64,
+    /// A doubt of this token that comes earlier will be dismissed.
+    pub doubts_honoured_from: Instant,
+}
+
+/// An exchanged token that callers may take without asking.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub struct PublishedExchange {
+    /// The token itself.
+    pub token: ExchangedToken,
+    /// Given out before this instant.
+    pub usable_until: Instant,
+    /// From here on the actor wants to hear of a reader.
+    pub ask_at: Instant,
 }
 
 /// Why and until when no grant starts.

@@ -1,9 +1,10 @@
 //! The machine's rows that are an exchange's: a caller asks, an attempt is due, an attempt has ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::{CallerId, Effects, Moment, Reply, Request, Start};
-use super::exchanges::{Exchange, Found};
+use super::exchanges::{Exchange, Found, Place, exchanged};
 use super::flight::Sent;
 use super::grant::Need;
 use super::{Machine, Received};
@@ -11,7 +12,11 @@ use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::request::{ExchangeKey, ExchangeRequest};
-use crate::token::{ExchangedToken, TokenId};
+use crate::token::{AccessToken, ExchangedToken, Issued, TokenId};
+
+/// The least time between two refreshes of the session's token that an exchange asks for: a server which
+/// refuses every subject is not given one after the other.
+const SUBJECT_GAP: Duration = Duration::from_secs(10);
 
 impl<R> Machine<R> {
     pub(super) fn exchange(
@@ -22,32 +27,67 @@ impl<R> Machine<R> {
         request: Box<ExchangeRequest>,
         fx: &mut Effects<R>,
     ) {
-        if !self.abilities.exchange {
-            let error = SessionError::Unsupported("token exchange");
-            fx.replies.push((reply, Reply::Exchanged(Err(error))));
+        let now = moment.now;
+        let key = request.key();
+        if self.abilities.exchange {
+            self.note_use(now, &request.options);
+            if let Found::Token(issued, is_due) = self.exchanges.find(&key, now) {
+                let token = exchanged(issued);
+                if is_due {
+                    match self.endpoint.cooling(now).map(|cooling| cooling.until) {
+                        // Behind the token that is there, and with the subject that is there.
+                        None => {
+                            self.exchanges.open(&Arc::new(key), request, self.grants_ended, now);
+                        }
+                        Some(until) => self.exchanges.ask_again_at(key, until),
+                    }
+                }
+                fx.replies.push((reply, Reply::Exchanged(Ok(token))));
+                return;
+            }
+        }
+        let refusal = self.refusal(now, &key, &request);
+        if refusal.is_none() && !self.is_full() {
+            let key = Arc::new(key);
+            self.exchanges.open(&key, request, self.grants_ended, now);
+            self.exchanges.join(&key, caller, reply);
+            self.count_held();
             return;
         }
-        self.note_use(moment.now, &request.options);
-        let key = request.key();
-        let answer = match self.exchanges.find(&key, moment.now) {
-            Found::Token(token) => Ok(token.clone()),
-            Found::Cooling(cooling) => Err(cooling.cooling(moment.now)),
-            Found::Nothing => match self.need(moment.now, &request.options, false) {
-                // It would fail at once, but for the barrier.
-                Need::Fail(error) if !self.exchanges.is_open(&key) => Err(error),
-                _ if self.is_full() => match self.exchanges.find_unexpired(&key, moment.now) {
-                    Some(token) => Ok(token.clone()),
-                    None => Err(self.overloaded()),
-                },
-                _ => {
-                    self.exchanges.join(Arc::new(key), caller, reply, request);
-                    self.count_held();
-                    return;
-                }
-            },
+        let answer = match (self.exchanges.unexpired(&key, now), refusal) {
+            (Some(issued), _) => Ok(exchanged(issued)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(self.overloaded()),
         };
         fx.replies.push((reply, Reply::Exchanged(answer)));
     }
+
+    /// What whoever asks for this key is told at once, if there is no token.
+    fn refusal(
+        &self,
+        now: Instant,
+        key: &ExchangeKey,
+        request: &ExchangeRequest,
+    ) -> Option<SessionError> {
+        if !self.abilities.exchange {
+            return Some(SessionError::Unsupported("token exchange"));
+        }
+        if self.exchanges.is_open(key) {
+            return None;
+        }
+        if let Found::Cooling(cooling) = self.exchanges.find(key, now) {
+            return Some(cooling.cooling(now));
+        }
+        if let Some(cooling) = self.endpoint.cooling(now) {
+            return Some(cooling.cooling(now));
+        }
+        match self.need(now, &request.options) {
+            Need::Fail(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    // Attempts that ended
 
     pub(super) fn exchange_ended(
         &mut self,
@@ -56,101 +96,105 @@ impl<R> Machine<R> {
         result: Result<Grant, TokenError>,
         fx: &mut Effects<R>,
     ) {
-        let Some((sent, subject)) = self.exchanges.change(key, Exchange::land).flatten() else {
-            return;
-        };
-        match result.and_then(|grant| self.receive(moment, sent, grant, fx)) {
+        let landed = self.exchanges.change(key, Exchange::land).flatten();
+        let Some((sent, subject, known)) = landed else { return };
+        match result.and_then(|grant| self.receive(moment, sent, grant, Issued::by_exchange, fx)) {
             Ok(Received::Token(issued, lifetime)) => {
-                let token = ExchangedToken::new(issued);
-                let callers = self.exchanges.finish(key, &token, lifetime, moment.now);
+                self.endpoint.answered(known);
+                let callers = self.exchanges.finish(key, &issued, lifetime, moment.now);
+                let token = exchanged(&issued);
                 fx.replies
                     .extend(callers.map(|reply| (reply, Reply::Exchanged(Ok(token.clone())))));
             }
             Ok(Received::Revoked(_)) => {
-                self.exchanges.change(key, |exchange| {
-                    exchange.flight.succeed();
-                    exchange.flight.open(exchange.request.options.clone());
-                });
+                self.endpoint.answered(known);
+                let grants_ended = self.grants_ended;
+                self.exchanges.change(key, |exchange| exchange.begin_again(grants_ended));
             }
-            Err(error) => self.exchange_failed(moment, key, subject, error, fx),
+            Err(error) if error.is_retryable() => {
+                let retry = &self.config.retry;
+                let is_over = self.endpoint.failed(known, &error, retry, moment);
+                self.exchange_failed(moment, key, error, fx);
+                if is_over {
+                    self.fail_waiting_exchanges(moment.now, fx);
+                }
+            }
+            Err(error) => {
+                self.endpoint.refused(known);
+                if refuses_subject(&error) && self.rerun(moment.now, key, subject, &error) {
+                    self.counters.exchanges_failed += 1;
+                } else {
+                    self.exchange_failed(moment, key, error, fx);
+                }
+            }
         }
     }
 
-    fn exchange_failed(
+    /// It is the subject that was refused: the exchange runs once more, with another one. Whether there
+    /// is, or will be, another one. The one that was refused may be good for everything else, so it stays.
+    fn rerun(
+        &mut self,
+        now: Instant,
+        key: &Arc<ExchangeKey>,
+        subject: TokenId,
+        refusal: &TokenError,
+    ) -> bool {
+        let state = self.exchanges.change(key, |exchange| {
+            let has_rerun = exchange.open.as_ref().is_none_or(|open| open.has_rerun);
+            (has_rerun, exchange.is_wanted(), exchange.options())
+        });
+        let Some((false, is_wanted, options)) = state else { return false };
+        let held = self.own.kept().filter(|kept| kept.issued.id() == subject);
+        let place = match held.map(|kept| kept.issued.text().clone()) {
+            // It has been replaced, or given up.
+            None => Place::Ready,
+            Some(_) if !is_wanted => return false,
+            Some(text) => {
+                if !self.own.flight.is_open() {
+                    let last = self.subject_refused_at;
+                    let is_too_soon = last.is_some_and(|at| now.since(at) < SUBJECT_GAP);
+                    if is_too_soon || !self.may_open(now) {
+                        return false;
+                    }
+                    self.subject_refused_at = Some(now);
+                    self.refused = Some(text);
+                    self.open(options);
+                }
+                Place::NextSubject(Box::new(refusal.clone()))
+            }
+        };
+        self.exchanges.change(key, |exchange| exchange.rerun(now, place));
+        true
+    }
+
+    /// An attempt failed: the flight waits for its next one, or it is over and the key cools. Who waits
+    /// gets the token that is there, however near its end; else, if it is over, the error.
+    pub(super) fn exchange_failed(
         &mut self,
         moment: Moment,
         key: &Arc<ExchangeKey>,
-        subject: TokenId,
         error: TokenError,
         fx: &mut Effects<R>,
     ) {
         self.counters.exchanges_failed += 1;
-        let subject_refused = refuses_subject(&error);
-        if subject_refused {
-            self.invalidate(moment, subject);
-        }
-        let replaced = self.held.as_ref().is_none_or(|held| held.token.issued().id() != subject);
-        let retry = &self.config.retry;
+        let (now, retry) = (moment.now, &self.config.retry);
         let failed = self.exchanges.change(key, |exchange| {
-            if subject_refused && replaced && !exchange.has_rerun {
-                exchange.has_rerun = true;
-                exchange.flight.renew(moment.now);
-                return None;
-            }
-            exchange.flight.fail(error, retry, moment);
-            let is_over = !exchange.flight.is_open();
-            let last = exchange.flight.last_failure().filter(|_| is_over)?;
-            Some(last.failed(moment.now))
+            exchange.slot.fail(error, retry, moment);
+            let is_over = !exchange.slot.flight.is_open();
+            exchange.pause();
+            exchange.slot.flight.last_failure().filter(|_| is_over).map(|last| last.failed(now))
         });
-        if let Some(error) = failed.flatten() {
-            let callers = self.exchanges.cool(key, moment.now);
-            fx.replies.extend(callers.map(|reply| (reply, Reply::Exchanged(Err(error.clone())))));
+        let own = failed.flatten();
+        let shared = || self.endpoint.cooling(now).map(|cooling| cooling.failed(now));
+        if let Some(error) = own.or_else(shared) {
+            self.fail_exchange(now, key, &error, fx);
+        } else if let Some(token) = self.exchanges.unexpired(key, now).map(exchanged) {
+            let callers = self.exchanges.answered(key);
+            fx.replies.extend(callers.map(|reply| (reply, Reply::Exchanged(Ok(token.clone())))));
         }
     }
 
-    pub(super) fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
-        // Without this, each of many keys that wait for a first token would look at all the others.
-        let all_wait = self.usable(now).is_none() && self.flight.is_open();
-        if !all_wait {
-            for key in self.exchanges.due(now) {
-                self.drive_exchange(now, &key, fx);
-            }
-        }
-    }
-
-    fn drive_exchange(&mut self, now: Instant, key: &Arc<ExchangeKey>, fx: &mut Effects<R>) {
-        let wants = self.exchanges.change(key, |exchange| {
-            let is_wanted = !exchange.callers.is_empty();
-            (exchange.options().clone(), exchange.has_waited, exchange.subject.take(), is_wanted)
-        });
-        let Some((options, has_waited, subject, is_wanted)) = wants else { return };
-        let need = match subject {
-            Some(subject) => Need::Reply(subject),
-            None => self.need(now, &options, has_waited),
-        };
-        match need {
-            Need::Reply(subject) => {
-                let sent = Sent { at: now, revokes: self.revokes };
-                let departed = self.exchanges.change(key, |exchange| {
-                    let number = exchange.depart(&subject, sent)?;
-                    Some((number, exchange.request.clone()))
-                });
-                let Some((number, request)) = departed.flatten() else { return };
-                self.counters.exchanges_started += 1;
-                let request = Request::Exchange(key.clone(), subject, request);
-                let timeout = self.config.retry.attempt_timeout;
-                fx.start.push(Start { number, timeout, request });
-            }
-            Need::Queue => {}
-            Need::QueueAndOpen if !is_wanted => {
-                self.exchanges.abandon(key, now).for_each(drop);
-            }
-            Need::QueueAndOpen => self.open(options),
-            Need::Fail(error) => self.fail_exchange(now, key, &error, fx),
-        }
-    }
-
-    /// There is no subject. That is not this key's failure, so it does not cool.
+    /// The key's flight is over; who waits gets the token that is there, or this error.
     pub(super) fn fail_exchange(
         &mut self,
         now: Instant,
@@ -158,8 +202,117 @@ impl<R> Machine<R> {
         error: &SessionError,
         fx: &mut Effects<R>,
     ) {
-        let callers = self.exchanges.abandon(key, now);
-        fx.replies.extend(callers.map(|reply| (reply, Reply::Exchanged(Err(error.clone())))));
+        let token = self.exchanges.unexpired(key, now).map(exchanged);
+        let answer: Result<ExchangedToken, _> = token.ok_or_else(|| error.clone());
+        let callers = self.exchanges.close(key, now);
+        fx.replies.extend(callers.map(|reply| (reply, Reply::Exchanged(answer.clone()))));
+    }
+
+    /// The endpoint is left alone: nothing will come for those who wait.
+    fn fail_waiting_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
+        let Some(error) = self.endpoint.cooling(now).map(|cooling| cooling.failed(now)) else {
+            return;
+        };
+        for key in self.exchanges.waiting() {
+            self.fail_exchange(now, &key, &error, fx);
+        }
+    }
+
+    /// There will be no subject from this flight of the grant. That is no key's failure, so none cools;
+    /// but whose subject was refused, and not replaced, is left with that answer.
+    pub(super) fn no_subject_comes(&mut self, moment: Moment, fx: &mut Effects<R>) {
+        while let Some((key, refusal)) = self.exchanges.pop_refused() {
+            self.exchange_failed(moment, &key, refusal, fx);
+        }
+        let cooling = self.own.flight.last_failure().map(|last| last.failed(moment.now));
+        if let Some(error) = cooling.filter(|_| self.own.usable(moment.now).is_none()) {
+            for key in self.exchanges.ready_keys() {
+                self.fail_exchange(moment.now, &key, &error, fx);
+            }
+        }
+    }
+
+    // What is due
+
+    /// The manager has learnt that its server cannot exchange: nothing more is sent.
+    pub(super) fn end_unsupported_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
+        if !self.abilities.exchange {
+            let error = SessionError::Unsupported("token exchange");
+            for key in self.exchanges.waiting() {
+                self.fail_exchange(now, &key, &error, fx);
+            }
+        }
+    }
+
+    pub(super) fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
+        let at_once = self.config.exchanges_at_once;
+        while self.endpoint.may_depart(now, self.exchanges.on_wire(), at_once)
+            && let Some(key) = self.exchanges.next_ready()
+            && self.drive_exchange(now, &key, fx)
+        {}
+    }
+
+    /// Whether the key whose turn it is has moved on; if not, it waits for a subject, and so do all
+    /// behind it.
+    fn drive_exchange(
+        &mut self,
+        now: Instant,
+        key: &Arc<ExchangeKey>,
+        fx: &mut Effects<R>,
+    ) -> bool {
+        let wants = self.exchanges.change(key, |exchange| {
+            let grants_ended = exchange.open.as_ref().map_or(0, |open| open.grants_ended);
+            (exchange.options(), grants_ended, exchange.is_wanted())
+        });
+        let Some((options, grants_ended, is_wanted)) = wants else { return false };
+        // Behind a token that is there, or after a grant attempt, it takes the subject that there is.
+        let takes_any = !is_wanted || grants_ended < self.grants_ended;
+        let waited_for = self.own.unexpired(now).filter(|_| takes_any);
+        let need = match waited_for {
+            Some(kept) => Need::Reply(AccessToken::new(kept.issued.clone())),
+            None => self.need(now, &options),
+        };
+        let is_usable = self.own.usable(now).is_some();
+        match need {
+            Need::Reply(subject) => return self.depart_exchange(now, key, subject, fx),
+            Need::Queue if !is_usable => return false,
+            Need::QueueAndOpen if !is_wanted => {
+                self.exchanges.close(key, now).for_each(drop);
+            }
+            Need::QueueAndOpen if !is_usable => {
+                self.open(options);
+                return false;
+            }
+            Need::Queue => {
+                self.exchanges.change(key, |exchange| exchange.wait_for(Place::MoreLife));
+            }
+            Need::QueueAndOpen => {
+                self.open(options);
+                self.exchanges.change(key, |exchange| exchange.wait_for(Place::MoreLife));
+            }
+            Need::Fail(error) => self.fail_exchange(now, key, &error, fx),
+        }
+        true
+    }
+
+    fn depart_exchange(
+        &mut self,
+        now: Instant,
+        key: &Arc<ExchangeKey>,
+        subject: AccessToken,
+        fx: &mut Effects<R>,
+    ) -> bool {
+        let sent = Sent { at: now, revokes: self.revokes };
+        let known = self.endpoint.depart(sent);
+        let departed = self
+            .exchanges
+            .change(key, |exchange| exchange.depart(subject.issued().id(), sent, known));
+        let Some((number, request)) = departed.flatten() else { return false };
+        self.counters.exchanges_started += 1;
+        let request = Request::Exchange(key.clone(), subject, request);
+        let timeout = self.config.retry.attempt_timeout;
+        fx.start.push(Start { number, timeout, request });
+        true
     }
 }
 

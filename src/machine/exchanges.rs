@@ -1,98 +1,200 @@
-//! The table of exchanged tokens: one flight per key, the cache, and its bound.
+//! The table of exchanged tokens: a slot for each key, whose turn it is, and the bounds.
+//!
+//! Tens of thousands of keys may wait, and as many may be kept. So each key stands in the list of those
+//! that wait for the same thing, and an event looks at the lists of what it can change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{CallerId, Cooling};
-use super::flight::{Flight, Sent};
+use super::endpoint::Known;
+use super::event::{CallerId, Cooling, PublishedExchange};
+use super::flight::Sent;
 use super::lifetime::Lifetime;
+use super::slot::{Kept, Slot};
+use crate::error::TokenError;
 use crate::instant::Instant;
 use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
-use crate::token::{AccessToken, ExchangedToken, TokenId};
+use crate::token::{ExchangedToken, Issued, TokenId};
 
-/// A cached token that is younger is not what is wrong, whatever a resource server says of it.
+/// See [`is_too_young_to_doubt`].
 const TOO_YOUNG_TO_DOUBT: Duration = Duration::from_secs(10);
 
 /// The most keys that are remembered for their failure alone.
 const MOST_FAILURES: usize = 1_024;
 
-/// Keys in flight, and those that are done: with a token, or with an error that keeps them cool.
+/// Rises with each flight that opens: who asked first is served first.
+type Turn = u64;
+
 #[derive(Clone, Debug)]
-#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Exchanges<R> {
     capacity: usize,
-    open: BTreeMap<Arc<ExchangeKey>, Exchange<R>>,
-    /// Those of the open keys that have nothing on the wire, by when their next attempt may start. Many
-    /// may be open: no event looks at all of them.
-    waiting: Waiting,
+    keys: BTreeMap<Arc<ExchangeKey>, Exchange<R>>,
     /// What each caller waits for.
     callers: BTreeMap<CallerId, Arc<ExchangeKey>>,
-    done: BTreeMap<Arc<ExchangeKey>, Done>,
+    next_turn: Turn,
+    lists: Lists,
+    /// The keys whose tokens were exchanged from this one.
+    children: BTreeMap<TokenId, BTreeSet<Arc<ExchangeKey>>>,
+    /// The key that a token is kept for.
+    tokens: BTreeMap<TokenId, Arc<ExchangeKey>>,
+    /// What readers are to see that they do not yet.
+    published: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
 }
 
-/// A key in flight.
+/// A key: its slot, and what there is besides while its flight is open.
 #[derive(Clone, Debug)]
-#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Exchange<R> {
-    pub(crate) flight: Flight,
-    pub(crate) callers: BTreeMap<CallerId, R>,
-    pub(crate) request: Box<ExchangeRequest>,
-    /// What to exchange next, where it was given before it was looked for.
-    pub(crate) subject: Option<AccessToken>,
-    /// What the attempt on the wire exchanges.
-    sent_subject: Option<TokenId>,
-    /// It has waited for one grant attempt already, and takes the usable token there is.
-    pub(crate) has_waited: bool,
-    /// Its subject was refused once and replaced; the second refusal stands.
-    pub(crate) has_rerun: bool,
-    /// The token that this will replace: near its end, but for times of need.
-    previous: Option<Cached>,
-    /// The session gave up the subject while this was on the wire: callers get the token, others not.
-    orphaned: bool,
-}
-
-#[derive(Clone, Debug)]
-#[cfg_attr(test, derive(Hash))]
-struct Done {
-    flight: Flight,
-    cached: Option<Cached>,
-}
-
-#[derive(Clone, Debug)]
-#[cfg_attr(test, derive(Hash))]
-struct Cached {
-    token: ExchangedToken,
-    lifetime: Lifetime,
+    pub(crate) slot: Slot<R>,
+    /// What the token that is kept was exchanged from.
     subject: Option<TokenId>,
+    pub(crate) open: Option<Box<Open>>,
+}
+
+/// What an open flight knows besides its attempts.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    turn: Turn,
+    place: Place,
+    pub(crate) request: Box<ExchangeRequest>,
+    /// How many grant attempts had ended when this began to wait for a subject: who has waited for one
+    /// takes what there is.
+    pub(crate) grants_ended: u64,
+    /// The subject was refused once and replaced; the second refusal stands.
+    pub(crate) has_rerun: bool,
+    /// What the attempt on the wire exchanges.
+    subject: Option<TokenId>,
+    known: Known,
+    /// The session gave up that subject meanwhile: callers get the token, others not.
+    is_orphaned: bool,
+}
+
+/// What an open flight waits for.
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub(crate) enum Place {
+    /// That the pause between two attempts is over.
+    Paused(Instant),
+    /// Its turn: a free place on the wire, and a subject.
+    Ready,
+    /// A subject with more life left.
+    MoreLife,
+    /// A subject that is not the one which was refused with this.
+    NextSubject(Box<TokenError>),
+    /// The answer.
+    OnWire,
+}
+
+/// The open flights, by what they wait for.
+#[derive(Clone, Debug, Default)]
+struct Lists {
+    keys: BTreeMap<Turn, Arc<ExchangeKey>>,
+    paused: BTreeSet<(Instant, Turn)>,
+    ready: BTreeSet<Turn>,
+    more_life: BTreeSet<Turn>,
+    next_subject: BTreeSet<Turn>,
+    on_wire: BTreeSet<Turn>,
+    /// Those that have nothing on the wire and nobody who waits for them.
+    unwanted: BTreeSet<Turn>,
+    /// Keys whose flight is closed, by when they stop to be of use: with a token, and with nothing but the
+    /// memory of a failure.
+    cached: BTreeSet<(Instant, Arc<ExchangeKey>)>,
+    failed: BTreeSet<(Instant, Arc<ExchangeKey>)>,
 }
 
 /// What the table has for a key.
 pub(crate) enum Found<'a> {
-    Token(&'a ExchangedToken),
+    /// And whether it is due for a refresh.
+    Token(&'a Issued, bool),
     Cooling(&'a Cooling),
     Nothing,
 }
 
+impl<R> Default for Exchange<R> {
+    fn default() -> Self {
+        Self { slot: Slot::default(), subject: None, open: None }
+    }
+}
+
 impl<R> Exchange<R> {
-    pub(crate) fn options(&self) -> &TokenRequestOptions {
-        &self.request.options
+    /// When it stops to be of use: the first to end makes room for others.
+    fn ends_at(&self) -> Instant {
+        let expires_at = self.slot.kept().map(|kept| kept.lifetime.expires_at);
+        expires_at.unwrap_or(Instant::ZERO).max(self.slot.flight.not_before())
     }
 
-    /// Starts an attempt with this subject.
-    pub(crate) fn depart(&mut self, subject: &AccessToken, sent: Sent) -> Option<u32> {
-        let (number, _) = self.flight.depart(sent)?;
-        self.sent_subject = Some(subject.issued().id());
-        self.subject = None;
-        self.has_waited = false;
-        self.orphaned = false;
-        Some(number)
+    fn published(&self) -> Option<PublishedExchange> {
+        let kept = self.slot.kept()?;
+        Some(PublishedExchange {
+            token: exchanged(&kept.issued),
+            usable_until: kept.usable_until(),
+            ask_at: self.slot.ask_at(),
+        })
     }
 
-    /// The attempt on the wire has ended: when it was sent, and with which subject.
-    pub(crate) fn land(&mut self) -> Option<(Sent, TokenId)> {
-        Some((self.flight.land()?, self.sent_subject?))
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.slot.callers.is_empty()
+    }
+
+    /// Waits for this from now on.
+    pub(crate) fn wait_for(&mut self, place: Place) {
+        if let Some(open) = &mut self.open {
+            open.place = place;
+        }
+    }
+
+    /// An attempt has ended that is not the last: waits for the next one.
+    pub(crate) fn pause(&mut self) {
+        let next = self.slot.flight.next_attempt_at();
+        self.wait_for(next.map_or(Place::Ready, Place::Paused));
+    }
+
+    pub(crate) fn options(&self) -> TokenRequestOptions {
+        self.open.as_ref().map(|open| open.request.options.clone()).unwrap_or_default()
+    }
+
+    /// Starts an attempt with this subject: its number, and what to ask for.
+    pub(crate) fn depart(
+        &mut self,
+        subject: TokenId,
+        sent: Sent,
+        known: Known,
+    ) -> Option<(u32, Box<ExchangeRequest>)> {
+        let open = self.open.as_mut()?;
+        let (number, _) = self.slot.flight.depart(sent)?;
+        open.place = Place::OnWire;
+        open.subject = Some(subject);
+        open.known = known;
+        open.is_orphaned = false;
+        Some((number, open.request.clone()))
+    }
+
+    /// The attempt on the wire has ended: when it was sent, with which subject, and what was known of the
+    /// endpoint. Where the key goes from here is for the caller to say.
+    pub(crate) fn land(&mut self) -> Option<(Sent, TokenId, Known)> {
+        let open = self.open.as_ref()?;
+        Some((self.slot.flight.land()?, open.subject?, open.known))
+    }
+
+    /// What came was revoked on its way: the flight starts over.
+    pub(crate) fn begin_again(&mut self, grants_ended: u64) {
+        let options = self.options();
+        self.slot.flight.succeed();
+        self.slot.flight.open(options);
+        if let Some(open) = &mut self.open {
+            open.place = Place::Ready;
+            open.grants_ended = grants_ended;
+        }
+    }
+
+    /// Once more with another subject, which is to be waited for here.
+    pub(crate) fn rerun(&mut self, now: Instant, place: Place) {
+        self.slot.flight.renew(now);
+        self.wait_for(place);
+        if let Some(open) = &mut self.open {
+            open.has_rerun = true;
+        }
     }
 }
 
@@ -100,176 +202,256 @@ impl<R> Exchanges<R> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            open: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            keys: BTreeMap::new(),
             callers: BTreeMap::new(),
-            done: BTreeMap::new(),
+            next_turn: 0,
+            lists: Lists::default(),
+            children: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            published: Vec::new(),
+        }
+    }
+
+    /// What tells situations apart: of turns and counts only how they compare.
+    #[cfg(test)]
+    pub(crate) fn fingerprint<H: std::hash::Hasher>(
+        &self,
+        grants_ended: u64,
+        endpoint: &super::endpoint::Endpoint,
+        state: &mut H,
+    ) where
+        R: std::hash::Hash,
+    {
+        use std::hash::Hash;
+
+        (&self.callers, &self.children, &self.tokens).hash(state);
+        for (key, Exchange { slot, subject, open }) in &self.keys {
+            (key, slot, subject, open.is_some()).hash(state);
+        }
+        let open = self.lists.keys.values().filter_map(|key| self.keys.get(key)?.open.as_deref());
+        for (key, open) in self.lists.keys.values().zip(open) {
+            let Open { turn: _, place, request, has_rerun, subject, is_orphaned, .. } = open;
+            (key, place, &request.options, has_rerun, subject, is_orphaned).hash(state);
+            (open.grants_ended < grants_ended).hash(state);
+            if matches!(place, Place::OnWire) {
+                endpoint.has_changed_since(open.known).hash(state);
+            }
         }
     }
 
     pub(crate) fn find(&self, key: &ExchangeKey, now: Instant) -> Found<'_> {
-        let Some(done) = self.done.get(key) else { return Found::Nothing };
-        if let Some(cached) = done.cached.as_ref().filter(|cached| now < cached.lifetime.hold_at) {
-            return Found::Token(&cached.token);
+        let Some(Exchange { slot, .. }) = self.keys.get(key) else { return Found::Nothing };
+        if let Some(kept) = slot.usable(now) {
+            return Found::Token(&kept.issued, slot.ask_at() <= now);
         }
-        done.flight.cooling(now).map_or(Found::Nothing, Found::Cooling)
+        let cooling = slot.flight.cooling(now).filter(|_| !slot.flight.is_open());
+        cooling.map_or(Found::Nothing, Found::Cooling)
     }
 
-    /// For times of need: a token that is near its end, but not past it.
-    pub(crate) fn find_unexpired(
-        &self,
-        key: &ExchangeKey,
-        now: Instant,
-    ) -> Option<&ExchangedToken> {
-        let done = self.done.get(key).map(|done| &done.cached);
-        let previous = || self.open.get(key).map(|exchange| &exchange.previous);
-        let cached = done.or_else(previous)?.as_ref()?;
-        (now < cached.lifetime.expires_at).then_some(&cached.token)
-    }
-
-    /// A caller joins the flight of its key, or opens it.
-    pub(crate) fn join(
-        &mut self,
-        key: Arc<ExchangeKey>,
-        caller: CallerId,
-        reply: R,
-        request: Box<ExchangeRequest>,
-    ) {
-        self.callers.insert(caller, Arc::clone(&key));
-        let (done, waiting) = (&mut self.done, &mut self.waiting);
-        let exchange = self.open.entry(key).or_insert_with_key(|key| {
-            let (mut flight, previous) =
-                done.remove(key).map(|done| (done.flight, done.cached)).unwrap_or_default();
-            flight.open(request.options.clone());
-            wait(waiting, key, flight.next_attempt_at());
-            Exchange {
-                flight,
-                callers: BTreeMap::new(),
-                request,
-                subject: None,
-                sent_subject: None,
-                has_waited: false,
-                has_rerun: false,
-                previous,
-                orphaned: false,
-            }
-        });
-        exchange.callers.insert(caller, reply);
+    pub(crate) fn unexpired(&self, key: &ExchangeKey, now: Instant) -> Option<&Issued> {
+        self.keys.get(key)?.slot.unexpired(now).map(|kept| &kept.issued)
     }
 
     pub(crate) fn is_open(&self, key: &ExchangeKey) -> bool {
-        self.open.contains_key(key)
+        self.keys.get(key).is_some_and(|exchange| exchange.open.is_some())
     }
 
-    /// The only way to a key's flight: whatever `change` does to it, it is known what waits.
+    /// Opens the key's flight, if it is not.
+    pub(crate) fn open(
+        &mut self,
+        key: &Arc<ExchangeKey>,
+        request: Box<ExchangeRequest>,
+        grants_ended: u64,
+        now: Instant,
+    ) {
+        if self.is_open(key) {
+            return;
+        }
+        let turn = self.next_turn;
+        self.next_turn += 1;
+        self.lists.keys.insert(turn, Arc::clone(key));
+        self.keys.entry(Arc::clone(key)).or_default();
+        self.change(key, |exchange| {
+            exchange.slot.flight.open(request.options.clone());
+            let next = exchange.slot.flight.next_attempt_at().filter(|at| now < *at);
+            exchange.open = Some(Box::new(Open {
+                turn,
+                place: next.map_or(Place::Ready, Place::Paused),
+                request,
+                grants_ended,
+                has_rerun: false,
+                subject: None,
+                known: Known::default(),
+                is_orphaned: false,
+            }));
+        });
+    }
+
+    /// A caller waits for the key's flight.
+    pub(crate) fn join(&mut self, key: &Arc<ExchangeKey>, caller: CallerId, reply: R) {
+        self.callers.insert(caller, Arc::clone(key));
+        self.change(key, |exchange| exchange.slot.callers.insert(caller, reply));
+    }
+
+    /// The only way to a key: whatever `change` does to it, the lists follow, and readers are to see it.
     pub(crate) fn change<T>(
         &mut self,
         key: &Arc<ExchangeKey>,
         change: impl FnOnce(&mut Exchange<R>) -> T,
     ) -> Option<T> {
-        let exchange = self.open.get_mut(key)?;
-        let before = exchange.flight.next_attempt_at();
+        let exchange = self.keys.get_mut(key)?;
+        let before = exchange.published();
+        self.lists.strike(key, exchange);
         let changed = change(exchange);
-        let after = exchange.flight.next_attempt_at();
-        if before != after {
-            wait_no_more(&mut self.waiting, key, before);
-            wait(&mut self.waiting, key, after);
+        self.lists.enter(key, exchange);
+        let after = exchange.published();
+        if after != before {
+            self.published.push((Arc::clone(key), after));
         }
         Some(changed)
     }
 
-    /// The keys whose next attempt is due: they want a subject.
-    pub(crate) fn due(&self, now: Instant) -> Vec<Arc<ExchangeKey>> {
-        let mut due: Vec<_> =
-            self.waiting.range(..=now).flat_map(|(_, keys)| keys).cloned().collect();
-        due.sort_unstable();
-        due
-    }
-
-    /// A grant succeeded: whoever waits for a subject takes this one, even past its own `hold_at`.
-    pub(crate) fn subject_came(&mut self, subject: &AccessToken, now: Instant) {
-        for key in self.due(now) {
-            self.change(&key, |exchange| exchange.subject = Some(subject.clone()));
+    /// The first reader who finds the key's token due for a refresh is the only one who says so. It cannot
+    /// be refreshed now: from then on another shall.
+    pub(crate) fn ask_again_at(&mut self, key: ExchangeKey, at: Instant) {
+        if let Some(published) = self.keys.get(&key).and_then(Exchange::published) {
+            let published = PublishedExchange { ask_at: at, ..published };
+            self.published.push((Arc::new(key), Some(published)));
         }
     }
 
-    /// A grant attempt failed: whoever waits for a subject no longer waits for a better one.
-    pub(crate) fn subject_did_not_come(&mut self, now: Instant) {
-        for key in self.due(now) {
-            self.change(&key, |exchange| exchange.has_waited = true);
+    /// What has changed for readers.
+    pub(crate) fn take_published(&mut self) -> Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)> {
+        std::mem::take(&mut self.published)
+    }
+
+    /// The key that is to go next: it has waited longest of those that wait for their turn.
+    pub(crate) fn next_ready(&self) -> Option<Arc<ExchangeKey>> {
+        self.lists.keys.get(self.lists.ready.first()?).cloned()
+    }
+
+    /// Those whose pause is over wait for their turn.
+    pub(crate) fn wake(&mut self, now: Instant, grants_ended: u64) {
+        while let Some((_, turn)) = self.lists.paused.first().copied().filter(|(at, _)| *at <= now)
+        {
+            self.ready(turn, grants_ended);
         }
     }
 
-    /// The key is in flight no longer.
-    fn remove(&mut self, key: &Arc<ExchangeKey>) -> Option<Exchange<R>> {
-        let exchange = self.open.remove(key)?;
-        wait_no_more(&mut self.waiting, key, exchange.flight.next_attempt_at());
-        for caller in exchange.callers.keys() {
-            self.callers.remove(caller);
+    /// A grant attempt has ended: who waited for a subject with more life takes what there is.
+    pub(crate) fn stop_waiting_for_more_life(&mut self) {
+        while let Some(turn) = self.lists.more_life.first().copied() {
+            self.requeue(turn, |_| {});
         }
-        Some(exchange)
     }
 
-    /// The key is done with this token.
+    /// There is another subject, or will be none from this flight.
+    pub(crate) fn stop_waiting_for_next_subject(&mut self) {
+        while let Some(turn) = self.lists.next_subject.first().copied() {
+            self.requeue(turn, |_| {});
+        }
+    }
+
+    /// The first of those that wait for another subject, and what the last was refused with.
+    pub(crate) fn pop_refused(&mut self) -> Option<(Arc<ExchangeKey>, TokenError)> {
+        let turn = self.lists.next_subject.first()?;
+        let key = Arc::clone(self.lists.keys.get(turn)?);
+        let refusal = self.change(&key, |exchange| {
+            let place =
+                exchange.open.as_mut().map(|open| std::mem::replace(&mut open.place, Place::Ready));
+            match place {
+                Some(Place::NextSubject(refusal)) => Some(*refusal),
+                _ => None,
+            }
+        });
+        Some((key, refusal??))
+    }
+
+    fn ready(&mut self, turn: Turn, grants_ended: u64) {
+        self.requeue(turn, |open| open.grants_ended = grants_ended);
+    }
+
+    fn requeue(&mut self, turn: Turn, change: impl FnOnce(&mut Open)) {
+        let Some(key) = self.lists.keys.get(&turn).cloned() else { return };
+        self.change(&key, |exchange| {
+            if let Some(open) = &mut exchange.open {
+                open.place = Place::Ready;
+                change(open);
+            }
+        });
+    }
+
+    /// The flight has brought this token. Who waited for it.
     pub(crate) fn finish(
         &mut self,
         key: &Arc<ExchangeKey>,
-        token: &ExchangedToken,
+        issued: &Issued,
         lifetime: Lifetime,
         now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
-        let mut callers = BTreeMap::new();
-        if let Some(mut exchange) = self.remove(key) {
-            callers = exchange.callers;
-            if !exchange.orphaned {
-                exchange.flight.succeed();
-                let subject = exchange.sent_subject;
-                let cached = Some(Cached { token: token.clone(), lifetime, subject });
-                self.keep(key.clone(), Done { flight: exchange.flight, cached }, now);
-            }
+        let open = self.change(key, |exchange| exchange.open.take()).flatten();
+        let subject = open.as_ref().filter(|open| !open.is_orphaned).and_then(|open| open.subject);
+        if let Some(subject) = subject {
+            self.forget_token(key);
+            self.children.entry(subject).or_default().insert(Arc::clone(key));
+            self.tokens.insert(issued.id(), Arc::clone(key));
+            self.change(key, |exchange| {
+                exchange.slot.store(issued.clone(), lifetime);
+                exchange.subject = Some(subject);
+            });
+        } else {
+            self.change(key, |exchange| exchange.slot.flight.succeed());
         }
-        callers.into_values()
+        self.end(key, open, now)
     }
 
-    /// The key's flight has failed: it stays cool.
-    pub(crate) fn cool(
+    /// The flight has failed, or nobody wants it any more: the key rests, with what it has.
+    pub(crate) fn close(
         &mut self,
         key: &Arc<ExchangeKey>,
         now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
-        let mut callers = BTreeMap::new();
-        if let Some(exchange) = self.remove(key) {
-            callers = exchange.callers;
-            let done = Done { flight: exchange.flight, cached: exchange.previous };
-            self.keep(key.clone(), done, now);
-        }
-        callers.into_values()
+        let open = self.change(key, |exchange| {
+            exchange.slot.flight.abandon();
+            exchange.open.take()
+        });
+        self.end(key, open.flatten(), now)
     }
 
-    /// The key's flight ends without having failed: what is remembered of earlier ones stays.
-    pub(crate) fn abandon(
+    fn end(
         &mut self,
         key: &Arc<ExchangeKey>,
+        open: Option<Box<Open>>,
         now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
-        self.change(key, |exchange| exchange.flight.abandon());
-        self.cool(key, now)
+        if let Some(open) = open {
+            self.lists.keys.remove(&open.turn);
+        }
+        let callers = self.answered(key);
+        self.make_room(now);
+        callers
+    }
+
+    /// Those who wait for this key, who are to be answered now.
+    pub(crate) fn answered(&mut self, key: &Arc<ExchangeKey>) -> impl Iterator<Item = R> + use<R> {
+        let callers = self.change(key, |exchange| std::mem::take(&mut exchange.slot.callers));
+        let callers = callers.unwrap_or_default();
+        for caller in callers.keys() {
+            self.callers.remove(caller);
+        }
+        callers.into_values()
     }
 
     /// Failures are kept, or their followers would not be spaced out further. They make room among
     /// themselves alone: beside a full cache a key that was refused would be the first to go, and each
     /// call another request.
-    fn keep(&mut self, key: Arc<ExchangeKey>, done: Done, now: Instant) {
-        let is_failure = done.flight.remembers();
-        let most = if is_failure { MOST_FAILURES } else { self.capacity };
-        self.done.insert(key, done);
-        self.done.retain(|_, done| done.flight.remembers() || now < done.ends_at());
-        let alike = self.done.iter().filter(|(_, done)| done.flight.remembers() == is_failure);
-        if alike.clone().count() > most
-            && let Some((first, _)) = alike.min_by_key(|(_, done)| done.ends_at())
-        {
-            let first = Arc::clone(first);
-            self.done.remove(&first);
+    fn make_room(&mut self, now: Instant) {
+        while let Some(key) = self.lists.superfluous(self.capacity, now) {
+            self.forget_token(&key);
+            if let Some(exchange) = self.keys.get(&key) {
+                self.lists.strike(&key, exchange);
+                self.keys.remove(&key);
+            }
         }
     }
 
@@ -278,11 +460,11 @@ impl<R> Exchanges<R> {
     pub(crate) fn leave(&mut self, caller: CallerId, now: Instant) {
         let Some(key) = self.callers.remove(&caller) else { return };
         let is_unwanted = self.change(&key, |exchange| {
-            exchange.callers.remove(&caller);
-            exchange.callers.is_empty() && !exchange.flight.has_begun()
+            exchange.slot.callers.remove(&caller);
+            exchange.slot.callers.is_empty() && !exchange.slot.flight.has_begun()
         });
         if is_unwanted == Some(true) {
-            self.abandon(&key, now).for_each(drop);
+            self.close(&key, now).for_each(drop);
         }
     }
 
@@ -290,95 +472,172 @@ impl<R> Exchanges<R> {
         self.callers.len()
     }
 
-    pub(crate) fn is_any_on_wire(&self) -> bool {
-        self.open.values().any(|exchange| exchange.flight.is_on_wire())
+    pub(crate) fn on_wire(&self) -> usize {
+        self.lists.on_wire.len()
+    }
+
+    /// The open flights that have nothing on the wire.
+    pub(crate) fn waiting(&self) -> Vec<Arc<ExchangeKey>> {
+        let waiting = self.lists.keys.iter().filter(|(turn, _)| !self.lists.on_wire.contains(turn));
+        waiting.map(|(_, key)| Arc::clone(key)).collect()
+    }
+
+    /// The keys that wait for their turn.
+    pub(crate) fn ready_keys(&self) -> Vec<Arc<ExchangeKey>> {
+        self.lists.ready.iter().filter_map(|turn| self.lists.keys.get(turn)).cloned().collect()
+    }
+
+    pub(crate) fn is_any_ready(&self) -> bool {
+        !self.lists.ready.is_empty()
     }
 
     /// Whether anybody waits for a flight that has nothing on the wire.
     pub(crate) fn is_any_held(&self) -> bool {
-        self.waiting.values().flatten().any(|key| !self.is_unwanted(key))
-    }
-
-    fn is_unwanted(&self, key: &ExchangeKey) -> bool {
-        self.open.get(key).is_none_or(|exchange| exchange.callers.is_empty())
+        self.lists.keys.len() > self.lists.on_wire.len() + self.lists.unwanted.len()
     }
 
     /// When the first of the flights that wait between attempts goes on.
     pub(crate) fn next_attempt_at(&self, now: Instant) -> Option<Instant> {
-        self.waiting.range((Excluded(now), Unbounded)).next().map(|(at, _)| *at)
+        let after = (Excluded((now, Turn::MAX)), Unbounded);
+        self.lists.paused.range(after).next().map(|(at, _)| *at)
     }
 
     /// The resource server refused an exchanged token.
     pub(crate) fn invalidate(&mut self, id: TokenId, now: Instant) {
-        self.forget_tokens(|cached| {
-            cached.token.issued().id() == id
-                && now.since(cached.lifetime.acquired_at) >= TOO_YOUNG_TO_DOUBT
-        });
+        let Some(key) = self.tokens.get(&id).cloned() else { return };
+        let kept = self.keys.get(&key).and_then(|exchange| exchange.slot.kept());
+        if kept.is_some_and(|kept| !is_too_young_to_doubt(&kept.issued, now)) {
+            self.drop_token(&key);
+        }
     }
 
     /// The session gave this token up, and with it those that were exchanged from it.
     pub(crate) fn drop_children(&mut self, subject: TokenId) {
-        self.forget_tokens(|cached| cached.subject == Some(subject));
-        for exchange in self.open.values_mut() {
-            exchange.orphaned |= exchange.sent_subject == Some(subject);
+        for key in self.children.get(&subject).cloned().unwrap_or_default() {
+            self.drop_token(&key);
+        }
+        let on_wire: Vec<_> = self
+            .lists
+            .on_wire
+            .iter()
+            .filter_map(|turn| self.lists.keys.get(turn))
+            .cloned()
+            .collect();
+        for key in on_wire {
+            self.change(&key, |exchange| {
+                if let Some(open) = &mut exchange.open {
+                    open.is_orphaned |= open.subject == Some(subject);
+                }
+            });
         }
     }
 
     /// A revoke.
     pub(crate) fn drop_all(&mut self) {
-        self.forget_tokens(|_| true);
-    }
-
-    fn forget_tokens(&mut self, is_forgotten: impl Fn(&Cached) -> bool) {
-        let previous = self.open.values_mut().map(|exchange| &mut exchange.previous);
-        for cached in self.done.values_mut().map(|done| &mut done.cached).chain(previous) {
-            cached.take_if(|cached| is_forgotten(cached));
+        for key in std::mem::take(&mut self.tokens).into_values() {
+            self.drop_token(&key);
         }
-        self.done.retain(|_, done| done.cached.is_some() || done.flight.remembers());
     }
 
-    /// While the barrier is up: a flight that waits between attempts ends when nobody waits for it.
+    /// The key's token is given to nobody any more; the key goes too, if there is nothing else about it.
+    fn drop_token(&mut self, key: &Arc<ExchangeKey>) {
+        self.forget_token(key);
+        let is_idle = self
+            .keys
+            .get(key)
+            .is_some_and(|exchange| exchange.open.is_none() && !exchange.slot.flight.remembers());
+        if is_idle && let Some(exchange) = self.keys.get(key) {
+            self.lists.strike(key, exchange);
+            self.keys.remove(key);
+        }
+    }
+
+    fn forget_token(&mut self, key: &Arc<ExchangeKey>) {
+        let token = self.change(key, |exchange| (exchange.slot.take(), exchange.subject.take()));
+        if let Some((Some(Kept { issued, .. }), subject)) = token {
+            self.tokens.remove(&issued.id());
+            if let Some(subject) = subject
+                && let Some(children) = self.children.get_mut(&subject)
+            {
+                children.remove(key);
+                if children.is_empty() {
+                    self.children.remove(&subject);
+                }
+            }
+        }
+    }
+
+    /// While the barrier is up: a flight that waits ends when nobody waits for it.
     pub(crate) fn abandon_unwanted(&mut self, now: Instant) {
-        let waiting = self.waiting.values().flatten();
-        let unwanted: Vec<_> = waiting.filter(|key| self.is_unwanted(key)).cloned().collect();
-        for key in unwanted {
-            self.abandon(&key, now).for_each(drop);
+        while let Some(turn) = self.lists.unwanted.first() {
+            let Some(key) = self.lists.keys.get(turn).cloned() else { return };
+            self.close(&key, now).for_each(drop);
         }
     }
 
-    pub(crate) fn close(&mut self) -> impl Iterator<Item = R> + use<R> {
-        self.done.clear();
-        self.waiting.clear();
-        self.callers.clear();
-        std::mem::take(&mut self.open)
-            .into_values()
-            .flat_map(|exchange| exchange.callers.into_values())
+    /// The end: all who wait.
+    pub(crate) fn shut_down(&mut self) -> impl Iterator<Item = R> + use<R> {
+        let keys = std::mem::replace(self, Self::new(self.capacity)).keys;
+        keys.into_values().flat_map(|exchange| exchange.slot.callers.into_values())
     }
 }
 
-type Waiting = BTreeMap<Instant, BTreeSet<Arc<ExchangeKey>>>;
-
-fn wait(waiting: &mut Waiting, key: &Arc<ExchangeKey>, until: Option<Instant>) {
-    if let Some(until) = until {
-        waiting.entry(until).or_default().insert(Arc::clone(key));
-    }
-}
-
-fn wait_no_more(waiting: &mut Waiting, key: &Arc<ExchangeKey>, until: Option<Instant>) {
-    if let Some(until) = until
-        && let Some(keys) = waiting.get_mut(&until)
-    {
-        keys.remove(key);
-        if keys.is_empty() {
-            waiting.remove(&until);
+impl Lists {
+    /// Whether the key is in the list or out of it is all that these two differ in.
+    fn enter<R>(&mut self, key: &Arc<ExchangeKey>, exchange: &Exchange<R>) {
+        let Some(open) = &exchange.open else {
+            let list =
+                if exchange.slot.flight.remembers() { &mut self.failed } else { &mut self.cached };
+            list.insert((exchange.ends_at(), Arc::clone(key)));
+            return;
+        };
+        match open.place {
+            Place::Paused(until) => drop(self.paused.insert((until, open.turn))),
+            Place::Ready => drop(self.ready.insert(open.turn)),
+            Place::MoreLife => drop(self.more_life.insert(open.turn)),
+            Place::NextSubject(_) => drop(self.next_subject.insert(open.turn)),
+            Place::OnWire => drop(self.on_wire.insert(open.turn)),
+        }
+        if !exchange.is_wanted() && !matches!(open.place, Place::OnWire) {
+            self.unwanted.insert(open.turn);
         }
     }
+
+    fn strike<R>(&mut self, key: &Arc<ExchangeKey>, exchange: &Exchange<R>) {
+        let Some(open) = &exchange.open else {
+            let list =
+                if exchange.slot.flight.remembers() { &mut self.failed } else { &mut self.cached };
+            list.remove(&(exchange.ends_at(), Arc::clone(key)));
+            return;
+        };
+        match open.place {
+            Place::Paused(until) => drop(self.paused.remove(&(until, open.turn))),
+            Place::Ready => drop(self.ready.remove(&open.turn)),
+            Place::MoreLife => drop(self.more_life.remove(&open.turn)),
+            Place::NextSubject(_) => drop(self.next_subject.remove(&open.turn)),
+            Place::OnWire => drop(self.on_wire.remove(&open.turn)),
+        }
+        self.unwanted.remove(&open.turn);
+    }
+
+    /// A key that has to go: its token has expired, or there are too many.
+    fn superfluous(&self, capacity: usize, now: Instant) -> Option<Arc<ExchangeKey>> {
+        let first = |list: &BTreeSet<(Instant, Arc<ExchangeKey>)>| list.first().cloned();
+        let expired = first(&self.cached).filter(|(ends_at, _)| *ends_at <= now);
+        let too_many = || first(&self.cached).filter(|_| self.cached.len() > capacity);
+        let too_often = || first(&self.failed).filter(|_| self.failed.len() > MOST_FAILURES);
+        let (_, key) = expired.or_else(too_many).or_else(too_often)?;
+        Some(key)
+    }
 }
 
-impl Done {
-    /// When it stops to be of use: the first to end makes room for others.
-    fn ends_at(&self) -> Instant {
-        let cached = self.cached.as_ref().map(|cached| cached.lifetime.expires_at);
-        cached.unwrap_or(Instant::ZERO).max(self.flight.not_before())
-    }
+/// Whether a doubt of this token is dismissed for its age: a cached token that is younger is not what is
+/// wrong, whatever a resource server says of it. (For the session's own there is another rule.)
+pub(crate) fn is_too_young_to_doubt(token: &Issued, now: Instant) -> bool {
+    token.is_exchanged() && token.age(now) < TOO_YOUNG_TO_DOUBT
+}
+
+/// As callers get it.
+pub(crate) fn exchanged(issued: &Issued) -> ExchangedToken {
+    ExchangedToken::new(issued.clone())
 }

@@ -1,26 +1,39 @@
-//! The tokens that a revoke has to reach: every one that the session received, until it expires.
+//! The tokens that a revoke has to reach: every one that the session received, while it may be alive.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::fmt;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::time::Duration;
 
 use crate::grant::TokenText;
 use crate::instant::Instant;
 use crate::token::TokenId;
 
-/// The most that are kept. Beyond it the first to expire leaves.
+/// The most that are kept. Beyond it those leave first whose life is not known, then the first to expire.
 const CAPACITY: usize = 4_096;
 
-/// Keyed by the token's text, since a server may send the same one again. In the order of expiry; the
-/// look-ups are linear, for each of them stands beside a request to a server.
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(test, derive(Hash))]
+/// How long a token of unknown life may be alive after it was last heard of. And for how long a server
+/// that repeats a revoked token is not believed: else the session would be dead for ever.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keyed by the token's text, since a server may send the same one again.
+#[derive(Clone, Default)]
 pub(crate) struct Ledger {
-    entries: Vec<Entry>,
+    entries: HashMap<TokenText, Entry, BuildHasherDefault<DefaultHasher>>,
+    /// Who leaves first: those of unknown life, and the others. What an entry no longer says is passed over.
+    leaving: [BinaryHeap<Reverse<Leaving>>; 2],
+    /// Marked and not confirmed. Those least often sent come first: one that the server will not take does
+    /// not keep the rest from it.
+    to_revoke: BTreeSet<(u32, Leaving)>,
 }
 
 #[derive(Clone, Debug)]
 #[cfg_attr(test, derive(Hash))]
 struct Entry {
     id: TokenId,
-    text: TokenText,
-    expires_at: Instant,
+    is_life_known: bool,
+    leaves_at: Instant,
     mark: Option<Mark>,
 }
 
@@ -28,96 +41,229 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(test, derive(Hash))]
 struct Mark {
-    /// The server has confirmed it: it is not sent again, but never taken back either.
+    /// The server has confirmed it: it is not sent again, but not taken back either.
     confirmed: bool,
     /// How often it was sent.
     sent: u32,
+    /// From here on it is taken again, if the server repeats it.
+    until: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(test, derive(Hash))]
+struct Leaving {
+    at: Instant,
+    generation: u64,
+    text: TokenText,
+}
+
+/// One that had to make room: it lives on, out of reach.
+pub(crate) struct Evicted {
+    pub(crate) id: TokenId,
+    pub(crate) is_life_known: bool,
+}
+
+impl Entry {
+    fn leaving(&self, text: &TokenText) -> Leaving {
+        Leaving { at: self.leaves_at, generation: self.id.generation, text: text.clone() }
+    }
 }
 
 impl Ledger {
-    /// Adds a token; of one that is there already, the later expiry counts. Returns the one that had
-    /// to leave for it: never `current`, the session's own.
+    /// Adds a token, with its life if that is known; of one that is there already, the later end counts.
+    /// Returns the one that had to leave for it: never `current`, the session's own.
     pub(crate) fn join(
         &mut self,
+        now: Instant,
         id: TokenId,
         text: &TokenText,
-        expires_at: Instant,
+        life: Option<Duration>,
         current: Option<&TokenText>,
-    ) -> Option<TokenId> {
-        let mut entry = Entry { id, text: text.clone(), expires_at, mark: None };
-        if let Some(at) = self.entries.iter().position(|known| known.text == *text) {
-            let known = self.entries.remove(at);
-            entry.expires_at = expires_at.max(known.expires_at);
-            entry.mark = known.mark;
+    ) -> Option<Evicted> {
+        let mut entry = Entry {
+            id,
+            is_life_known: life.is_some(),
+            leaves_at: now + life.unwrap_or(DAY),
+            mark: None,
+        };
+        if let Some(known) = self.remove(text) {
+            entry.mark = known.mark.filter(|mark| now < mark.until);
+            // A server that repeats a revoked token says nothing of its life by that.
+            let is_no_news = entry.mark.is_some() && !entry.is_life_known;
+            if is_no_news || entry.leaves_at < known.leaves_at {
+                entry.is_life_known = known.is_life_known;
+                entry.leaves_at = known.leaves_at;
+            }
         }
-        if self.entries.is_empty() {
+        self.insert(text, entry);
+        self.make_room(text, current)
+    }
+
+    /// Whether it is known here already.
+    pub(crate) fn holds(&self, text: &TokenText) -> bool {
+        self.entries.contains_key(text)
+    }
+
+    fn insert(&mut self, text: &TokenText, entry: Entry) {
+        let leaving = entry.leaving(text);
+        if let Some(mark) = entry.mark.filter(|mark| !mark.confirmed) {
+            self.to_revoke.insert((mark.sent, leaving.clone()));
+        }
+        let heap = &mut self.leaving[usize::from(entry.is_life_known)];
+        if heap.is_empty() {
             // Most sessions know a single token at most times, and there may be many sessions.
-            self.entries.reserve_exact(1);
+            heap.reserve_exact(1);
         }
-        let at = self.entries.partition_point(|other| other.expires_at <= entry.expires_at);
-        self.entries.insert(at, entry);
+        heap.push(Reverse(leaving));
+        self.entries.insert(text.clone(), entry);
+        // What is passed over shall not pile up where one text comes again and again.
+        if self.leaving.iter().map(BinaryHeap::len).sum::<usize>() > 2 * self.entries.len() + 8 {
+            let entries = &self.entries;
+            for (heap, is_life_known) in self.leaving.iter_mut().zip([false, true]) {
+                heap.retain(|Reverse(leaving)| {
+                    is_so(entries.get(&leaving.text), leaving, is_life_known)
+                });
+            }
+        }
+    }
+
+    fn remove(&mut self, text: &TokenText) -> Option<Entry> {
+        let entry = self.entries.remove(text)?;
+        if let Some(mark) = entry.mark {
+            self.to_revoke.remove(&(mark.sent, entry.leaving(text)));
+        }
+        Some(entry)
+    }
+
+    /// The only way to change an entry that stays.
+    fn change(&mut self, text: &TokenText, change: impl FnOnce(&mut Entry)) {
+        if let Some(mut entry) = self.remove(text) {
+            change(&mut entry);
+            self.insert(text, entry);
+        }
+    }
+
+    fn make_room(&mut self, new: &TokenText, current: Option<&TokenText>) -> Option<Evicted> {
         if self.entries.len() <= CAPACITY {
             return None;
         }
-        let first = self
-            .entries
-            .iter()
-            .position(|entry| entry.text != *text && Some(&entry.text) != current)?;
-        Some(self.entries.remove(first).id)
+        let mut stay = Vec::new();
+        let mut leaves = None;
+        for is_life_known in [false, true] {
+            while leaves.is_none()
+                && let Some(Reverse(leaving)) = self.leaving[usize::from(is_life_known)].pop()
+            {
+                if !is_so(self.entries.get(&leaving.text), &leaving, is_life_known) {
+                    continue;
+                }
+                if leaving.text == *new || Some(&leaving.text) == current {
+                    stay.push((is_life_known, leaving));
+                } else {
+                    leaves = Some(leaving.text);
+                }
+            }
+        }
+        for (is_life_known, leaving) in stay {
+            self.leaving[usize::from(is_life_known)].push(Reverse(leaving));
+        }
+        let Entry { id, is_life_known, .. } = self.remove(&leaves?)?;
+        Some(Evicted { id, is_life_known })
     }
 
     pub(crate) fn forget_expired(&mut self, now: Instant) {
-        let alive_from = self.entries.partition_point(|entry| entry.expires_at <= now);
-        self.entries.drain(..alive_from);
-    }
-
-    pub(crate) fn mark_all(&mut self) {
-        for entry in &mut self.entries {
-            entry.mark.get_or_insert(Mark { confirmed: false, sent: 0 });
+        for is_life_known in [false, true] {
+            let index = usize::from(is_life_known);
+            while self.leaving[index].peek().is_some_and(|Reverse(leaving)| leaving.at <= now) {
+                let Some(Reverse(leaving)) = self.leaving[index].pop() else { return };
+                if is_so(self.entries.get(&leaving.text), &leaving, is_life_known) {
+                    self.remove(&leaving.text);
+                }
+            }
         }
     }
 
-    pub(crate) fn mark(&mut self, text: &TokenText) {
-        if let Some(entry) = self.find(text) {
-            entry.mark.get_or_insert(Mark { confirmed: false, sent: 0 });
+    pub(crate) fn mark_all(&mut self, now: Instant) {
+        for (text, entry) in &mut self.entries {
+            if entry.mark.is_none_or(|mark| mark.until <= now) {
+                if let Some(mark) = entry.mark {
+                    self.to_revoke.remove(&(mark.sent, entry.leaving(text)));
+                }
+                entry.mark = Some(Mark::new(now));
+                self.to_revoke.insert((0, entry.leaving(text)));
+            }
         }
     }
 
-    pub(crate) fn is_marked(&self, text: &TokenText) -> bool {
-        self.entries.iter().any(|entry| entry.text == *text && entry.mark.is_some())
+    pub(crate) fn mark(&mut self, text: &TokenText, now: Instant) {
+        self.change(text, |entry| {
+            entry.mark.get_or_insert(Mark::new(now));
+        });
     }
 
-    pub(crate) fn confirm(&mut self, text: &TokenText) {
-        if let Some(mark) = self.find(text).and_then(|entry| entry.mark.as_mut()) {
-            mark.confirmed = true;
-        }
+    pub(crate) fn is_marked(&self, text: &TokenText, now: Instant) -> bool {
+        let mark = self.entries.get(text).and_then(|entry| entry.mark);
+        mark.is_some_and(|mark| now < mark.until)
+    }
+
+    pub(crate) fn confirm(&mut self, text: &TokenText, now: Instant) {
+        self.heard_of(text, now, |mark| mark.confirmed = true);
     }
 
     pub(crate) fn is_all_confirmed(&self) -> bool {
-        self.entries.iter().filter_map(|entry| entry.mark).all(|mark| mark.confirmed)
+        self.to_revoke.is_empty()
     }
 
-    /// Up to `most` tokens to send, those least often sent first: one that the server will not take
-    /// does not keep the rest from it.
-    pub(crate) fn take_unconfirmed(&mut self, most: usize) -> Vec<TokenText> {
-        let mut left: Vec<_> = self
-            .entries
-            .iter_mut()
-            .filter_map(|entry| {
-                Some((entry.mark.as_mut().filter(|mark| !mark.confirmed)?, &entry.text))
-            })
-            .collect();
-        left.sort_by_key(|(mark, _)| mark.sent);
-        let batch = left.into_iter().take(most);
+    /// Up to `most` tokens to send.
+    pub(crate) fn take_unconfirmed(&mut self, most: usize, now: Instant) -> Vec<TokenText> {
+        let batch: Vec<_> =
+            self.to_revoke.iter().take(most).map(|(_, leaving)| leaving.text.clone()).collect();
+        for text in &batch {
+            self.heard_of(text, now, |mark| mark.sent = mark.sent.saturating_add(1));
+        }
         batch
-            .map(|(mark, text)| {
-                mark.sent = mark.sent.saturating_add(1);
-                text.clone()
-            })
-            .collect()
     }
 
-    fn find(&mut self, text: &TokenText) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| entry.text == *text)
+    fn heard_of(&mut self, text: &TokenText, now: Instant, change: impl FnOnce(&mut Mark)) {
+        self.change(text, |entry| {
+            if !entry.is_life_known {
+                entry.leaves_at = now + DAY;
+            }
+            if let Some(mark) = &mut entry.mark {
+                mark.until = now + DAY;
+                change(mark);
+            }
+        });
+    }
+}
+
+impl Mark {
+    fn new(now: Instant) -> Self {
+        Self { confirmed: false, sent: 0, until: now + DAY }
+    }
+}
+
+fn is_so(entry: Option<&Entry>, leaving: &Leaving, is_life_known: bool) -> bool {
+    entry.is_some_and(|entry| {
+        entry.is_life_known == is_life_known
+            && entry.leaves_at == leaving.at
+            && entry.id.generation == leaving.generation
+    })
+}
+
+#[cfg(test)]
+impl std::hash::Hash for Ledger {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by_key(|(_, entry)| entry.id);
+        (entries, &self.to_revoke).hash(state);
+    }
+}
+
+/// In the order in which they came, whatever the hashes are.
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut entries: Vec<_> = self.entries.values().collect();
+        entries.sort_by_key(|entry| entry.id);
+        f.debug_list().entries(entries).finish()
     }
 }

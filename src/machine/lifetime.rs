@@ -48,6 +48,10 @@ impl Lifetime {
         let hold_at = expires_at - config.expired_buffer.min(length / 10);
         let sensible = acquired_at + length / 10..=hold_at;
         let told = refresh_in.map(|wait| acquired_at + wait).filter(|at| sensible.contains(at));
+        // It is moved ahead by chance too: a fleet is told the same.
+        let told = told.map(|at| {
+            (at - expires_at.since(at).mul_f64(random / 10.0)).max(acquired_at + length / 10)
+        });
         Self {
             acquired_at,
             stale_at: told.unwrap_or((expires_at - stale_buffer).min(hold_at)),

@@ -7,6 +7,7 @@
 //! is due or may start, so that nothing is left which could still start.
 
 mod barrier;
+mod endpoint;
 mod event;
 mod exchange_events;
 mod exchanges;
@@ -14,31 +15,34 @@ mod flight;
 mod grant;
 mod ledger;
 mod lifetime;
+mod slot;
 mod status;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use event::*;
 pub use status::{Counters, Phase};
 pub(crate) use status::{Facts, TokenFacts};
 
 use barrier::Barrier;
+use endpoint::Endpoint;
 use exchanges::Exchanges;
-use flight::{Flight, Sent};
-use grant::Held;
-use ledger::Ledger;
+pub(crate) use exchanges::is_too_young_to_doubt;
+use flight::Sent;
+use ledger::{Evicted, Ledger};
 use lifetime::Lifetime;
 pub(crate) use lifetime::has_left;
+use slot::Slot;
 
 use crate::config::{RefreshMode, SessionConfig};
 use crate::error::{SessionError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::request::TokenRequestOptions;
-use crate::token::{Issued, TokenId};
+use crate::token::{AccessToken, Issued, TokenId};
 
 /// One session. `R` is where a caller's answer goes: a channel's end, or a number in a test.
 #[derive(Clone, Debug)]
@@ -47,17 +51,22 @@ pub struct Machine<R> {
     abilities: Abilities,
     session: u64,
 
-    held: Option<Held>,
-    flight: Flight,
+    own: Slot<R>,
     /// No grant attempt starts before this, whatever ended in between.
     earliest: Instant,
-    callers: BTreeMap<CallerId, R>,
-    /// The session's own token that was last invalidated or revoked.
+    /// How many grant attempts have ended.
+    grants_ended: u64,
+    /// The session's own token that was last invalidated or revoked, or refused as a subject.
     refused: Option<TokenText>,
-    invalidated_at: Option<Instant>,
+    subject_refused_at: Option<Instant>,
+    /// A doubt of the session's own token that comes earlier is dismissed.
+    doubts_honoured_from: Instant,
+    /// Of the token that is held.
+    doubts_dismissed: u64,
     /// `RefreshMode::Always` keeps a token for somebody.
     warm: bool,
 
+    endpoint: Endpoint,
     exchanges: Exchanges<R>,
     ledger: Ledger,
     barrier: Barrier<R>,
@@ -74,6 +83,9 @@ pub struct Machine<R> {
     counters: Counters,
 }
 
+/// The kind of token that a response brings.
+type Issue = fn(TokenId, Grant, Instant, Duration) -> Issued;
+
 /// What came of a response that holds a token.
 enum Received {
     Token(Issued, Lifetime),
@@ -88,13 +100,15 @@ impl<R> Machine<R> {
         Self {
             abilities,
             session,
-            held: None,
-            flight: Flight::default(),
+            own: Slot::default(),
             earliest: Instant::ZERO,
-            callers: BTreeMap::new(),
+            grants_ended: 0,
             refused: None,
-            invalidated_at: None,
+            subject_refused_at: None,
+            doubts_honoured_from: Instant::ZERO,
+            doubts_dismissed: 0,
             warm,
+            endpoint: Endpoint::default(),
             exchanges: Exchanges::new(config.exchange_capacity),
             ledger: Ledger::default(),
             barrier: Barrier::default(),
@@ -128,13 +142,15 @@ impl<R> Machine<R> {
 
     /// How many callers wait: for a token, an exchange, or the end of a revoke.
     pub fn held_callers(&self) -> usize {
-        self.callers.len() + self.barrier.callers() + self.exchanges.callers()
+        self.own.callers.len() + self.barrier.callers() + self.exchanges.callers()
     }
 
     /// The only way in.
     pub fn handle(&mut self, moment: Moment, event: Event<R>, fx: &mut Effects<R>) {
-        // What has expired meanwhile does not count, whether or not anything happened at that time.
+        // What has expired meanwhile does not count, whether or not anything happened at that time; and
+        // whose pause is over has waited since, whether or not the timer came.
         self.ledger.forget_expired(moment.now);
+        self.exchanges.wake(moment.now, self.grants_ended);
         match event {
             _ if self.closed => Self::refuse(event, &SessionError::Closed, fx),
             Event::GetToken(caller, reply, options) => {
@@ -143,7 +159,9 @@ impl<R> Machine<R> {
             Event::Exchange(caller, reply, request) => {
                 self.exchange(moment, caller, reply, request, fx);
             }
-            Event::Revoke(caller, reply, options) => self.revoke(caller, reply, options, fx),
+            Event::Revoke(caller, reply, options) => {
+                self.revoke(moment, caller, reply, options, fx);
+            }
             Event::Asked(snapshot) => self.asked(moment, snapshot),
             Event::Invalidate(id) => self.invalidate(moment, id),
             Event::Left(caller) => self.left(moment.now, caller),
@@ -163,6 +181,7 @@ impl<R> Machine<R> {
 
     fn revoke(
         &mut self,
+        moment: Moment,
         caller: CallerId,
         reply: R,
         options: TokenRequestOptions,
@@ -182,17 +201,17 @@ impl<R> Machine<R> {
         self.revokes += 1;
         self.counters.revokes += 1;
         self.warm = false;
-        if let Some(held) = self.held.take() {
-            self.refused = Some(held.token.issued().text().clone());
+        if let Some(kept) = self.own.take() {
+            self.refused = Some(kept.issued.text().clone());
         }
         self.exchanges.drop_all();
-        self.ledger.mark_all();
+        self.ledger.mark_all(moment.now);
         self.barrier.raise(caller, reply, options);
         self.count_held();
     }
 
     fn left(&mut self, now: Instant, caller: CallerId) {
-        if self.callers.remove(&caller).is_none() && !self.barrier.leave(caller) {
+        if self.own.callers.remove(&caller).is_none() && !self.barrier.leave(caller) {
             self.exchanges.leave(caller, now);
         }
     }
@@ -216,6 +235,7 @@ impl<R> Machine<R> {
         moment: Moment,
         sent: Sent,
         grant: Grant,
+        issue: Issue,
         fx: &mut Effects<R>,
     ) -> Result<Received, TokenError> {
         self.generation += 1;
@@ -228,23 +248,32 @@ impl<R> Machine<R> {
         let refresh_in = grant.get_refresh_in();
         let lifetime = Lifetime::new(sent.at, life, refresh_in, &self.config, moment.random);
         let text = grant.text().clone();
-        let current = self.held.as_ref().map(|held| held.token.issued().text());
-        if let Some(evicted) = self.ledger.join(id, &text, moment.now + lifetime.length, current) {
-            self.counters.ledger_evicted += 1;
-            fx.warnings.push(Warning::LedgerOverflow(evicted));
+        let current = self.own.kept().map(|kept| kept.issued.text());
+        // One of unknown life is kept for a day: for nothing, where nothing can be revoked.
+        let is_kept = grant.life().is_some() || self.abilities.revoke || self.ledger.holds(&text);
+        if is_kept {
+            let evicted = self.ledger.join(moment.now, id, &text, grant.life(), current);
+            if let Some(Evicted { id, is_life_known }) = evicted {
+                self.counters.ledger_evicted += 1;
+                if is_life_known {
+                    fx.warnings.push(Warning::LedgerOverflow(id));
+                }
+            }
         }
         if sent.revokes < self.revokes {
-            self.ledger.mark(&text);
+            self.ledger.mark(&text, moment.now);
             return Ok(Received::Revoked(text));
         }
-        if self.ledger.is_marked(&text) {
-            return Err(TokenError::expired("it has been revoked"));
+        if self.ledger.is_marked(&text, moment.now) {
+            return Err(TokenError::expired(
+                "it has been revoked; if the server goes on to repeat it, it is taken again 24 hours \
+                 after the revoke",
+            ));
         }
         if lifetime.expires_at <= moment.now {
             return Err(TokenError::expired("its life was over when it arrived"));
         }
-        let issued = Issued::new(id, grant, lifetime.expires_at, lifetime.length);
-        Ok(Received::Token(issued, lifetime))
+        Ok(Received::Token(issue(id, grant, lifetime.expires_at, lifetime.length), lifetime))
     }
 
     // What is due
@@ -252,9 +281,16 @@ impl<R> Machine<R> {
     fn advance(&mut self, moment: Moment, fx: &mut Effects<R>) {
         if !self.closed {
             self.ledger.forget_expired(moment.now);
+            // A pause may be none at all.
+            self.exchanges.wake(moment.now, self.grants_ended);
+            self.end_unsupported_exchanges(moment.now, fx);
             if self.barrier.is_up() {
                 self.abandon_unwanted(moment.now);
                 self.drive_barrier(moment.now, fx);
+            }
+            if !self.own.flight.is_open() {
+                self.exchanges.stop_waiting_for_next_subject();
+                self.exchanges.stop_waiting_for_more_life();
             }
             if !self.barrier.is_up() {
                 self.serve_held(moment.now);
@@ -270,31 +306,34 @@ impl<R> Machine<R> {
     /// Before the barrier may end: however short it was, nobody wants these any more.
     fn abandon_unwanted(&mut self, now: Instant) {
         self.exchanges.abandon_unwanted(now);
-        if !self.flight.is_on_wire() && self.callers.is_empty() && !self.exchanges.is_any_held() {
-            self.flight.abandon();
+        let is_wanted = !self.own.callers.is_empty() || self.exchanges.is_any_held();
+        if !self.own.flight.is_on_wire() && !is_wanted {
+            self.own.flight.abandon();
         }
     }
 
     fn drive_barrier(&mut self, now: Instant, fx: &mut Effects<R>) {
         let sent = Sent { at: now, revokes: self.revokes };
-        self.barrier.send(sent, &mut self.ledger, &self.config.retry, fx);
+        self.barrier.send(sent, self.abilities.revoke, &mut self.ledger, &self.config.retry, fx);
         // Nothing else has started in this event.
         self.counters.revocations_started += fx.start.len() as u64;
-        let on_wire = self.flight.is_on_wire() || self.exchanges.is_any_on_wire();
+        let on_wire = self.own.flight.is_on_wire() || self.exchanges.on_wire() > 0;
         self.barrier.lower(now, on_wire, &self.ledger, fx);
     }
 
     /// Puts out what readers shall see, if it is not what they see already. Nobody else publishes.
     fn publish(&mut self, fx: &mut Effects<R>) {
+        fx.exchanged.append(&mut self.exchanges.take_published());
         let next = Published {
             number: self.published.number + 1,
-            token: self.held.as_ref().map(|held| PublishedToken {
-                token: held.token.clone(),
-                usable_until: held.usable_until(),
-                doubts_dismissed: held.doubts_dismissed,
+            token: self.own.kept().map(|kept| PublishedToken {
+                token: AccessToken::new(kept.issued.clone()),
+                usable_until: kept.usable_until(),
+                doubts_dismissed: self.doubts_dismissed,
+                doubts_honoured_from: self.doubts_honoured_from,
             }),
             ask_at: self.ask_at(),
-            cooling: self.flight.last_failure().filter(|_| !self.flight.is_open()).cloned(),
+            cooling: self.own.flight.last_failure().filter(|_| !self.own.flight.is_open()).cloned(),
             closed: self.closed,
         };
         if !next.says_the_same(&self.published) {
@@ -309,16 +348,17 @@ impl<R> Machine<R> {
             return None;
         }
         let refreshes = match self.config.refresh_mode {
-            RefreshMode::Always => self.warm || self.held.is_some(),
-            RefreshMode::WhileUsed => self.held.is_some(),
+            RefreshMode::Always => self.warm || self.own.kept().is_some(),
+            RefreshMode::WhileUsed => self.own.kept().is_some(),
             RefreshMode::OnRequest => false,
         };
         let deadlines = if self.barrier.is_up() {
-            [self.barrier.next_attempt_at(), None, None]
+            [self.barrier.next_attempt_at(), None, None, None]
         } else {
             [
-                self.flight.next_attempt_at().map(|at| at.max(self.earliest)),
+                self.own.flight.next_attempt_at().map(|at| at.max(self.earliest)),
                 self.exchanges.next_attempt_at(now),
+                self.endpoint.next_probe_at().filter(|_| self.exchanges.is_any_ready()),
                 refreshes.then(|| self.ask_at()),
             ]
         };
@@ -345,13 +385,13 @@ impl<R> Machine<R> {
         Facts {
             closed: self.closed,
             barrier_up: self.barrier.is_up(),
-            flight_open: self.flight.is_open(),
-            not_before: self.flight.last_failure().map(|failure| failure.until),
-            token: self.held.as_ref().map(|held| TokenFacts {
-                stale_at: held.lifetime.stale_at,
-                usable_until: held.usable_until(),
-                expires_at: held.lifetime.expires_at,
-                generation: held.token.issued().id().generation,
+            flight_open: self.own.flight.is_open(),
+            not_before: self.own.flight.last_failure().map(|failure| failure.until),
+            token: self.own.kept().map(|kept| TokenFacts {
+                stale_at: kept.lifetime.stale_at,
+                usable_until: kept.usable_until(),
+                expires_at: kept.lifetime.expires_at,
+                generation: kept.issued.id().generation,
             }),
             held: self.held_callers(),
             counters: self.counters,
@@ -363,11 +403,11 @@ impl<R> Machine<R> {
     fn shutdown(&mut self, fx: &mut Effects<R>) {
         let closed = SessionError::Closed;
         self.closed = true;
-        self.held = None;
-        self.flight.abandon();
+        self.own.take();
+        self.own.flight.abandon();
         self.ledger = Ledger::default();
         self.answer_all(&Err(closed.clone()), fx);
-        let exchanges = self.exchanges.close();
+        let exchanges = self.exchanges.shut_down();
         fx.replies.extend(exchanges.map(|r| (r, Reply::Exchanged(Err(closed.clone())))));
         let revokes = self.barrier.close();
         fx.replies.extend(revokes.map(|r| (r, Reply::Revoked(Err(closed.clone())))));
@@ -408,9 +448,10 @@ impl Published {
 
 impl PublishedToken {
     fn says_the_same(&self, other: &Self) -> bool {
-        let Self { token, usable_until, doubts_dismissed } = self;
+        let Self { token, usable_until, doubts_dismissed, doubts_honoured_from } = self;
         *token == other.token
             && *usable_until == other.usable_until
             && *doubts_dismissed == other.doubts_dismissed
+            && *doubts_honoured_from == other.doubts_honoured_from
     }
 }

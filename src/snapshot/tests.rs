@@ -24,13 +24,13 @@ const HELD: &str = "ask, granted 1h, suspend 3575s, ask";
 const CLOSED: &str = "ask, granted 1h, suspend 1s, shutdown";
 
 /// A session to which this has happened.
-fn after(story: &str) -> Session {
+fn after(script: &str) -> Session {
     let mut session = Session::with(|config| {
         config.refresh_mode = RefreshMode::OnRequest;
         config.retry.attempts = 1;
     });
     session.random = 0.0;
-    session.play(story);
+    session.play(script);
     session
 }
 
@@ -90,10 +90,10 @@ fn point_1_answers_what_it_can_and_sends_the_rest_to_the_actor() {
         ),
         (CLOSED, &[(0, "closed"), (1, "closed"), (100_000, "closed")]),
     ];
-    for (story, expected) in cases {
+    for (script, expected) in cases {
         for (seconds, expected) in *expected {
-            let answer = read(&snapshot(&after(story)), *seconds, &plain());
-            assert_eq!(answer, *expected, "{story}: at {seconds} s");
+            let answer = read(&snapshot(&after(script)), *seconds, &plain());
+            assert_eq!(answer, *expected, "{script}: at {seconds} s");
         }
     }
 }
@@ -119,10 +119,10 @@ fn point_1_gives_no_token_with_less_life_than_is_asked_for() {
 /// Everything that can be told without the actor is what the actor would have told.
 #[test]
 fn point_1_gives_only_what_the_machine_would_have_given() {
-    let stories = ["", HOLDING, REFRESHING, FAILED, COOLING, REVOKING, REVOKING_AND_COOLING, HELD];
+    let scripts = ["", HOLDING, REFRESHING, FAILED, COOLING, REVOKING, REVOKING_AND_COOLING, HELD];
     let mut answered = 0;
-    for story in stories.into_iter().chain([CLOSED]) {
-        let session = after(story);
+    for script in scripts.into_iter().chain([CLOSED]) {
+        let session = after(script);
         let snapshot = snapshot(&session);
         let began = session.elapsed().as_secs();
         for seconds in (began..3_700).step_by(5).map(|seconds| seconds + 1) {
@@ -133,10 +133,10 @@ fn point_1_gives_only_what_the_machine_would_have_given() {
                 machine.ask_with(options);
                 let given = machine.answers.pop_last();
                 let Some((_, Reply::Token(given))) = given else {
-                    panic!("{story}: at {seconds} s: {answer:?}, but the machine lets wait");
+                    panic!("{script}: at {seconds} s: {answer:?}, but the machine lets wait");
                 };
                 let answer = answer.cloned();
-                assert_eq!(format!("{answer:?}"), format!("{given:?}"), "{story}: at {seconds} s");
+                assert_eq!(format!("{answer:?}"), format!("{given:?}"), "{script}: at {seconds} s");
                 answered += 1;
             }
         }
@@ -157,7 +157,7 @@ fn point_2_the_first_reader_marks_it_used_and_the_first_from_ask_at_on_asks() {
 
 #[test]
 fn point_2_nobody_asks_while_a_flight_is_open_or_the_server_is_left_alone() {
-    for (story, seconds, expected) in [
+    for (script, seconds, expected) in [
         (REFRESHING, 3_200, false),
         (REVOKING, 3_200, false),
         (COOLING, 29, false),
@@ -165,8 +165,8 @@ fn point_2_nobody_asks_while_a_flight_is_open_or_the_server_is_left_alone() {
         (CLOSED, 100_000, false),
         ("", 0, true), // nothing published yet: at once
     ] {
-        let asks = snapshot(&after(story)).note_use(at(seconds));
-        assert_eq!(asks, expected, "{story}: at {seconds} s");
+        let asks = snapshot(&after(script)).note_use(at(seconds));
+        assert_eq!(asks, expected, "{script}: at {seconds} s");
     }
 }
 

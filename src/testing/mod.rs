@@ -63,8 +63,6 @@ mod authority;
 mod client;
 mod counts;
 mod endpoints;
-#[doc(hidden)]
-pub mod internals;
 #[cfg(feature = "http")]
 mod proof;
 mod reply;

@@ -2,13 +2,13 @@
 
 #[cfg(feature = "test-util")]
 mod anything;
-#[cfg(all(feature = "http", feature = "testing", feature = "test-util"))]
+#[cfg(all(feature = "http", feature = "testing"))]
 mod recorder;
 #[cfg(feature = "test-util")]
 #[path = "../../tests/session/scripted.rs"]
 #[allow(dead_code, reason = "the session's other tests use more of it")]
 mod scripted;
-#[cfg(all(feature = "http", feature = "testing", feature = "test-util"))]
+#[cfg(all(feature = "http", feature = "testing"))]
 mod threads;
 #[cfg(feature = "test-util")]
 mod world;

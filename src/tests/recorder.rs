@@ -5,13 +5,12 @@ use std::mem;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::judge::Purpose;
 use crate::judge::intervals::{Attempt, Call, History, Outcome, Point, Revocation, Revoke, What};
-use crate::judge::{Policy, Purpose};
 use crate::testing::Authority;
 use crate::{
-    AccessToken, ExchangeRequest, ExchangedToken, Grant, GrantRequest, HttpTokenManager,
-    SessionConfig, SessionError, SessionHandle, TokenError, TokenManager, TokenRequestOptions,
-    TokenText,
+    AccessToken, ExchangeRequest, Grant, GrantRequest, HttpTokenManager, SessionError,
+    SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
 /// The scopes that are exchanged for.
@@ -39,7 +38,7 @@ pub(super) struct Task {
     calls: Vec<Call>,
     texts: BTreeMap<u64, String>,
     own: Option<AccessToken>,
-    exchanged: Option<ExchangedToken>,
+    exchanged: Option<AccessToken>,
 }
 
 impl Task {
@@ -55,7 +54,7 @@ impl Task {
     ) -> Result<bool, SessionError> {
         let began = self.clock.now();
         let result = call.await;
-        self.got(began, result.as_ref().ok());
+        self.got(Purpose::Grant, began, result.as_ref().ok());
         result.map(|_| true)
     }
 
@@ -64,55 +63,45 @@ impl Task {
         session: &SessionHandle,
         request: ExchangeRequest,
     ) -> Result<bool, SessionError> {
-        let (began, what) = (self.clock.now(), What::Token(Purpose::of(&request.key())));
+        let (began, purpose) = (self.clock.now(), Purpose::of(&request.key()));
         let result = session.exchange(request).await;
-        let given = result.as_ref().ok().map(|token| (token.id().generation(), token.secret()));
-        self.write(what, began, given);
-        self.exchanged = Some(result?);
-        Ok(true)
+        let token = result.as_ref().ok().map(|token| AccessToken::new(token.as_ref().clone()));
+        self.got(purpose, began, token.as_ref());
+        result.map(|_| true)
     }
 
     pub(super) fn try_token(&mut self, session: &SessionHandle) -> bool {
         let began = self.clock.now();
-        let token = session.try_token();
-        self.got(began, token.as_ref());
-        token.is_some()
+        self.got(Purpose::Grant, began, session.try_token().as_ref())
     }
 
     pub(super) fn blocking_get_token(&mut self, session: &SessionHandle) -> bool {
         let began = self.clock.now();
-        let result = session.blocking_get_token();
-        self.got(began, result.as_ref().ok());
-        result.is_ok()
+        self.got(Purpose::Grant, began, session.blocking_get_token().ok().as_ref())
     }
 
-    /// Says that the last token was refused.
-    pub(super) fn invalidate_own(&mut self, session: &SessionHandle) {
-        let Some(token) = self.own.take() else { return };
+    /// Says that the last token of its own, or of those that were exchanged, was refused.
+    pub(super) fn invalidate(&mut self, session: &SessionHandle, exchanged: bool) {
+        let last = if exchanged { &mut self.exchanged } else { &mut self.own };
+        let Some(token) = last.take() else { return };
         let began = self.clock.now();
         session.invalidate(&token);
         self.write(What::Invalidate(token.id().generation()), began, None);
     }
 
-    pub(super) fn invalidate_exchanged(&mut self, session: &SessionHandle) {
-        let Some(token) = self.exchanged.take() else { return };
-        let began = self.clock.now();
-        session.invalidate(&token);
-        self.write(What::Invalidate(token.id().generation()), began, None);
-    }
-
-    fn got(&mut self, began: Point, token: Option<&AccessToken>) {
-        let given = token.map(|token| (token.id().generation(), token.secret()));
-        self.write(What::Token(Purpose::Grant), began, given);
-        self.own = token.cloned().or(self.own.take());
-    }
-
-    fn write(&mut self, what: What, began: Point, given: Option<(u64, &str)>) {
-        let ended = self.clock.now();
-        if let Some((generation, text)) = given {
-            self.texts.entry(generation).or_insert_with(|| text.to_owned());
+    fn got(&mut self, purpose: Purpose, began: Point, token: Option<&AccessToken>) -> bool {
+        self.write(What::Token(purpose), began, token.map(|token| token.id().generation()));
+        if let Some(token) = token {
+            let text = || token.secret().to_owned();
+            self.texts.entry(token.id().generation()).or_insert_with(text);
+            let own = purpose == Purpose::Grant;
+            *(if own { &mut self.own } else { &mut self.exchanged }) = Some(token.clone());
         }
-        let given = given.map(|(generation, _)| generation);
+        token.is_some()
+    }
+
+    fn write(&mut self, what: What, began: Point, given: Option<u64>) {
+        let ended = self.clock.now();
         self.calls.push(Call { task: self.number, what, began, ended, given });
     }
 
@@ -162,11 +151,6 @@ pub(super) async fn revoke(
     revokes
 }
 
-/// A history of a session with these settings, to tell things to.
-pub(super) fn history_of(config: &SessionConfig) -> History {
-    History { late: Duration::from_millis(250), ..History::new(Policy::of(config)) }
-}
-
 /// What a session sends.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -206,45 +190,54 @@ pub(super) struct Watched {
     pub(super) wire: Arc<Wire>,
 }
 
-/// An attempt on the wire: written down when it ends, also by being dropped.
-struct OnWire<'a> {
-    wire: &'a Wire,
-    attempt: Attempt,
-}
-
-impl<'a> OnWire<'a> {
-    fn new(wire: &'a Wire, purpose: Purpose, subject: Option<&AccessToken>) -> Self {
-        let (sent, outcome) = (wire.clock.now(), Outcome::Dropped);
-        let subject = subject.map(|subject| subject.id().generation());
-        Self { wire, attempt: Attempt { purpose, subject, sent, ended: sent, outcome } }
-    }
-
-    fn ended(
-        mut self,
-        result: Result<Grant, TokenError>,
-        assumed: Duration,
-    ) -> Result<Grant, TokenError> {
-        self.attempt.outcome = match &result {
-            Ok(grant) => {
-                Outcome::Token(grant.text().expose().to_owned(), grant.life().unwrap_or(assumed))
-            }
-            Err(error) => Outcome::Failed(error.clone()),
-        };
-        result
-    }
+/// Something on the wire: written down when it ends, also by being dropped.
+enum OnWire<'a> {
+    Attempt(&'a Wire, Attempt),
+    Revocation(&'a Wire, Revocation),
 }
 
 impl Drop for OnWire<'_> {
     fn drop(&mut self) {
-        self.attempt.ended = self.wire.clock.now();
-        self.wire.attempts.lock().unwrap().push(self.attempt.clone());
+        match self {
+            Self::Attempt(wire, attempt) => {
+                attempt.ended = wire.clock.now();
+                wire.attempts.lock().unwrap().push(attempt.clone());
+            }
+            Self::Revocation(wire, revocation) => {
+                revocation.ended = wire.clock.now();
+                wire.revocations.lock().unwrap().push(revocation.clone());
+            }
+        }
+    }
+}
+
+impl Watched {
+    async fn watch(
+        &self,
+        purpose: Purpose,
+        subject: Option<u64>,
+        attempt: impl Future<Output = Result<Grant, TokenError>> + Send,
+    ) -> Result<Grant, TokenError> {
+        let (sent, outcome) = (self.wire.clock.now(), Outcome::Dropped);
+        let sending = Attempt { purpose, subject, sent, ended: sent, outcome };
+        let mut on_wire = OnWire::Attempt(&self.wire, sending);
+        let result = attempt.await;
+        if let OnWire::Attempt(_, attempt) = &mut on_wire {
+            attempt.outcome = match &result {
+                Ok(grant) => {
+                    let life = grant.life().unwrap_or(self.assumed_lifetime());
+                    Outcome::Token(grant.text().expose().to_owned(), life)
+                }
+                Err(error) => Outcome::Failed(error.clone()),
+            };
+        }
+        result
     }
 }
 
 impl TokenManager for Watched {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
-        let on_wire = OnWire::new(&self.wire, Purpose::Grant, None);
-        on_wire.ended(self.manager.grant(request).await, self.assumed_lifetime())
+        self.watch(Purpose::Grant, None, self.manager.grant(request)).await
     }
 
     async fn exchange(
@@ -252,9 +245,9 @@ impl TokenManager for Watched {
         subject: AccessToken,
         request: ExchangeRequest,
     ) -> Result<Grant, TokenError> {
-        let purpose = Purpose::of(&request.key());
-        let on_wire = OnWire::new(&self.wire, purpose, Some(&subject));
-        on_wire.ended(self.manager.exchange(subject, request).await, self.assumed_lifetime())
+        let (purpose, id) = (Purpose::of(&request.key()), subject.id());
+        let attempt = self.manager.exchange(subject, request);
+        self.watch(purpose, Some(id.generation()), attempt).await
     }
 
     async fn revoke(
@@ -262,17 +255,13 @@ impl TokenManager for Watched {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let mut revocation = OnWireToRevoke {
-            wire: &self.wire,
-            revocation: Revocation {
-                text: token.expose().to_owned(),
-                sent: self.wire.clock.now(),
-                ended: Point::default(),
-                confirmed: false,
-            },
-        };
+        let (text, sent) = (token.expose().to_owned(), self.wire.clock.now());
+        let sending = Revocation { text, sent, ended: sent, confirmed: false };
+        let mut on_wire = OnWire::Revocation(&self.wire, sending);
         let result = self.manager.revoke(token, options).await;
-        revocation.revocation.confirmed = result.is_ok();
+        if let OnWire::Revocation(_, revocation) = &mut on_wire {
+            revocation.confirmed = result.is_ok();
+        }
         result
     }
 
@@ -286,18 +275,5 @@ impl TokenManager for Watched {
 
     fn assumed_lifetime(&self) -> Duration {
         self.manager.assumed_lifetime()
-    }
-}
-
-/// The same, of a revocation.
-struct OnWireToRevoke<'a> {
-    wire: &'a Wire,
-    revocation: Revocation,
-}
-
-impl Drop for OnWireToRevoke<'_> {
-    fn drop(&mut self) {
-        self.revocation.ended = self.wire.clock.now();
-        self.wire.revocations.lock().unwrap().push(self.revocation.clone());
     }
 }

@@ -10,8 +10,8 @@ use fastrand::Rng;
 use http::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::recorder::{Clock, KEYS, Task, Watched, Wire, history_of, revoke};
-use crate::judge::intervals::Revoke;
+use super::recorder::{Clock, KEYS, Task, Watched, Wire, revoke};
+use crate::judge::intervals::{History, Revoke};
 use crate::testing::{Answer, Authority, Fault, Kind, Rule, Script};
 use crate::{
     ExchangeRequest, RefreshMode, RetryPolicy, Session, SessionConfig, SessionError, SessionHandle,
@@ -106,7 +106,7 @@ async fn run(mode: RefreshMode, ttl: Duration, mut random: Rng) -> usize {
     authority.heal();
     progress.healed.store(true, Ordering::SeqCst);
 
-    let mut history = history_of(&config);
+    let mut history = History { late: millis(250), ..History::new(&config) };
     let get_through = timeout(Duration::from_secs(30), async {
         let mut done = vec![];
         for task in tasks {
@@ -178,12 +178,8 @@ async fn anything(
     for round in 1_usize.. {
         let is_healed = progress.is_healed();
         let result = match random.u64(..100) {
-            0 => {
-                task.invalidate_own(&session);
-                Ok(false)
-            }
-            1 => {
-                task.invalidate_exchanged(&session);
+            which @ 0..=1 => {
+                task.invalidate(&session, which == 1);
                 Ok(false)
             }
             2..=9 => {

@@ -18,11 +18,11 @@ use tokio::time::{Instant, sleep};
 use super::scripted::{Asked, Call, Endpoint, scripted};
 use crate::judge::intervals::{Attempt, Call as Seen, History, Outcome, Point, Revocation};
 use crate::judge::intervals::{Revoke as Revoked, What};
-use crate::judge::{Overheard, Policy, Purpose};
+use crate::judge::{Overheard, Purpose, Verdict};
 use crate::test_util::suspend;
 use crate::{
-    AccessToken, ExchangeRequest, ExchangedToken, Phase, RefreshMode, RetryPolicy, Session,
-    SessionConfig, SessionError, SessionHandle, TokenError, TokenRequestOptions,
+    AccessToken, ExchangeRequest, Phase, RefreshMode, RetryPolicy, Session, SessionConfig,
+    SessionError, SessionHandle, TokenError, TokenRequestOptions,
 };
 
 /// Each does one thing after the other.
@@ -96,29 +96,36 @@ pub(super) enum Said {
     Panic,
 }
 
+impl Said {
+    fn error(self) -> Option<TokenError> {
+        Some(match self {
+            Self::Token(_) | Self::Again(_) | Self::Panic => return None,
+            Self::Unavailable => TokenError::server(503, None),
+            Self::RateLimited(after) => TokenError::RateLimited { retry_after: Some(secs(after)) },
+            Self::Denied => TokenError::denied("invalid_client", "no such client"),
+            Self::CredentialsChanged => TokenError::denied("invalid_client", "")
+                .with_status(401)
+                .with_credentials_changed(true),
+            Self::InvalidToken => TokenError::denied("invalid_token", "not valid"),
+        })
+    }
+}
+
 /// How much has been played.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Played {
     /// Of the actor's machine.
     pub(super) events: usize,
-    pub(super) steps: usize,
-    pub(super) calls: usize,
     /// Tokens given.
     pub(super) given: usize,
     pub(super) attempts: usize,
-    pub(super) revokes: usize,
-    pub(super) revocations: usize,
 }
 
 impl AddAssign for Played {
     fn add_assign(&mut self, other: Self) {
         self.events += other.events;
-        self.steps += other.steps;
-        self.calls += other.calls;
         self.given += other.given;
         self.attempts += other.attempts;
-        self.revokes += other.revokes;
-        self.revocations += other.revocations;
     }
 }
 
@@ -143,29 +150,37 @@ pub(super) fn play(setup: &Setup, steps: &[Step]) -> Result<Played, String> {
         }
         end => runtime.block_on(world.end(end))?,
     }
-    world.judge(steps.len())
+    world.judge()
 }
 
-type Told<T> = Pin<Box<dyn Future<Output = Result<T, SessionError>>>>;
+/// Gives a token of whichever kind, or none where it was to revoke.
+type Told = Result<Option<AccessToken>, SessionError>;
 
 /// A call that waits.
 struct Waiting {
     began: Point,
-    answer: Answer,
+    what: Called,
+    call: Pin<Box<dyn Future<Output = Told>>>,
 }
 
-enum Answer {
-    Token(Told<AccessToken>),
-    Exchanged(Purpose, Told<ExchangedToken>),
+#[derive(Clone, Copy)]
+enum Called {
+    Token(Purpose),
     /// Its number among the revokes.
-    Revoked(usize, Told<()>),
+    Revoke(usize),
 }
 
 #[derive(Default)]
 struct Task {
     waiting: Option<Waiting>,
     own: Option<AccessToken>,
-    exchanged: Option<ExchangedToken>,
+    exchanged: Option<AccessToken>,
+}
+
+impl Task {
+    fn of(&mut self, purpose: Purpose) -> &mut Option<AccessToken> {
+        if purpose == Purpose::Grant { &mut self.own } else { &mut self.exchanged }
+    }
 }
 
 /// An attempt that the endpoint has not answered.
@@ -204,7 +219,7 @@ impl World {
         let retry = RetryPolicy { attempts, ..RetryPolicy::default() };
         let config = SessionConfig { refresh_mode, retry, max_held, ..SessionConfig::default() };
         let (manager, endpoint) = scripted();
-        let (policy, attempt_timeout) = (Policy::of(&config), config.retry.attempt_timeout);
+        let (history, attempt_timeout) = (History::new(&config), config.retry.attempt_timeout);
         let overheard = Overheard::of(&config, &manager);
         let session = Session::builder(manager).config(config).seed(setup.seed).spawn().unwrap();
         Self {
@@ -221,7 +236,7 @@ impl World {
             texts: 0,
             last_text: None,
             revokes: Vec::new(),
-            history: History::new(policy),
+            history,
             attempt_timeout,
             overheard,
         }
@@ -236,7 +251,7 @@ impl World {
         Point { at: at - self.start + self.suspended, count: self.count }
     }
 
-    async fn live(&mut self, setup: &Setup, steps: &[Step]) -> Result<(), String> {
+    async fn live(&mut self, setup: &Setup, steps: &[Step]) -> Verdict {
         for step in steps {
             self.step(*step).await?;
         }
@@ -246,7 +261,7 @@ impl World {
         Ok(())
     }
 
-    async fn step(&mut self, step: Step) -> Result<(), String> {
+    async fn step(&mut self, step: Step) -> Verdict {
         match step {
             Step::Try(task) | Step::Invalidate(task) | Step::InvalidateExchanged(task)
                 if self.tasks[task].waiting.is_some() => {}
@@ -258,21 +273,26 @@ impl World {
             Step::Exchange(task, key) => {
                 let session = self.handle(task);
                 let request = ExchangeRequest::scopes([key.to_string()]);
-                let purpose = Purpose::of(&request.key());
-                let call = Box::pin(async move { session.exchange(request).await });
-                self.begin(task, Answer::Exchanged(purpose, call));
+                let what = Called::Token(Purpose::of(&request.key()));
+                self.begin(task, what, async move {
+                    let token = session.exchange(request).await?;
+                    Ok(Some(AccessToken::new(token.as_ref().clone())))
+                });
             }
-            Step::Revoke(task) => self.revoke(task),
-            Step::Leave(task) => drop(self.tasks[task].waiting.take()),
-            Step::Invalidate(task) => {
-                if let Some(token) = self.tasks[task].own.take() {
-                    let began = self.now();
-                    self.handle(task).invalidate(&token);
-                    self.saw(task, What::Invalidate(token.id().generation()), began, None);
+            Step::Revoke(task) => {
+                if self.tasks[task].waiting.is_none() {
+                    let (began, number) = (self.now(), self.revokes.len());
+                    self.revokes.push(Some(Revoked { began, taken: None, ended: None, ok: false }));
+                    let session = self.handle(task);
+                    let call = async move { session.revoke().await.map(|()| None) };
+                    self.begin(task, Called::Revoke(number), call);
                 }
             }
-            Step::InvalidateExchanged(task) => {
-                if let Some(token) = self.tasks[task].exchanged.take() {
+            Step::Leave(task) => drop(self.tasks[task].waiting.take()),
+            Step::Invalidate(task) | Step::InvalidateExchanged(task) => {
+                let Task { own, exchanged, .. } = &mut self.tasks[task];
+                let token = if matches!(step, Step::Invalidate(_)) { own } else { exchanged };
+                if let Some(token) = token.take() {
                     let began = self.now();
                     self.handle(task).invalidate(&token);
                     self.saw(task, What::Invalidate(token.id().generation()), began, None);
@@ -314,20 +334,21 @@ impl World {
     }
 
     /// A task that waits goes on waiting.
-    fn begin(&mut self, task: usize, answer: Answer) {
+    fn begin(&mut self, task: usize, what: Called, call: impl Future<Output = Told> + 'static) {
         if self.tasks[task].waiting.is_none() {
             let began = self.now();
-            self.tasks[task].waiting = Some(Waiting { began, answer });
+            self.tasks[task].waiting = Some(Waiting { began, what, call: Box::pin(call) });
             self.poll_task(task, &mut Context::from_waker(Waker::noop()));
         }
     }
 
-    fn get(&mut self, task: usize, options: TokenRequestOptions) -> Result<(), String> {
+    fn get(&mut self, task: usize, options: TokenRequestOptions) -> Verdict {
         let at_once = self.is_usable() && options == TokenRequestOptions::new();
         let session = self.handle(task);
-        let call = Box::pin(async move { session.get_token_with(options).await });
         let was_free = self.tasks[task].waiting.is_none();
-        self.begin(task, Answer::Token(call));
+        self.begin(task, Called::Token(Purpose::Grant), async move {
+            session.get_token_with(options).await.map(Some)
+        });
         match self.history.calls.last() {
             Some(Seen { given: Some(_), .. }) => Ok(()),
             _ if at_once && was_free => Err(format!("task {task} waits beside a usable token")),
@@ -335,16 +356,13 @@ impl World {
         }
     }
 
-    fn try_token(&mut self, task: usize) -> Result<(), String> {
-        let at_once = self.is_usable();
-        let began = self.now();
+    fn try_token(&mut self, task: usize) -> Verdict {
+        let (at_once, began) = (self.is_usable(), self.now());
         let token = self.handle(task).try_token();
-        let given = token.as_ref().map(|token| (token.id().generation(), token.secret()));
-        self.saw(task, What::Token(Purpose::Grant), began, given);
         if at_once && token.is_none() {
             return Err(format!("task {task} is not given a usable token"));
         }
-        self.tasks[task].own = token.or(self.tasks[task].own.take());
+        self.saw(task, What::Token(Purpose::Grant), began, token);
         Ok(())
     }
 
@@ -354,61 +372,32 @@ impl World {
         self.idle && matches!(phase, Phase::Fresh | Phase::Stale | Phase::Refreshing)
     }
 
-    fn revoke(&mut self, task: usize) {
-        if self.tasks[task].waiting.is_none() {
-            let session = self.handle(task);
-            let call = Box::pin(async move { session.revoke().await });
-            let began = self.now();
-            let number = self.revokes.len();
-            self.revokes.push(Some(Revoked { began, taken: None, ended: None, ok: false }));
-            self.begin(task, Answer::Revoked(number, call));
-        }
-    }
-
-    fn saw(&mut self, task: usize, what: What, began: Point, given: Option<(u64, &str)>) {
-        let ended = self.now();
-        if let Some((generation, text)) = given {
-            self.history.texts.insert(generation, text.into());
-        }
-        let given = given.map(|(generation, _)| generation);
+    fn saw(&mut self, task: usize, what: What, began: Point, token: Option<AccessToken>) {
+        let (ended, given) = (self.now(), token.as_ref().map(|token| token.id().generation()));
         self.history.calls.push(Seen { task, what, began, ended, given });
+        if let (What::Token(purpose), Some(token)) = (what, token) {
+            self.history.texts.insert(token.id().generation(), token.secret().into());
+            *self.tasks[task].of(purpose) = Some(token);
+        }
     }
 
     fn poll_task(&mut self, task: usize, context: &mut Context<'_>) {
-        let Some(Waiting { began, answer }) = &mut self.tasks[task].waiting else { return };
-        let began = *began;
-        match answer {
-            Answer::Token(call) => {
-                let Poll::Ready(result) = call.as_mut().poll(context) else { return };
-                let token = result.ok();
-                let given = token.as_ref().map(|token| (token.id().generation(), token.secret()));
-                self.saw(task, What::Token(Purpose::Grant), began, given);
-                self.tasks[task].own = token.or(self.tasks[task].own.take());
-            }
-            Answer::Exchanged(purpose, call) => {
-                let what = What::Token(*purpose);
-                let Poll::Ready(result) = call.as_mut().poll(context) else { return };
-                let token = result.ok();
-                let given = token.as_ref().map(|token| (token.id().generation(), token.secret()));
-                self.saw(task, what, began, given);
-                self.tasks[task].exchanged = token.or(self.tasks[task].exchanged.take());
-            }
-            Answer::Revoked(number, call) => {
-                let Poll::Ready(result) = call.as_mut().poll(context) else { return };
-                let number = *number;
-                let ended = self.now();
-                match (&mut self.revokes[number], result) {
-                    (_, Err(SessionError::Closed)) => {}
-                    (revoke, Err(SessionError::Overloaded)) => *revoke = None,
-                    (Some(revoke), result) => {
-                        revoke.ended = Some(ended);
-                        revoke.ok = result.is_ok();
-                    }
-                    (None, _) => {}
-                }
-            }
-        }
+        let Some(Waiting { began, what, call }) = &mut self.tasks[task].waiting else { return };
+        let Poll::Ready(told) = call.as_mut().poll(context) else { return };
+        let (began, what) = (*began, *what);
         self.tasks[task].waiting = None;
+        let number = match what {
+            Called::Token(purpose) => {
+                return self.saw(task, What::Token(purpose), began, told.ok().flatten());
+            }
+            Called::Revoke(number) => number,
+        };
+        let ended = self.now();
+        match (&mut self.revokes[number], told) {
+            (_, Err(SessionError::Closed)) | (None, _) => {}
+            (revoke, Err(SessionError::Overloaded)) => *revoke = None,
+            (Some(revoke), told) => (revoke.ended, revoke.ok) = (Some(ended), told.is_ok()),
+        }
     }
 
     fn waiting(&self) -> usize {
@@ -420,24 +409,22 @@ impl World {
     fn take_calls(&mut self, context: &mut Context<'_>) {
         while let Poll::Ready(Some(call)) = self.endpoint.poll_next(context) {
             let sent = self.point(call.at);
-            let number = match &call.asked {
-                Asked::Revocation(text, _) => {
-                    let text = text.expose().to_owned();
-                    let revocation = Revocation { text, sent, ended: sent, confirmed: false };
-                    self.history.revocations.push(revocation);
-                    self.history.revocations.len() - 1
+            let (purpose, subject) = match &call.asked {
+                Asked::Grant(_) => (Some(Purpose::Grant), None),
+                Asked::Exchange(subject, request) => {
+                    (Some(Purpose::of(&request.key())), Some(subject.id().generation()))
                 }
-                asked => {
-                    let (purpose, subject) = match asked {
-                        Asked::Exchange(subject, request) => {
-                            (Purpose::of(&request.key()), Some(subject.id().generation()))
-                        }
-                        _ => (Purpose::Grant, None),
-                    };
-                    let (ended, outcome) = (sent, Outcome::Dropped);
-                    self.history.attempts.push(Attempt { purpose, subject, sent, ended, outcome });
-                    self.history.attempts.len() - 1
-                }
+                Asked::Revocation(..) => (None, None),
+            };
+            let History { attempts, revocations, .. } = &mut self.history;
+            let (ended, outcome) = (sent, Outcome::Dropped);
+            let number = if let Some(purpose) = purpose {
+                attempts.push(Attempt { purpose, subject, sent, ended, outcome });
+                attempts.len() - 1
+            } else {
+                let text = call.about().into();
+                revocations.push(Revocation { text, sent, ended, confirmed: false });
+                revocations.len() - 1
             };
             let on_wire = OnWire { call, number };
             if self.healed {
@@ -451,11 +438,7 @@ impl World {
     /// Those that the session has given up: by their time-out, as long as it goes on.
     fn land_dropped(&mut self) {
         let now = self.now();
-        let (dropped, wire): (Vec<_>, _) = std::mem::take(&mut self.wire)
-            .into_iter()
-            .partition(|on_wire| on_wire.call.is_dropped());
-        self.wire = wire;
-        for OnWire { call, number } in dropped {
+        for OnWire { call, number } in self.wire.extract_if(.., |it| it.call.is_dropped()) {
             if !matches!(call.asked, Asked::Revocation(..)) {
                 let attempt = &mut self.history.attempts[number];
                 attempt.ended =
@@ -466,19 +449,6 @@ impl World {
 
     fn answer(&mut self, OnWire { call, number }: OnWire, said: Said) {
         let now = self.now();
-        let life = |seconds| secs(seconds);
-        let error = match said {
-            Said::Token(_) | Said::Again(_) | Said::Panic => None,
-            Said::Unavailable => Some(TokenError::server(503, None)),
-            Said::RateLimited(after) => Some(TokenError::rate_limited(Some(secs(after)))),
-            Said::Denied => Some(TokenError::denied("invalid_client", "no such client")),
-            Said::CredentialsChanged => Some(
-                TokenError::denied("invalid_client", "")
-                    .with_status(401)
-                    .with_credentials_changed(true),
-            ),
-            Said::InvalidToken => Some(TokenError::denied("invalid_token", "not valid")),
-        };
         if let Asked::Revocation(text, _) = &call.asked {
             let is_gone = matches!(said, Said::Token(_) | Said::Again(_) | Said::InvalidToken);
             let revocation = &mut self.history.revocations[number];
@@ -486,35 +456,43 @@ impl World {
             if is_gone {
                 self.history.revoked_at.entry(text.expose().to_owned()).or_insert(now);
             }
-            match (said, error) {
-                (Said::Panic, _) => call.panic(),
-                (_, Some(error)) => call.fail(error),
-                (_, None) => call.revoked(),
-            }
-            return;
+            return match said.error() {
+                _ if matches!(said, Said::Panic) => call.panic(),
+                Some(error) => call.fail(error),
+                None => call.revoked(),
+            };
         }
-        let outcome = match (said, &error) {
-            (_, Some(error)) => Outcome::Failed(error.clone()),
-            (Said::Again(seconds), _) => {
-                let known = self.last_text.take().filter(|(_, known_until)| now.at < *known_until);
+        let outcome = match said {
+            Said::Token(seconds) | Said::Again(seconds) => {
+                let known = self.last_text.take();
+                let known =
+                    known.filter(|(_, until)| matches!(said, Said::Again(_)) && now.at < *until);
                 let (text, until) = known.unwrap_or_else(|| (self.new_text(), Duration::ZERO));
-                self.last_text = Some((text.clone(), until.max(now.at + life(seconds))));
-                Outcome::Token(text, life(seconds))
+                self.last_text = Some((text.clone(), until.max(now.at + secs(seconds))));
+                call.token(&text, secs(seconds));
+                Outcome::Token(text, secs(seconds))
             }
-            (Said::Token(seconds), _) => {
-                let text = self.new_text();
-                self.last_text = Some((text.clone(), now.at + life(seconds)));
-                Outcome::Token(text, life(seconds))
+            Said::Panic => {
+                call.panic();
+                Outcome::Dropped
             }
-            _ => Outcome::Dropped,
+            _ => {
+                let error = said.error().unwrap_or(TokenError::Panicked);
+                call.fail(error.clone());
+                Outcome::Failed(error)
+            }
         };
-        match &outcome {
-            Outcome::Token(text, life) => call.token(text, *life),
-            Outcome::Failed(error) => call.fail(error.clone()),
-            Outcome::Dropped => call.panic(),
-        }
         let attempt = &mut self.history.attempts[number];
         (attempt.ended, attempt.outcome) = (now, outcome);
+    }
+
+    fn answer_all(&mut self) {
+        self.healed = true;
+        for on_wire in std::mem::take(&mut self.wire) {
+            if !on_wire.call.is_dropped() {
+                self.answer(on_wire, Said::Token(3600));
+            }
+        }
     }
 
     fn new_text(&mut self) -> String {
@@ -524,7 +502,7 @@ impl World {
 
     // Time
 
-    async fn pass(&mut self, time: Duration) -> Result<(), String> {
+    async fn pass(&mut self, time: Duration) -> Verdict {
         let mut over = pin!(sleep(time));
         poll_fn(|context| {
             self.look(context);
@@ -543,7 +521,7 @@ impl World {
     }
 
     /// All that can happen now has happened: it must fit together.
-    async fn settle(&mut self) -> Result<(), String> {
+    async fn settle(&mut self) -> Verdict {
         for _ in 0..ROUNDS {
             self.look(&mut Context::from_waker(Waker::noop()));
             yield_now().await;
@@ -573,13 +551,8 @@ impl World {
     }
 
     /// From now on all goes well. Nobody waits for long, and everybody gets a token.
-    async fn heal(&mut self) -> Result<(), String> {
-        self.healed = true;
-        for on_wire in std::mem::take(&mut self.wire) {
-            if !on_wire.call.is_dropped() {
-                self.answer(on_wire, Said::Token(3600));
-            }
-        }
+    async fn heal(&mut self) -> Verdict {
+        self.answer_all();
         self.pass(secs(60)).await?;
         if self.waiting() > 0 {
             return Err(format!("{} still wait when all goes well", self.waiting()));
@@ -606,7 +579,7 @@ impl World {
 
     // The end
 
-    async fn end(&mut self, end: End) -> Result<(), String> {
+    async fn end(&mut self, end: End) -> Verdict {
         match end {
             End::Shutdown => {
                 let session = self.handles[0].clone();
@@ -617,10 +590,7 @@ impl World {
             }
             End::LastCaller if self.waiting() > 0 => {
                 self.handles.clear();
-                self.healed = true;
-                for on_wire in std::mem::take(&mut self.wire) {
-                    self.answer(on_wire, Said::Token(3600));
-                }
+                self.answer_all();
                 let mut over = pin!(sleep(secs(900)));
                 poll_fn(|context| {
                     self.look(context);
@@ -645,17 +615,10 @@ impl World {
     }
 
     /// The session has been closed under them.
-    fn everybody_is_told(&mut self, alive: usize) -> Result<(), String> {
+    fn everybody_is_told(&mut self, alive: usize) -> Verdict {
         for task in 0..TASKS {
-            let Some(Waiting { mut answer, .. }) = self.tasks[task].waiting.take() else {
-                continue;
-            };
-            let mut context = Context::from_waker(Waker::noop());
-            let told = match &mut answer {
-                Answer::Token(call) => call.as_mut().poll(&mut context).map(drop),
-                Answer::Exchanged(_, call) => call.as_mut().poll(&mut context).map(drop),
-                Answer::Revoked(_, call) => call.as_mut().poll(&mut context).map(drop),
-            };
+            let Some(Waiting { mut call, .. }) = self.tasks[task].waiting.take() else { continue };
+            let told = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             if told.is_pending() {
                 return Err(format!("task {task} waits for a session that is closed"));
             }
@@ -673,7 +636,7 @@ impl World {
         self.nothing_is_left(alive)
     }
 
-    fn nothing_is_left(&mut self, alive: usize) -> Result<(), String> {
+    fn nothing_is_left(&mut self, alive: usize) -> Verdict {
         let context = &mut Context::from_waker(Waker::noop());
         while let Poll::Ready(Some(call)) = self.endpoint.poll_next(context) {
             if !call.is_dropped() {
@@ -690,7 +653,7 @@ impl World {
         Ok(())
     }
 
-    fn judge(mut self, steps: usize) -> Result<Played, String> {
+    fn judge(mut self) -> Result<Played, String> {
         self.history.revokes = self.revokes.into_iter().flatten().collect();
         // Between attempts lie 5 s at the most; one may be forgiven; and the grant waits for `earliest`.
         let attempts = self.history.policy.attempts;
@@ -701,12 +664,8 @@ impl World {
         self.history.judge()?;
         Ok(Played {
             events: self.overheard.verdict()?,
-            steps,
-            calls: self.history.calls.len(),
             given: self.history.calls.iter().filter(|call| call.given.is_some()).count(),
             attempts: self.history.attempts.len(),
-            revokes: self.history.revokes.len(),
-            revocations: self.history.revocations.len(),
         })
     }
 }

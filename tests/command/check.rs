@@ -221,6 +221,15 @@ fn wrongs() -> Vec<Wrong> {
             "what answers is a web page, not this server: check --token-url",
         )
         .fault(Kind::Grant, Fault::Html),
+        Wrong::new(
+            "the page of a firewall",
+            url,
+            "what answers is a web page, not this server: check --token-url",
+        )
+        .fault(
+            Kind::Grant,
+            Answer::new(StatusCode::FORBIDDEN).body("<!DOCTYPE html><title>Blocked</title>"),
+        ),
         Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "500ms"], "the server does not answer in time: check --issuer")
             .fault(Kind::Grant, Fault::Hang),
         Wrong::new("a server that is down", issuer, "the server itself has failed: try again later")
@@ -433,6 +442,28 @@ async fn each_wrong_thing_is_named_first_with_its_flag() {
         let cause = cause(&said);
         assert!(cause.starts_with(&filled(says)), "{what}: {cause:?}, not {says:?}");
     }
+}
+
+/// A file is read when the client has to prove itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_wrong_kind_is_named_with_what_it_is() {
+    let authority = Authority::start().await.unwrap();
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys");
+    for (file, auth, says) in [
+        ("p256.pem", "post", "is a private key: use --auth private-key-jwt"),
+        ("p256-encrypted.pem", "private-key-jwt", "is encrypted: decrypt it"),
+        ("p256-public.pem", "private-key-jwt", "is a public key or a certificate"),
+        ("../README.md", "private-key-jwt", "is no private key"),
+    ] {
+        let path = format!("{keys}/{file}");
+        let mut command = as_client();
+        command.args(["check", "--issuer", authority.base_url(), "--auth", auth]);
+        command.args(["--client-secret-file", &path, "--attempts", "1"]);
+        let said = stdout(&run(&mut command));
+        let expected = format!("what --client-secret-file names {says}");
+        assert!(cause(&said).starts_with(&expected), "{file}: {said}");
+    }
+    assert_eq!(authority.counts().grants, 0);
 }
 
 /// Before anything is sent.

@@ -1,6 +1,6 @@
 //! The command as shells and other programs meet it: the built binary, real processes, real HTTP.
 
-#[path = "../common/certificates.rs"]
+#[path = "../http/certificates.rs"]
 mod certificates;
 mod check;
 mod flags;

@@ -4,6 +4,10 @@
 mod allocations;
 mod authority;
 mod authority_itself;
+mod authority_limits;
+mod authority_proofs;
+mod authority_tls;
+mod certificates;
 mod config;
 mod dated;
 mod discovery;

@@ -172,7 +172,7 @@ impl From<ConfigError> for Failure {
 }
 
 /// The library's own message, of which none was the server's, without its names for things.
-fn in_our_words(message: &str) -> String {
+pub(crate) fn in_our_words(message: &str) -> String {
     let setting = |(name, _): &&(&str, &str)| name.contains('_');
     let settings = SETTINGS.iter().filter(setting);
     settings.fold(without_the_api(message), |message, (theirs, ours)| message.replace(theirs, ours))
@@ -211,7 +211,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 31] = [
+const SETTINGS: [(&str, &str); 32] = [
     ("algorithm", "--algorithm"),
     ("assumed_lifetime", "--assumed-lifetime"),
     ("attempt_timeout", "--attempt-timeout"),
@@ -225,6 +225,7 @@ const SETTINGS: [(&str, &str); 31] = [
     ("cooling", "the session's cooling"),
     ("credential", "what --client-secret-file or the environment has"),
     ("dpop", "--dpop-key"),
+    ("exchanges_at_once", "the session's number of exchanges at once"),
     ("expired_buffer", "--expired-buffer"),
     ("http_client", "the HTTP client"),
     ("introspection_url", "--introspection-url"),

@@ -5,6 +5,7 @@ use std::error::Error;
 
 use ccg_session::{Endpoints, TokenError};
 
+use crate::failure::in_our_words;
 use crate::settings::{Auth, Settings};
 
 /// What is known when something fails.
@@ -45,17 +46,19 @@ impl Known<'_> {
                     _ => self.refused(asked, error),
                 }
             }
-            TokenError::Credential { .. } if self.settings.client_secret_file.is_some() => {
-                "what --client-secret-file names is not what --auth needs".into()
-            }
-            TokenError::Credential { .. } => {
-                "what CCG_SESSION_CLIENT_SECRET holds is not what --auth needs".into()
+            TokenError::Credential { source, .. } => {
+                let what = match &self.settings.client_secret_file {
+                    Some(_) => "what --client-secret-file names",
+                    None => "what CCG_SESSION_CLIENT_SECRET holds",
+                };
+                format!("{what} {}", in_our_words(&source.to_string()))
             }
             TokenError::RateLimited { .. } => {
                 "the server wants fewer requests: wait, and share one session".into()
             }
             TokenError::Server { status: 404, .. } => self.nothing_there(asked),
-            TokenError::Server { status: 400..=499, description: Some(words), .. }
+            // Of whoever is before it.
+            TokenError::Server { status: ..500, description: Some(words), .. }
                 if words.contains("web page") =>
             {
                 self.malformed(asked, words)
@@ -92,10 +95,8 @@ impl Known<'_> {
     }
 
     fn nothing_there(&self, asked: Asked) -> String {
-        format!(
-            "the server has nothing at this address: check {} (a slash at the end counts)",
-            self.address(asked)
-        )
+        let flag = self.address(asked);
+        format!("the server has nothing at this address: check {flag} (a slash at the end counts)")
     }
 
     fn moved(&self, asked: Asked, description: &str) -> String {
@@ -111,13 +112,10 @@ impl Known<'_> {
     }
 
     fn refused(&self, asked: Asked, error: &TokenError) -> String {
-        let TokenError::Denied { error: code, description, status, .. } = error else {
-            return String::new();
-        };
+        let TokenError::Denied { error: code, status, .. } = error else { return String::new() };
         let Settings { scope, resource, audience, dpop_key, .. } = self.settings;
         match &**code {
             "invalid_client" => self.client(asked),
-            "unusable_token_type" => self.malformed(asked, description.as_deref().unwrap_or_default()),
             "unauthorized_client" => format!(
                 "the server lets this client (--client-id) have no {}: allow it there",
                 if asked == Asked::Exchange { "token exchange" } else { "client credentials" }
@@ -147,9 +145,16 @@ impl Known<'_> {
                  the application is authorized there"
                     .into()
             }
+            "unusable_token_type" if dpop_key.is_some() => {
+                "the server binds no tokens to keys: leave out --dpop-key".into()
+            }
+            "unusable_token_type" => format!(
+                "the server gives tokens that are not for a Bearer header: check {}, and what it gives",
+                self.address(asked)
+            ),
             "invalid_dpop_proof" | "use_dpop_nonce" => {
-                "the server does not take the proof of --dpop-key: check this machine's clock, and take a \
-                 key on the curve P-256, which all servers know"
+                "the server does not take the proof of --dpop-key: check this machine's clock, and that the \
+                 server takes keys of this kind (many want one on the curve P-256)"
                     .into()
             }
             "unsupported_token_type" if asked == Asked::Revocation => {
@@ -272,9 +277,6 @@ impl Known<'_> {
         let flag = self.address(asked);
         if asked == Asked::Metadata {
             return self.metadata(reason);
-        }
-        if self.settings.dpop_key.is_some() && reason.contains("token_type") {
-            return "the server binds no tokens to keys: leave out --dpop-key".into();
         }
         if reason.contains("web page") {
             return format!(

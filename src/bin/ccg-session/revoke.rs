@@ -7,11 +7,9 @@ use ccg_session::{
     ConfigError, Grant, GrantRequest, HttpTokenManager, Session, SessionConfig, TokenError,
     TokenManager, TokenRequestOptions, TokenText,
 };
-use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
 use crate::args::RevokeArgs;
-
 use crate::failure::Failure;
 use crate::settings::{Auth, is_stdin};
 use crate::{input, provider};
@@ -32,9 +30,9 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(problem.into()));
     }
     let text = input::secret_from_stdin("the token to revoke")?;
-    let token = Grant::bearer(text.clone())
+    let token = Grant::bearer(text)
         .map_err(|_| Failure::Usage("what stdin has is not a token: no header takes it".into()))?;
-    let manager = Given { text, token: token.expires_in(LONG_ENOUGH), server };
+    let manager = Given { token: token.expires_in(LONG_ENOUGH), server };
     provider::runtime()?.block_on(revoke(manager, asked, provider::config(&settings)))
 }
 
@@ -43,7 +41,7 @@ async fn revoke(
     asked: Option<HttpTokenManager>,
     config: SessionConfig,
 ) -> Result<(), Failure> {
-    let (text, time) = (manager.text.clone(), config.retry.attempt_timeout);
+    let (token, time) = (manager.token.text().clone(), config.retry.attempt_timeout);
     let session = Session::builder(manager).config(config).spawn()?;
     let answer = match session.get_token().await {
         Ok(_) => session.revoke().await,
@@ -54,7 +52,7 @@ async fn revoke(
     answer.map_err(|error| Failure::Session { error, attempts })?;
     // A server may keep it to itself; then what it has confirmed is all there is to know.
     let still = match asked {
-        Some(server) => timeout(time, server.is_active(text.expose_secret())).await,
+        Some(server) => timeout(time, server.is_active(token.expose())).await,
         None => return Ok(()),
     };
     match still {
@@ -71,7 +69,6 @@ const LONG_ENOUGH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Gives the token that was given to it, and revokes it at the server.
 struct Given {
-    text: SecretString,
     token: Grant,
     server: HttpTokenManager,
 }

@@ -1,6 +1,7 @@
 //! Histories that no session may have: each check finds the one that was made for it.
 
 use super::*;
+use crate::config::RetryPolicy;
 
 /// A point in a run that is told in milliseconds.
 fn at(millis: u64) -> Point {
@@ -34,8 +35,8 @@ fn revocation(text: &str, sent: u64) -> Revocation {
 
 /// A token, a revoke, another token, one exchanged from it, an invalidation, a third token.
 fn good() -> History {
-    let policy = Policy { attempts: 2, cooling: Duration::from_secs(30) };
-    let mut history = History::new(policy);
+    let retry = RetryPolicy { attempts: 2, ..RetryPolicy::default() };
+    let mut history = History::new(&SessionConfig { retry, ..SessionConfig::default() });
     history.longest_flight = Some(Duration::from_secs(20));
     history.attempts = vec![
         attempt(Purpose::Grant, 0, 1, token("one")),

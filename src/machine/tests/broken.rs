@@ -20,29 +20,23 @@ use crate::token::{AccessToken, ExchangedToken};
 pub(super) enum Fault {
     /// When an attempt ends and answers several, the last answer is lost.
     LosesAnAnswer,
-    /// Callers that left are kept.
     KeepsDepartedCallers,
     /// A second `GetToken` is answered with the first token that was ever given.
     GivesTheFirstTokenAgain,
     /// An exchange is answered with the first exchanged token that was ever given.
     GivesTheFirstExchangedTokenAgain,
-    /// Each grant attempt starts twice.
     StartsASecondGrant,
     /// After a grant that failed, the next starts at once.
     RetriesAtOnce,
     /// After a revoke a grant starts at once.
     GrantsBehindTheBarrier,
-    /// A revoke does not tell readers.
     DoesNotPublishARevoke,
     /// A revoke is answered when it is taken.
     AnswersARevokeAtOnce,
     /// A refused revocation counts as done.
     TakesARefusalForARevocation,
-    /// An invalidation is ignored.
     IgnoresInvalidate,
-    /// The timer is not asked for.
     ForgetsTheTimer,
-    /// The timer is asked for again and again.
     SpinsOnTheTimer,
     /// What readers see is usable for a second longer than it is.
     PublishesTooLongALife,
@@ -52,7 +46,6 @@ pub(super) enum Fault {
     GivesATokenInPlaceOfAnError,
     /// Callers 1 and 2 are answered with the next event, whatever is there.
     AnswersWithTheNextEvent,
-    /// Shutdown leaves those alone who wait for a revoke.
     ForgetsRevokersAtTheEnd,
     /// What answers several answers the last of them twice.
     AnswersTwice,
@@ -64,11 +57,8 @@ pub(super) enum Fault {
     GrantsInThePauseOfARevoke,
     /// A token that came is revoked, though nobody asked for it.
     RevokesANewToken,
-    /// What was revoked is revoked once more.
     RevokesTwice,
-    /// A timer publishes what is published already.
     PublishesAtEachTimer,
-    /// Publications keep the number of the first.
     DoesNotCountPublications,
     /// A grant that succeeds is taken for one that was refused.
     TakesASuccessForARefusal,
@@ -78,27 +68,18 @@ pub(super) enum Fault {
     GoesOnAfterTheEnd,
 
     // Small ones, which only the model can tell.
-    /// An invalidation forgets the ledger.
     ForgetsTheLedgerAtAnInvalidate,
-    /// Who asked last is answered first.
     AnswersTheLastFirst,
     /// An invalidation starts a second grant.
     GrantsAgainAtAnInvalidate,
-    /// `stale_at` is taken for `hold_at`.
     TakesStaleAtForHoldAt,
-    /// An `Asked` of an old snapshot counts.
     TakesAnOldAsked,
-    /// A republished token loses its doubt.
     LosesADoubtAtAPublication,
-    /// A revoke lifts `earliest`.
     LiftsEarliestAtARevoke,
     /// The barrier does not wait for exchanges.
     DoesNotWaitForExchanges,
-    /// An invalidation lifts `not_before`.
     LiftsNotBeforeAtAnInvalidate,
-    /// A revoke answers before its ledger is done.
     AnswersARevokeBeforeItsLedger,
-    /// A marked token is forgotten once confirmed.
     ForgetsWhatIsConfirmed,
 }
 
@@ -343,27 +324,28 @@ impl Broken {
         let invalidated = before.counters.invalidations < machine.counters.invalidations;
         let revoked = before.revokes < machine.revokes;
         let failed = before.counters.grants_failed < machine.counters.grants_failed;
-        let on_wire = machine.exchanges.is_any_on_wire();
-        let waits_for_none = machine.barrier.is_up() && !machine.flight.is_on_wire();
-        match (self.fault, &mut machine.held) {
-            (Fault::ForgetsTheLedgerAtAnInvalidate, _) if invalidated => {
+        let on_wire = machine.exchanges.on_wire() > 0;
+        let waits_for_none = machine.barrier.is_up() && !machine.own.flight.is_on_wire();
+        match self.fault {
+            Fault::ForgetsTheLedgerAtAnInvalidate if invalidated => {
                 machine.ledger = Ledger::default();
             }
-            (Fault::GrantsAgainAtAnInvalidate, _) if invalidated => drop(machine.flight.land()),
-            (Fault::TakesStaleAtForHoldAt, Some(held)) => {
-                held.lifetime.hold_at = held.lifetime.stale_at;
+            Fault::GrantsAgainAtAnInvalidate if invalidated => drop(machine.own.flight.land()),
+            Fault::TakesStaleAtForHoldAt => {
+                let Some(kept) = machine.own.kept_mut() else { return };
+                kept.lifetime.hold_at = kept.lifetime.stale_at;
             }
-            (Fault::LosesADoubtAtAPublication, Some(held)) if failed => held.doubts_dismissed += 1,
-            (Fault::LiftsEarliestAtARevoke, _) if revoked => machine.earliest = Instant::ZERO,
-            (Fault::LiftsNotBeforeAtAnInvalidate, _)
-                if invalidated && !machine.flight.is_open() =>
-            {
-                machine.flight.succeed();
+            Fault::LosesADoubtAtAPublication if failed && machine.own.kept().is_some() => {
+                machine.doubts_dismissed += 1
             }
-            (Fault::DoesNotWaitForExchanges, _) if waits_for_none && on_wire => {
+            Fault::LiftsEarliestAtARevoke if revoked => machine.earliest = Instant::ZERO,
+            Fault::LiftsNotBeforeAtAnInvalidate if invalidated && !machine.own.flight.is_open() => {
+                machine.own.flight.succeed();
+            }
+            Fault::DoesNotWaitForExchanges if waits_for_none && on_wire => {
                 machine.barrier.lower(moment.now, false, &machine.ledger, fx);
             }
-            (Fault::AnswersARevokeBeforeItsLedger, _) if waits_for_none && !on_wire => {
+            Fault::AnswersARevokeBeforeItsLedger if waits_for_none && !on_wire => {
                 let callers = machine.barrier.close();
                 fx.replies.extend(callers.map(|caller| (caller, Reply::Revoked(Ok(())))));
             }

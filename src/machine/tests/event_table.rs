@@ -1,13 +1,13 @@
 //! The design's event table: a test for each cell, named after what it promises. The left column's
 //! tests say `no_usable_token`, the right column's `usable_token`.
 
-use super::story::stories;
+use super::script::scripts;
 use crate::config::RefreshMode::{self, Always, OnRequest, WhileUsed};
 
 const EVERY: [RefreshMode; 3] = [WhileUsed, OnRequest, Always];
 
 // GetToken
-stories! {
+scripts! {
     get_token_with_no_usable_token_and_not_before_ahead_gives_the_last_error in EVERY =>
         "cooling, ask -> 2: cooling";
 
@@ -42,7 +42,7 @@ stories! {
 }
 
 // An exchange's need of a subject
-stories! {
+scripts! {
     exchange_with_no_usable_token_and_not_before_ahead_gives_the_last_error in EVERY =>
         "cooling, exchange a -> 2: cooling";
 
@@ -76,7 +76,7 @@ stories! {
 }
 
 // Asked
-stories! {
+scripts! {
     asked_with_no_usable_token_opens_if_it_may_open in EVERY =>
         "asked -> publish nothing; grant #1",
         "unusable, asked -> publish t1; grant #1";
@@ -97,7 +97,7 @@ stories! {
 }
 
 // `ask_at` passed, no caller
-stories! {
+scripts! {
     ask_at_passed_with_no_usable_token_opens_when_always_and_warm in [Always] =>
         "timer -> publish nothing; grant #1",
         "unusable, timer -> publish t1; grant #1",
@@ -138,7 +138,8 @@ stories! {
     use_of_an_earlier_snapshot_is_no_use_of_this_one =>
         "fresh, read, +30s -> publish t1; grant #1
          granted 60s -> publish t2
-         +1h -> nothing";
+         +1h -> nothing",
+        "refreshing, read, suspend 30s, granted 60s -> publish t2 // stale when it comes";
 
     ask_at_passed_with_a_usable_token_opens_nothing_on_request in [OnRequest] =>
         "fresh, read, ask, +29s -> nothing
@@ -146,7 +147,7 @@ stories! {
 }
 
 // The grant attempt ends
-stories! {
+scripts! {
     grant_success_is_stored_and_given_to_all_who_wait =>
         "holding, ask, granted 60s -> publish t1; 1: t1; 2: t1";
 
@@ -177,7 +178,7 @@ stories! {
 }
 
 // Invalidate
-stories! {
+scripts! {
     invalidate_of_the_token_held_drops_it_usable_or_not in [WhileUsed, OnRequest] =>
         "fresh, invalidate t1 -> publish nothing",
         "stale, invalidate t1 -> publish nothing",
@@ -197,7 +198,7 @@ stories! {
 }
 
 // Revoke
-stories! {
+scripts! {
     revoke_with_no_token_at_all_ends_at_once in [WhileUsed, OnRequest] =>
         "revoke -> 1: revoked",
         "cooling, revoke -> 2: revoked";
@@ -221,7 +222,7 @@ stories! {
 }
 
 // The barrier ends
-stories! {
+scripts! {
     the_barriers_end_answers_the_revokes_and_opens_nothing_for_nobody =>
         "revoking, revoke, +1s, confirmed -> publish nothing; 2: revoked; 3: revoked";
 
@@ -235,7 +236,7 @@ stories! {
 }
 
 // Left
-stories! {
+scripts! {
     left_is_forgotten_and_its_flight_goes_on =>
         "holding, ask, leave 1 -> nothing
          granted 60s -> publish t1; 2: t1";
@@ -255,7 +256,7 @@ stories! {
 }
 
 // The end
-stories! {
+scripts! {
     shutdown_publishes_closed_and_answers_all_who_wait in EVERY =>
         "holding, shutdown -> publish closed; 1: closed",
         "fresh, shutdown -> publish closed",

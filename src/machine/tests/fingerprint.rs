@@ -14,13 +14,15 @@ impl<R: Hash> Hash for Machine<R> {
             config: _,
             abilities: _,
             session: _,
-            held,
-            flight,
+            own,
             earliest,
-            callers,
+            grants_ended,
             refused,
-            invalidated_at,
+            subject_refused_at,
+            doubts_honoured_from,
+            doubts_dismissed,
             warm,
+            endpoint,
             exchanges,
             ledger,
             barrier,
@@ -33,8 +35,11 @@ impl<R: Hash> Hash for Machine<R> {
             closed,
             counters: _,
         } = self;
-        (held, flight, earliest, callers, refused, invalidated_at).hash(state);
-        (warm, exchanges, ledger, barrier, generation, revokes).hash(state);
+        (own, earliest, refused, subject_refused_at).hash(state);
+        (doubts_honoured_from, doubts_dismissed).hash(state);
+        endpoint.fingerprint(state);
+        exchanges.fingerprint(*grants_ended, endpoint, state);
+        (warm, ledger, barrier, generation, revokes).hash(state);
         (used, published, next_deadline, lifetime_assumed, closed).hash(state);
     }
 }

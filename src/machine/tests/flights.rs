@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::driver::{Kind, Session, millis, secs};
-use super::story::stories;
+use super::script::scripts;
 use crate::config::RefreshMode;
 use crate::error::{SessionError, TokenError};
 
@@ -25,7 +25,7 @@ fn about(left: Duration, right: Duration) -> bool {
 }
 
 // Attempts
-stories! {
+scripts! {
     a_flight_has_three_attempts_of_ten_seconds =>
         "holding, timeout -> 10s
          +60s -> grant #2; grant #3; publish nothing; 1: failed
@@ -124,7 +124,7 @@ fn chance_takes_any_part_of_a_pause() {
     }
 }
 
-stories! {
+scripts! {
     no_attempt_starts_before_a_short_retry_after =>
         "holding, grant_fails 429 100ms, deadline -> 125ms",
         "holding, grant_fails 429 3s, deadline -> 3s",
@@ -172,7 +172,7 @@ fn after_other_errors_it_is_750_ms_doubling_up_to_cooling_less_up_to_half() {
     }
 }
 
-stories! {
+scripts! {
     the_last_error_is_given_until_not_before_and_then_a_flight_opens =>
         "cooling, +29.999s, ask -> 2: cooling
          retry_after 2 -> 1ms
@@ -189,7 +189,7 @@ stories! {
 }
 
 // `earliest`
-stories! {
+scripts! {
     a_grant_is_sent_no_sooner_than_1_s_after_the_last_success_was_sent =>
         "holding, suspend 400ms, granted 60s, invalidate t1
          ask -> publish nothing // the flight is open, and waits
@@ -203,7 +203,7 @@ stories! {
 }
 
 // Credentials that changed
-stories! {
+scripts! {
     after_credentials_changed_the_next_attempt_follows_at_once =>
         "holding, grant_fails changed -> grant #1";
 
@@ -221,7 +221,7 @@ stories! {
 }
 
 // Options
-stories! {
+scripts! {
     a_flight_sends_the_options_of_the_caller_that_opened_it_with_every_attempt =>
         "ask ip1, options -> 192.0.2.1; 0ns
          ask ip2, grant_fails 503, +1s, options -> 192.0.2.1; 0ns";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::driver::{Session, millis, secs};
-use super::story::stories;
+use super::script::scripts;
 use crate::config::{RefreshMode, SessionConfig};
 
 /// As good as one.
@@ -89,13 +89,21 @@ fn refresh_in_is_stale_at_between_a_tenth_of_the_life_and_hold_at() {
 }
 
 #[test]
-fn refresh_in_counts_from_when_the_request_was_sent_and_chance_does_not_move_it() {
-    let mut session = Session::new();
-    session.random = MOST;
-    session.play(
+fn refresh_in_counts_from_when_the_request_was_sent_and_chance_moves_it_ahead() {
+    let story = |random, story: &str| {
+        let mut session = Session::new();
+        session.random = random;
+        session.play(story);
+    };
+    // By up to a tenth of the rest of the life.
+    story(
+        0.0,
         "holding, suspend 4s, granted 1h refresh_in 1800s, ask_at -> 1796s
          suspend 1796s, read -> fast: t1; publish t1; grant #1",
     );
+    story(0.5, "holding, suspend 4s, granted 1h refresh_in 1800s, ask_at -> 1706s");
+    // Not before a tenth of the life.
+    story(0.5, "holding, granted 1h refresh_in 400s, ask_at -> 360s");
 }
 
 #[test]
@@ -107,7 +115,7 @@ fn a_life_is_capped_at_30_days() {
     }
 }
 
-stories! {
+scripts! {
     a_life_is_counted_from_when_the_request_was_sent =>
         "holding, suspend 4s, granted 60s, usable -> 50s
          ask_at -> 24.5s";

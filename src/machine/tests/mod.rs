@@ -5,6 +5,8 @@ mod broken;
 #[cfg(test)]
 pub(crate) mod driver;
 #[cfg(test)]
+mod endpoint;
+#[cfg(test)]
 mod event_table;
 #[cfg(test)]
 mod exchanges;
@@ -23,11 +25,11 @@ mod published;
 mod revoke_barrier;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod script;
 mod small_world;
 pub(crate) mod stories;
 #[cfg(test)]
 mod storms;
-#[cfg(test)]
-mod story;
 #[cfg(test)]
 mod traces;

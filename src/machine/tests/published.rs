@@ -1,10 +1,10 @@
 //! What the machine publishes for readers, as far as it is the machine that decides it.
 
-use super::story::stories;
+use super::script::scripts;
 use crate::config::RefreshMode::Always;
 
 // `ask_at`
-stories! {
+scripts! {
     without_a_token_ask_at_is_now =>
         "ask_at -> 0ns";
 
@@ -27,7 +27,7 @@ stories! {
 }
 
 // Asked
-stories! {
+scripts! {
     an_asked_of_another_snapshot_is_ignored =>
         "fresh, suspend 30s, asked of 1 -> nothing
          asked of 3 -> nothing
@@ -47,7 +47,7 @@ stories! {
 }
 
 // Published whenever it differs, and only then
-stories! {
+scripts! {
     what_readers_see_already_is_not_published_again =>
         "fresh, ask -> 2: t1
          exchange a -> exchange #1 of t1
@@ -78,7 +78,7 @@ stories! {
 }
 
 // `used`
-stories! {
+scripts! {
     use_is_counted_from_the_last_publish_on =>
         "fresh, read, suspend 10s, ask 52s, grant_fails denied -> publish t1; 2: t1
          +60s -> nothing // nobody used this snapshot";

@@ -1,7 +1,7 @@
 //! Rule 5: revoke is a barrier.
 
 use super::driver::Session;
-use super::story::{outcome, stories};
+use super::script::{outcome, scripts};
 
 /// A token of an hour is held, and so many exchanged ones beside it.
 fn with_exchanged(tokens: usize) -> Session {
@@ -15,7 +15,7 @@ fn with_exchanged(tokens: usize) -> Session {
 }
 
 // What is dropped, and who is held
-stories! {
+scripts! {
     readers_see_no_token_from_the_revoke_on =>
         "fresh_for_1h, revoke, held -> nothing
          read -> nothing // held behind the barrier
@@ -82,7 +82,7 @@ stories! {
 }
 
 // The answers
-stories! {
+scripts! {
     a_second_revoke_joins_the_first =>
         "revoking, revoke -> nothing
          confirmed -> publish nothing; 2: revoked; 3: revoked
@@ -121,7 +121,7 @@ stories! {
 }
 
 // Its flight
-stories! {
+scripts! {
     a_failing_endpoint_gets_the_attempts_of_one_flight_and_the_rest_is_for_the_next_revoke =>
         "fresh_for_1h, revoke, revocations_fail 503, +1s -> revoke t1
          revocations_fail 503, +1s -> revoke t1
@@ -205,7 +205,7 @@ fn a_success_makes_the_probe_after_a_failed_flight_a_whole_flight_again() {
 }
 
 // What grants are told
-stories! {
+scripts! {
     the_next_grant_is_told_which_token_was_revoked =>
         "revoking, ask, suspend 1s, confirmed, refused -> t1";
 

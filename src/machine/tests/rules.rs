@@ -2,14 +2,14 @@
 //! `storms.rs`, 5 in `revoke_barrier.rs`.
 
 use super::driver::Session;
-use super::story::stories;
+use super::script::scripts;
 use crate::config::SessionConfig;
 
 /// How many tokens the ledger holds.
 const LEDGER: usize = 4_096;
 
 // Rule 3: Invalidate names a generation
-stories! {
+scripts! {
     an_older_generation_is_ignored =>
         "fresh_for_1h, suspend 3000s, ask, granted 1h, invalidate t1 -> nothing
          read -> fast: t2";
@@ -67,7 +67,7 @@ fn one_counter_serves_both_kinds_of_tokens() {
 }
 
 // Rule 4: the ledger
-stories! {
+scripts! {
     every_token_that_was_received_is_revoked_until_it_expires =>
         "holding, granted 600s, exchange a, exchanged 500s, suspend 320s, ask, granted 1h
          suspend 1s, invalidate t2, revoke -> publish nothing; revoke x1; revoke t1; revoke t2";
@@ -97,6 +97,46 @@ stories! {
          +125ms -> exchange #2 of t2
          exchanged 1h -> 4: x1";
 
+    a_token_of_unknown_life_is_reached_for_a_day_after_it_was_last_heard_of =>
+        "holding, granted untold, suspend 86399.999s, revoke -> publish nothing; revoke t1",
+        "holding, granted untold, suspend 24h, revoke -> publish nothing; 2: revoked",
+        "holding, granted untold as same, suspend 20h, ask, granted untold as same
+         suspend 20h, revoke -> publish nothing; revoke same",
+        // To be sent is to be heard of, and so is to be confirmed.
+        "holding, granted untold, suspend 20h, revoke, revocations_fail denied
+         suspend 20h, revoke -> publish nothing; revoke t1",
+        "holding, granted untold as same, revoke, suspend 20h, confirmed
+         suspend 20h, ask, granted 1h as same -> nothing // it is marked";
+
+    the_30_days_cap_the_use_of_a_token_and_not_its_revocation =>
+        "holding, granted 100d, suspend 99d, revoke -> publish nothing; revoke t1",
+        "holding, granted 100d, suspend 100d, revoke -> publish nothing; 2: revoked";
+
+    of_unknown_life_none_is_kept_where_it_could_not_be_revoked =>
+        "can exchange, holding, granted untold
+         can exchange and revoke, revoke -> publish nothing; 2: revoked",
+        "can exchange, holding, granted 1h
+         can exchange and revoke, revoke -> publish nothing; revoke t1",
+        // Unless it is there already.
+        "holding, granted 1h as same, can exchange, suspend 1h, ask, granted untold as same
+         can exchange and revoke, revoke -> publish nothing; 3: revoked",
+        "holding, granted 1h as same, can exchange, suspend 3000s, ask, granted untold as same
+         can exchange and revoke, suspend 1h, revoke -> publish nothing; revoke same";
+
+    a_server_that_repeats_a_marked_token_is_believed_after_a_day =>
+        "holding, granted 100d as same, revoke, confirmed, suspend 86399.9s
+         ask, granted 100d as same -> nothing
+         suspend 125ms, timer -> grant #2
+         granted 100d as same -> publish same; 3: same
+         revoke -> publish nothing; revoke same // it is a new one",
+        // What is repeated does not renew its mark.
+        "holding, granted 100d as same, revoke, confirmed, suspend 20h
+         ask, granted untold as same, suspend 4h, timer -> grant #2
+         granted 100d as same -> publish same; 3: same",
+        "attempts 1, holding, granted 1h as same, revoke, confirmed, suspend 1s, ask
+         granted 1h as same -> publish nothing; 3: failed
+         error 3 -> the server answered with a dead token: it has been revoked; if the server goes on to repeat it, it is taken again 24 hours after the revoke";
+
     a_marked_token_that_was_not_confirmed_is_a_failed_attempt_too =>
         "holding, granted 1h as same, revoke, revocations_fail denied, suspend 1s, ask
          granted 1h as same -> nothing";
@@ -123,7 +163,7 @@ fn beyond_4096_tokens_the_first_to_expire_leaves_the_ledger_with_a_warning() {
 }
 
 // Rule 6: min_remaining
-stories! {
+scripts! {
     min_remaining_is_served_from_what_is_left =>
         "holding, granted 100s, suspend 40s, ask 60s -> 2: t1
          ask 61s -> publish t1; grant #1";
@@ -147,7 +187,7 @@ stories! {
 }
 
 // Rule 7: ip
-stories! {
+scripts! {
     ip_decides_nothing_about_a_token_that_is_there =>
         "fresh_for_1h, ask ip1 -> 2: t1
          exchange a ip1, exchanged 60s, exchange a ip2 -> 4: x1";
@@ -157,7 +197,7 @@ stories! {
 }
 
 // Rule 8: max_held
-stories! {
+scripts! {
     above_max_held_callers_are_told_overloaded =>
         "max_held 2, ask, ask, ask -> 3: overloaded
          exchange a -> 4: overloaded

@@ -32,11 +32,9 @@ pub(super) enum Outcome {
     Again,
     /// A new token for a second and a half.
     Short,
-    /// The server failed.
     Transient,
     /// The same, and wants to be left alone for twelve seconds.
     RetryAfter,
-    /// The server refused.
     Denied,
     /// The server refused, but the credentials have changed.
     Changed,
@@ -53,7 +51,6 @@ pub(super) enum Step {
     Ask(CallerId),
     /// Somebody wants the exchanged token of this key.
     Exchange(u8),
-    /// Somebody wants all tokens gone.
     Revoke,
     /// This caller does not wait any longer.
     Leave(CallerId),
@@ -67,9 +64,7 @@ pub(super) enum Step {
     InvalidateArrives,
     /// The last exchanged token was refused; the message arrives.
     RefuseExchanged,
-    /// The grant on the wire ends.
     Grant(Outcome),
-    /// The exchange of this key ends.
     Exchanged(u8, Outcome),
     /// The first revocation on the wire ends.
     Revocation(Outcome),
@@ -86,13 +81,9 @@ pub(super) enum Step {
 /// How often each thing may happen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
-    /// Calls of caller 1 and caller 2.
     pub(super) asks: [u8; 2],
-    /// Exchanges of each key.
     pub(super) exchanges: [u8; 2],
-    /// Revokes.
     pub(super) revokes: u8,
-    /// Callers that leave.
     pub(super) leaves: u8,
     /// Tokens that are doubted.
     pub(super) doubts: u8,
@@ -100,22 +91,17 @@ pub(super) struct Budget {
     pub(super) reads: bool,
     /// How often time runs past a timer that was not delivered.
     pub(super) late: u8,
-    /// Suspends.
     pub(super) suspends: u8,
-    /// How attempts end.
     pub(super) outcomes: &'static [Outcome],
 }
 
 /// What a run explores.
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
-    /// Shown in the table.
     pub(super) name: &'static str,
-    /// The mode of the session.
     pub(super) mode: RefreshMode,
     /// Every draw of the run.
     pub(super) random: f64,
-    /// What can happen.
     pub(super) budget: Budget,
 }
 
@@ -127,7 +113,6 @@ pub(super) struct World<S> {
     pub(super) history: History,
     pub(super) left: Budget,
     random: f64,
-    /// Of the keys.
     purposes: [Purpose; 2],
     pub(super) used: bool,
     pub(super) asked: bool,
@@ -173,7 +158,6 @@ fn options(caller: CallerId) -> TokenRequestOptions {
 }
 
 impl<S: Session + Clone> World<S> {
-    /// Nothing has happened yet.
     pub(super) fn new(session: S, scope: &Scope) -> Self {
         let mut history = History::new(session.published(), &config(scope), ABILITIES);
         history.pass(START);
@@ -200,7 +184,6 @@ impl<S: Session + Clone> World<S> {
 
     // What can happen
 
-    /// Everything that can happen next.
     pub(super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         self.attempts_end(&mut steps);
@@ -331,7 +314,6 @@ impl<S: Session + Clone> World<S> {
 
     // What happens
 
-    /// Lets it happen.
     pub(super) fn take(&mut self, step: Step) -> Verdict {
         let now = self.history.now;
         match step {

@@ -3,9 +3,9 @@
 //! cooling 30 s.
 
 use super::driver::Session;
-use super::story::stories;
+use super::script::scripts;
 
-stories! {
+scripts! {
     a_revoke_is_ok_while_an_attempt_that_was_given_up_is_still_out =>
         "attempts 2, ask, suspend 10s, revoke -> nothing // the attempt has not ended yet
          granted 60s -> revoke t1 // so its token is reached

@@ -46,6 +46,7 @@ impl Bytes<'_> {
             attempts: self.pick(&[1, 2, 3, 4]),
             cooling: self.pick(&COOLING),
             max_held: self.pick(&[100, 1, 2, 3]),
+            exchanges_at_once: self.pick(&[64, 1, 2, 3]),
             exchange_capacity: self.pick(&[100, 0, 1, 2]),
             can_exchange: self.byte() != 1,
             can_revoke: self.byte() != 1,

@@ -1,52 +1,79 @@
-//! Exchanged tokens: one flight per key, and what is kept of those that are over.
+//! Exchanged tokens: a flight for each key, whose turn it is, and what is kept of those that are over.
 
 use super::flight::{Flight, Verdict};
 use super::operations::Failure;
-use super::words::{Found, Start, Told, Wrong, span};
-use super::{Held, INVALIDATE_GAP, Model, Nanos, Received};
+use super::words::{Found, SeenExchanged, Start, Told, Wrong, span};
+use super::{INVALIDATE_GAP, Kept, Model, NEVER, Nanos};
 use crate::request::{ExchangeKey, TokenRequestOptions};
 
 /// So many keys are remembered because they failed.
 const MOST_FAILURES: usize = 1_024;
-
-/// A finished exchange's token.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Exchanged {
-    generation: u64,
-    text: String,
-    parent: u64,
-    acquired_at: Nanos,
-    hold_at: Nanos,
-    expires_at: Nanos,
-}
-
-impl Exchanged {
-    fn told(&self) -> Told {
-        Told::Exchanged(Ok((self.generation, self.text.clone())))
-    }
-}
+/// Between two refreshes of the session's token that refused subjects open.
+const SUBJECT_GAP: Nanos = INVALIDATE_GAP;
 
 /// All about one key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
-    name: ExchangeKey,
+    pub name: ExchangeKey,
     pub flight: Flight,
     pub callers: Vec<u64>,
-    token: Option<Exchanged>,
-    /// The subject of the attempt on the wire.
+    pub token: Option<Kept>,
+    /// What that was exchanged from.
     parent: u64,
+    /// A reader asked while the endpoint cooled: none asks again before this.
+    asked_again_at: Nanos,
+
+    // While the flight is open.
+    /// Who opened first is served first.
+    turn: u64,
+    pub waits_for: WaitsFor,
+    /// How many grant attempts had ended when it became ready.
+    grants_ended: u64,
     /// A refused subject gives one more attempt, once.
     ran_again: bool,
+    /// The subject of the attempt on the wire.
+    subject: u64,
+    /// Of the endpoint, when that was sent: how many failures had been counted, and how many had succeeded.
+    known: (u64, u64),
+}
+
+/// What an open flight waits for that has nothing on the wire.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WaitsFor {
+    /// The end of a pause.
+    Pause,
+    Turn,
+    /// A subject with more life.
+    MoreLife,
+    /// A subject that is not the one refused with this.
+    NextSubject(Failure),
+}
+
+/// The endpoint, which all keys share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Endpoint {
+    pub probes: Flight,
+    failures: u64,
+    successes: u64,
+}
+
+impl Endpoint {
+    fn is_failing(&self) -> bool {
+        self.probes.open || self.probes.last.is_some()
+    }
+
+    /// What was sent since the last counted failure has shown that it works.
+    fn works(&mut self, known: (u64, u64)) {
+        if known.0 == self.failures {
+            self.probes.succeeded();
+            self.probes.wire = None;
+        }
+    }
 }
 
 impl Key {
-    /// Only a subject is missing.
-    pub fn needs_subject(&self, now: Nanos) -> bool {
-        self.flight.waits() && now >= self.flight.next_at
-    }
-
-    fn likes(&self, subject: &Held, now: Nanos) -> bool {
-        subject.has_left(span(self.flight.options.get_min_remaining()), now)
+    fn waits(&self, what: WaitsFor) -> bool {
+        self.flight.waits() && self.waits_for == what
     }
 
     /// When a finished entry is of no more use.
@@ -58,6 +85,18 @@ impl Key {
     fn is_finished(&self) -> bool {
         !self.flight.open && (self.token.is_some() || self.flight.remembers())
     }
+
+    pub fn ask_at(&self) -> Nanos {
+        if self.flight.open {
+            return NEVER;
+        }
+        let stale_at = self.token.as_ref().map_or(0, |token| token.stale_at);
+        stale_at.max(self.flight.not_before).max(self.asked_again_at)
+    }
+}
+
+fn exchanged(token: &Kept) -> Told {
+    Told::Exchanged(Ok((token.generation, token.text.clone())))
 }
 
 impl Model {
@@ -67,35 +106,69 @@ impl Model {
         tokens.map(|token| token.hold_at).filter(|hold_at| *hold_at > self.now).min()
     }
 
-    pub(super) fn exchange(&mut self, id: u64, name: ExchangeKey, options: &TokenRequestOptions) {
+    fn unexpired(&self, at: usize) -> Option<Told> {
+        let token = self.keys[at].token.as_ref();
+        token.filter(|token| self.now < token.expires_at).map(exchanged)
+    }
+
+    pub(super) fn exchange(&mut self, id: u64, name: &ExchangeKey, options: &TokenRequestOptions) {
+        let at = self.entry(name);
         if !self.setup.can_exchange {
-            return self.tell(id, Told::Exchanged(Err(Wrong::Unsupported)));
+            let unsupported = Told::Exchanged(Err(Wrong::Unsupported));
+            return self.tell(id, self.unexpired(at).unwrap_or(unsupported));
         }
         self.note_caller(options);
-        let full = self.is_full();
-        let no_subject = self.usable().is_none();
-        let at = self.entry(&name);
-        let key = &self.keys[at];
-        let cached = key.token.clone().filter(|token| self.now < token.hold_at);
-        if let Some(token) = cached {
-            return self.tell(id, token.told());
+        let usable = self.keys[at].token.as_ref().filter(|token| self.now < token.usable_until());
+        if let Some(told) = usable.map(exchanged) {
+            if self.keys[at].ask_at() <= self.now {
+                if self.endpoint.probes.cooling(self.now).is_some() {
+                    self.keys[at].asked_again_at = self.endpoint.probes.not_before;
+                } else {
+                    self.open_exchange(at, options);
+                }
+            }
+            return self.tell(id, told);
         }
-        if !key.flight.open {
-            let subject_cools = self.grant.cooling(self.now).filter(|_| no_subject);
-            if let Some(wrong) = key.flight.cooling(self.now).or(subject_cools) {
-                return self.tell(id, Told::Exchanged(Err(wrong)));
+        let no_subject = self.usable().is_none();
+        let wrong = if self.keys[at].flight.open {
+            None
+        } else {
+            let of_key = self.keys[at].flight.cooling(self.now);
+            let of_all = self.endpoint.probes.cooling(self.now);
+            of_key.or(of_all).or(self.grant.cooling(self.now).filter(|_| no_subject))
+        };
+        let wrong = wrong.or(self.is_full().then_some(Wrong::Overloaded));
+        if let Some(wrong) = wrong {
+            let told = self.unexpired(at).unwrap_or(Told::Exchanged(Err(wrong)));
+            return self.tell(id, told);
+        }
+        self.keys[at].callers.push(id);
+        if !self.keys[at].flight.open {
+            self.open_exchange(at, options);
+        }
+    }
+
+    fn open_exchange(&mut self, at: usize, options: &TokenRequestOptions) {
+        self.turns += 1;
+        let key = &mut self.keys[at];
+        key.flight.open(&self.setup, options);
+        (key.turn, key.waits_for, key.ran_again) = (self.turns, WaitsFor::Pause, false);
+        self.end_pauses();
+    }
+
+    /// Whose pause is over waits for its turn from now on.
+    pub(super) fn end_pauses(&mut self) {
+        for key in &mut self.keys {
+            if key.waits(WaitsFor::Pause) && key.flight.next_at <= self.now {
+                (key.waits_for, key.grants_ended) = (WaitsFor::Turn, self.grants_ended);
             }
         }
-        if full {
-            let unexpired = key.token.clone().filter(|token| self.now < token.expires_at);
-            let overloaded = Told::Exchanged(Err(Wrong::Overloaded));
-            return self.tell(id, unexpired.map_or(overloaded, |token| token.told()));
-        }
-        let key = &mut self.keys[at];
-        key.callers.push(id);
-        if !key.flight.open {
-            key.flight.open(&self.setup, options);
-            key.ran_again = false;
+    }
+
+    /// Who waits for this waits for its turn again.
+    pub(super) fn back_to_turn(&mut self, is_it: impl Fn(WaitsFor) -> bool) {
+        for key in self.keys.iter_mut().filter(|key| is_it(key.waits_for)) {
+            key.waits_for = WaitsFor::Turn;
         }
     }
 
@@ -119,81 +192,200 @@ impl Model {
             callers: Vec::new(),
             token: None,
             parent: 0,
+            asked_again_at: 0,
+            turn: 0,
+            waits_for: WaitsFor::Turn,
+            grants_ended: 0,
             ran_again: false,
+            subject: 0,
+            known: (0, 0),
         });
         self.keys.sort_by(|one, other| one.name.cmp(&other.name));
         self.entry(name)
     }
 
+    /// The open flights that have nothing on the wire, first come first.
+    fn waiting(&self) -> Vec<usize> {
+        let mut waiting: Vec<usize> =
+            (0..self.keys.len()).filter(|at| self.keys[*at].flight.waits()).collect();
+        waiting.sort_by_key(|at| self.keys[*at].turn);
+        waiting
+    }
+
+    /// What readers may take now.
+    pub fn shown_exchanged(&self) -> Vec<SeenExchanged> {
+        let shown = |key: &Key| {
+            let token = key.token.as_ref().filter(|token| self.now < token.usable_until())?;
+            Some(SeenExchanged {
+                key: key.name.clone(),
+                generation: token.generation,
+                text: token.text.clone(),
+                usable_until: token.usable_until(),
+                ask_at: key.ask_at(),
+            })
+        };
+        self.keys.iter().filter_map(shown).collect()
+    }
+
+    // ---- An attempt has ended.
+
     pub(super) fn exchange_ended(&mut self, name: &ExchangeKey, found: Found) {
         let at = self.entry(name);
         let sent = self.keys[at].flight.wire.take().expect("an exchange was on the wire");
+        let known = self.keys[at].known;
         match found.and_then(|came| self.receive(came, &sent)) {
-            Err(failure) => self.exchange_failed(at, failure),
-            Ok(_) if sent.revokes < self.revokes => {
+            Ok(token) => {
+                self.endpoint.works(known);
+                self.endpoint.successes += 1;
                 let key = &mut self.keys[at];
                 key.flight.succeeded();
-                if !key.callers.is_empty() {
+                if sent.revokes < self.revokes {
+                    // From the beginning.
                     let options = key.flight.options.clone();
                     key.flight.open(&self.setup, &options);
+                    (key.waits_for, key.grants_ended) = (WaitsFor::Turn, self.grants_ended);
+                } else {
+                    self.exchanged(at, token);
                 }
             }
-            Ok(received) => self.exchanged(at, sent.at, received),
+            Err(failure) if failure.is_retryable() => {
+                let probes_over = self.endpoint_failed(known, failure);
+                self.exchange_failed(at, failure);
+                let wrong = self.endpoint_error().filter(|_| probes_over);
+                for at in self.waiting().into_iter().filter(|_| wrong.is_some()) {
+                    self.close_exchange(at, wrong.as_ref().unwrap());
+                }
+            }
+            Err(failure) => {
+                self.endpoint.works(known);
+                if !failure.refuses_subject() || !self.run_again(at, failure) {
+                    self.exchange_failed(at, failure);
+                }
+            }
         }
     }
 
-    fn exchanged(&mut self, at: usize, acquired_at: Nanos, received: Received) {
-        let Received { generation, text, hold_at, expires_at, .. } = received;
+    fn exchanged(&mut self, at: usize, token: Kept) {
         let key = &mut self.keys[at];
-        key.flight.succeeded();
-        let parent = key.parent;
-        let token = Exchanged { generation, text, parent, acquired_at, hold_at, expires_at };
-        let told = token.told();
-        key.token = Some(token).filter(|_| !self.invalidated.contains(&parent));
+        let told = exchanged(&token);
+        if !self.invalidated.contains(&key.subject) {
+            (key.token, key.parent, key.asked_again_at) = (Some(token), key.subject, 0);
+        }
         for id in std::mem::take(&mut key.callers) {
             self.tell(id, told.clone());
         }
     }
 
+    /// Whether this was the end of the probes.
+    fn endpoint_failed(&mut self, known: (u64, u64), failure: Failure) -> bool {
+        let of_an_earlier_outage = known.0 < self.endpoint.failures;
+        let is_about_all = matches!(failure, Failure::RateLimited(_) | Failure::Transport);
+        let others_succeed = known.1 < self.endpoint.successes;
+        let counts = is_about_all || self.endpoint.is_failing() || !others_succeed;
+        if of_an_earlier_outage || !counts {
+            return false;
+        }
+        self.endpoint.failures += 1;
+        let probes = &mut self.endpoint.probes;
+        if probes.wire.take().is_none() {
+            probes.open(&self.setup, &TokenRequestOptions::new());
+            probes.start(self.now, 0);
+            probes.wire = None;
+        }
+        probes.failed(failure, &self.setup, self.now, self.random) == Verdict::Over
+    }
+
+    /// What those get who waited for it.
+    fn endpoint_error(&self) -> Option<Wrong> {
+        match self.endpoint.probes.cooling(self.now)? {
+            Wrong::Cooling(last, wait) => Some(Wrong::Failed(last, wait)),
+            other => Some(other),
+        }
+    }
+
     fn exchange_failed(&mut self, at: usize, failure: Failure) {
-        if failure.refuses_subject() {
-            let parent = self.keys[at].parent;
-            self.invalidate(parent);
-            let gone = self.held.as_ref().is_none_or(|token| token.generation != parent);
-            let key = &mut self.keys[at];
-            if gone && !key.ran_again {
-                key.ran_again = true;
-                key.flight.renew(&self.setup);
-                key.flight.next_at = self.now;
-                return;
+        let key = &mut self.keys[at];
+        key.token.iter_mut().for_each(|token| token.failed_since = true);
+        key.waits_for = WaitsFor::Pause;
+        let verdict = key.flight.failed(failure, &self.setup, self.now, self.random);
+        let wrong = match verdict {
+            Verdict::Over => Some(Wrong::Failed(failure, key.flight.not_before - self.now)),
+            Verdict::Again => self.endpoint_error(),
+        };
+        if let Some(wrong) = wrong {
+            self.close_exchange(at, &wrong);
+        } else if let Some(told) = self.unexpired(at) {
+            self.answer_exchange(at, &told);
+        }
+    }
+
+    fn close_exchange(&mut self, at: usize, wrong: &Wrong) {
+        self.keys[at].flight.abandon();
+        let told = self.unexpired(at).unwrap_or(Told::Exchanged(Err(wrong.clone())));
+        self.answer_exchange(at, &told);
+    }
+
+    fn answer_exchange(&mut self, at: usize, told: &Told) {
+        for id in std::mem::take(&mut self.keys[at].callers) {
+            self.tell(id, told.clone());
+        }
+    }
+
+    /// Its subject was refused; whether there is, or will be, another.
+    fn run_again(&mut self, at: usize, failure: Failure) -> bool {
+        let key = &self.keys[at];
+        if key.ran_again {
+            return false;
+        }
+        let same = self.held.as_ref().filter(|token| token.generation == key.subject);
+        let mut waits_for = WaitsFor::Turn;
+        if let Some(text) = same.map(|token| token.text.clone()) {
+            if key.callers.is_empty() {
+                return false;
             }
+            if !self.grant.open {
+                let too_soon =
+                    self.subject_refused_at.is_some_and(|last| self.now - last < SUBJECT_GAP);
+                if too_soon || !self.may_open() {
+                    return false;
+                }
+                self.subject_refused_at = Some(self.now);
+                self.refused = Some(text);
+                let options = key.flight.options.clone();
+                self.open_grant(&options);
+            }
+            waits_for = WaitsFor::NextSubject(failure);
         }
         let key = &mut self.keys[at];
-        if key.flight.failed(failure, &self.setup, self.now, self.random) == Verdict::Over {
-            let wrong = Wrong::Failed(failure, key.flight.not_before - self.now);
-            for id in std::mem::take(&mut key.callers) {
-                self.tell(id, Told::Exchanged(Err(wrong.clone())));
-            }
-        }
+        (key.ran_again, key.waits_for) = (true, waits_for);
+        key.flight.renew(&self.setup);
+        key.flight.next_at = self.now;
+        true
     }
 
-    /// A grant attempt has ended, and this is the token there is: whoever waited takes it.
-    pub(super) fn serve_subjects(&mut self, subject: u64) {
-        for at in 0..self.keys.len() {
-            if self.keys[at].needs_subject(self.now) {
-                self.start_exchange(at, subject);
+    /// A grant's flight has failed. Those that it was opened for are left with the answer they had; and
+    /// without a token, those whose turn it is get the grant's error, and their keys do not cool.
+    pub(super) fn no_subject_comes(&mut self, wrong: &Wrong) {
+        for at in self.waiting() {
+            if let WaitsFor::NextSubject(failure) = self.keys[at].waits_for {
+                self.exchange_failed(at, failure);
             }
         }
-    }
-
-    /// There will be no subject: the callers get the grant's error, and the key does not cool.
-    pub(super) fn refuse_subjects(&mut self, wrong: &Wrong) {
-        for at in 0..self.keys.len() {
-            if self.keys[at].needs_subject(self.now) {
-                self.keys[at].flight.abandon();
-                for id in std::mem::take(&mut self.keys[at].callers) {
-                    self.tell(id, Told::Exchanged(Err(wrong.clone())));
+        if self.usable().is_none() {
+            for at in self.waiting() {
+                if self.keys[at].waits_for == WaitsFor::Turn {
+                    self.close_exchange(at, wrong);
                 }
+            }
+        }
+    }
+
+    // ---- What is due.
+
+    pub(super) fn end_what_is_unsupported(&mut self) {
+        if !self.setup.can_exchange {
+            for at in self.waiting() {
+                self.close_exchange(at, &Wrong::Unsupported);
             }
         }
     }
@@ -202,48 +394,87 @@ impl Model {
         if self.barrier.is_some() {
             return;
         }
-        for at in 0..self.keys.len() {
-            let key = &self.keys[at];
-            if !key.needs_subject(self.now) {
+        for at in self.waiting() {
+            if self.keys[at].waits_for != WaitsFor::Turn {
                 continue;
             }
-            match self.usable() {
-                Some(subject) if key.likes(&subject, self.now) => {
-                    self.start_exchange(at, subject.generation);
-                }
-                _ if self.grant.open => {}
-                Some(_) if self.may_open() => self.open_for_exchange(at),
-                Some(subject) => self.start_exchange(at, subject.generation),
-                None => match self.grant.cooling(self.now) {
-                    Some(wrong) => self.refuse_subjects(&wrong),
-                    None => self.open_for_exchange(at),
-                },
+            if !self.may_send() || !self.serve(at) {
+                return;
             }
         }
     }
 
-    /// A grant that the exchange needs: if nobody waits for it any more, that is its end instead.
-    fn open_for_exchange(&mut self, at: usize) {
-        let key = &mut self.keys[at];
-        if key.callers.is_empty() {
-            key.flight.abandon();
+    /// All is well and there is a place, or it is time for a probe.
+    fn may_send(&self) -> bool {
+        let on_wire = self.keys.iter().filter(|key| key.flight.wire.is_some()).count();
+        let probes = &self.endpoint.probes;
+        if self.endpoint.is_failing() {
+            let due = probes.waits() && probes.next_at <= self.now;
+            due || probes.may_open(self.now)
         } else {
-            let options = key.flight.options.clone();
+            on_wire < self.setup.exchanges_at_once
+        }
+    }
+
+    /// Whether it went, or steps aside; if not, those behind it wait too.
+    fn serve(&mut self, at: usize) -> bool {
+        let key = &self.keys[at];
+        let options = key.flight.options.clone();
+        let has_waited = key.grants_ended < self.grants_ended;
+        let is_wanted = !key.callers.is_empty();
+        let unexpired = self.held.clone().filter(|token| self.now < token.expires_at);
+        if let Some(subject) = unexpired.filter(|_| has_waited || !is_wanted) {
+            self.start_exchange(at, subject.generation);
+            return true;
+        }
+        let usable = self.usable();
+        if usable.is_none()
+            && let Some(wrong) = self.grant.cooling(self.now)
+        {
+            self.close_exchange(at, &wrong);
+            return true;
+        }
+        if let Some(subject) = &usable {
+            let likes = subject.has_left(span(options.get_min_remaining()), self.now);
+            if likes || !(self.grant.open || self.may_open()) {
+                self.start_exchange(at, subject.generation);
+                return true;
+            }
+        }
+        if !self.grant.open {
+            if !is_wanted {
+                self.keys[at].flight.abandon();
+                return true;
+            }
             self.open_grant(&options);
         }
+        if usable.is_some() {
+            self.keys[at].waits_for = WaitsFor::MoreLife;
+        }
+        usable.is_some()
     }
 
     fn start_exchange(&mut self, at: usize, subject: u64) {
+        if self.endpoint.is_failing() {
+            let probes = &mut self.endpoint.probes;
+            if !probes.open {
+                probes.open(&self.setup, &TokenRequestOptions::new());
+            }
+            probes.start(self.now, 0);
+        }
         let key = &mut self.keys[at];
-        key.parent = subject;
+        key.subject = subject;
+        key.known = (self.endpoint.failures, self.endpoint.successes);
         let number = key.flight.start(self.now, self.revokes);
         let (key, options) = (key.name.clone(), key.flight.options.clone());
         self.out.starts.push(Start::Exchange { number, key, subject, options });
     }
 
+    // ---- Tokens that go.
+
     pub(super) fn drop_exchanged_from(&mut self, parent: u64) {
-        for key in &mut self.keys {
-            key.token.take_if(|token| token.parent == parent);
+        for key in self.keys.iter_mut().filter(|key| key.parent == parent) {
+            key.token = None;
         }
     }
 

@@ -126,11 +126,11 @@ impl Flight {
         self.open = false;
         self.failures += 1;
         self.last = Some(failure);
-        let mut wait = setup.cooling();
+        let mut wait = setup.cooling * SECOND;
         if failure.is_retryable() {
             wait = FIRST_COOLING.min(wait);
             for _ in 1..self.failures {
-                wait = (wait * 2).min(setup.cooling());
+                wait = (wait * 2).min(setup.cooling * SECOND);
             }
             wait = times(wait, 1.0 - random / 2.0);
         }

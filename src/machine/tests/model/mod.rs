@@ -15,7 +15,7 @@ mod words;
 
 use std::time::Duration;
 
-use exchanges::Key;
+use exchanges::{Endpoint, Key, WaitsFor};
 use flight::{Flight, Sent, Verdict};
 use ledger::Ledger;
 use operations::{ASSUMED_LIFETIME, Failure, Mode, Setup};
@@ -38,21 +38,22 @@ const INVALIDATE_GAP: Nanos = 10 * SECOND;
 /// No token counts as living longer.
 const LONGEST_LIFE: Nanos = 30 * 24 * 60 * 60 * SECOND;
 
-/// A token of the session's own.
+/// A token that is kept, with the instants that follow from how it was received: the session's own, or an
+/// exchanged one.
 #[derive(Clone, Debug, PartialEq)]
-struct Held {
+pub(crate) struct Kept {
     generation: u64,
     text: String,
+    acquired_at: Nanos,
     stale_at: Nanos,
     hold_at: Nanos,
     expires_at: Nanos,
     lifetime: Nanos,
-    /// A grant attempt has failed since it came.
+    /// An attempt to replace it has failed since it came.
     failed_since: bool,
-    doubts_dismissed: u64,
 }
 
-impl Held {
+impl Kept {
     fn usable_until(&self) -> Nanos {
         if self.failed_since { self.expires_at } else { self.hold_at }
     }
@@ -73,16 +74,6 @@ fn times(nanos: Nanos, factor: f64) -> Nanos {
     Nanos::try_from(times.as_nanos()).expect("it is at most doubled")
 }
 
-/// A token as it was received, with the instants that follow from it.
-struct Received {
-    generation: u64,
-    text: String,
-    stale_at: Nanos,
-    hold_at: Nanos,
-    expires_at: Nanos,
-    lifetime: Nanos,
-}
-
 /// Everything that decides.
 #[derive(Clone, Debug, PartialEq)]
 struct Model {
@@ -94,12 +85,18 @@ struct Model {
     used_here: bool,
     out: Output,
     seen: Seen,
-    held: Option<Held>,
+    held: Option<Kept>,
+    doubts_dismissed: u64,
     grant: Flight,
     earliest: Nanos,
     /// Callers of `GetToken` that wait, in the order in which they came.
     gets: Vec<u64>,
     keys: Vec<Key>,
+    /// Flights of exchanges that were opened.
+    turns: u64,
+    endpoint: Endpoint,
+    /// Grant attempts that have ended.
+    grants_ended: u64,
     ledger: Ledger,
     barrier: Option<Barrier>,
     revocation: Flight,
@@ -107,6 +104,7 @@ struct Model {
     generation: u64,
     refused: Option<String>,
     invalidated_at: Option<Nanos>,
+    subject_refused_at: Option<Nanos>,
     /// The generations that an honoured `Invalidate` took away.
     invalidated: Vec<u64>,
     warm: bool,
@@ -125,10 +123,14 @@ impl Model {
             out: Output::default(),
             seen: Seen { number: 0, token: None, ask_at: 0, cooling: None, closed: false },
             held: None,
+            doubts_dismissed: 0,
             grant: Flight::default(),
             earliest: 0,
             gets: Vec::new(),
             keys: Vec::new(),
+            turns: 0,
+            endpoint: Endpoint::default(),
+            grants_ended: 0,
             ledger: Ledger::default(),
             barrier: None,
             revocation: Flight::default(),
@@ -136,6 +138,7 @@ impl Model {
             generation: 0,
             refused: None,
             invalidated_at: None,
+            subject_refused_at: None,
             invalidated: Vec::new(),
             warm: setup.mode == Mode::Always,
             lifetime_assumed: false,
@@ -147,13 +150,14 @@ impl Model {
     fn handle(&mut self, now: Nanos, random: f64, used: bool, event: &Event<CallerId>) -> Output {
         (self.now, self.random, self.used) = (now, random, used);
         self.ledger.forget_expired(now);
+        self.end_pauses();
         if self.closed {
             self.refuse(event);
             return std::mem::take(&mut self.out);
         }
         match event {
             Event::GetToken(id, _, options) => self.get(*id, options),
-            Event::Exchange(id, _, request) => self.exchange(*id, request.key(), &request.options),
+            Event::Exchange(id, _, request) => self.exchange(*id, &request.key(), &request.options),
             Event::Revoke(id, _, options) => self.revoke(*id, options),
             Event::Asked(snapshot) => self.asked(*snapshot),
             Event::Invalidate(id) if id.session == SESSION => self.invalidate(id.generation),
@@ -186,6 +190,7 @@ impl Model {
         let mut instants = vec![self.earliest, self.grant.not_before];
         instants.extend(self.held.iter().flat_map(|t| [t.stale_at, t.hold_at, t.expires_at]));
         instants.extend(self.keys.iter().flat_map(|k| [k.flight.next_at, k.flight.not_before]));
+        instants.extend([self.endpoint.probes.next_at, self.endpoint.probes.not_before]);
         instants.retain(|instant| *instant > self.now && *instant < NEVER);
         instants.sort_unstable();
         instants.dedup();
@@ -199,12 +204,16 @@ impl Model {
     /// Instants at which it may wake up in vain: whether the token was used, or a subject is there, can
     /// be seen only then.
     fn may_wake_at(&self, instant: Nanos) -> bool {
-        instant == self.ask_at() || self.keys.iter().any(|key| key.flight.next_at == instant)
+        let probes = &self.endpoint.probes;
+        let mut flights = self.keys.iter().map(|key| &key.flight).chain([probes]);
+        instant == self.ask_at()
+            || probes.not_before == instant
+            || flights.any(|flight| flight.next_at == instant)
     }
 
     // ---- The facts that decide.
 
-    fn usable(&self) -> Option<Held> {
+    fn usable(&self) -> Option<Kept> {
         self.held.clone().filter(|token| self.now < token.usable_until())
     }
 
@@ -279,7 +288,7 @@ impl Model {
             self.invalidated.push(generation);
             self.drop_exchanged_from(generation);
         } else if held {
-            self.held.as_mut().unwrap().doubts_dismissed += 1;
+            self.doubts_dismissed += 1;
         }
         self.invalidate_exchanged(generation);
     }
@@ -294,38 +303,30 @@ impl Model {
 
     fn grant_ended(&mut self, found: Found) {
         let sent = self.grant.wire.take().expect("a grant was on the wire");
+        self.grants_ended += 1;
+        self.back_to_turn(|what| what == WaitsFor::MoreLife);
         match found.and_then(|came| self.receive(came, &sent)) {
             Err(failure) => self.grant_failed(failure),
-            Ok(received) => {
+            Ok(token) => {
                 self.grant.succeeded();
                 self.earliest = sent.at + SECOND;
                 if sent.revokes < self.revokes {
-                    self.refused = Some(received.text);
+                    self.refused = Some(token.text);
                 } else {
-                    self.store(received);
+                    self.store(token);
                 }
             }
         }
     }
 
-    fn store(&mut self, received: Received) {
-        let Received { generation, text, stale_at, hold_at, expires_at, lifetime } = received;
-        let token = Held {
-            generation,
-            text,
-            stale_at,
-            hold_at,
-            expires_at,
-            lifetime,
-            failed_since: false,
-            doubts_dismissed: 0,
-        };
+    fn store(&mut self, token: Kept) {
         // Nobody has used this one yet.
         (self.used, self.used_here) = (false, false);
         // A success serves all who wait, even past its own `hold_at`.
         self.answer_gets(&token.told());
         self.held = Some(token);
-        self.serve_subjects(generation);
+        self.doubts_dismissed = 0;
+        self.back_to_turn(|what| matches!(what, WaitsFor::NextSubject(_)));
     }
 
     fn grant_failed(&mut self, failure: Failure) {
@@ -337,13 +338,14 @@ impl Model {
             Verdict::Again => self.grant.next_at,
             Verdict::Over => self.grant.not_before,
         };
+        let wrong = Wrong::Failed(failure, self.earliest - self.now);
         if let Some(token) = self.usable() {
             self.answer_gets(&token.told());
-            self.serve_subjects(token.generation);
         } else if verdict == Verdict::Over {
-            let wrong = Wrong::Failed(failure, self.grant.not_before - self.now);
             self.answer_gets(&Told::Token(Err(wrong.clone())));
-            self.refuse_subjects(&wrong);
+        }
+        if verdict == Verdict::Over {
+            self.no_subject_comes(&wrong);
         }
     }
 
@@ -385,9 +387,16 @@ impl Model {
     fn advance(&mut self) {
         loop {
             let before = self.clone();
+            self.ledger.forget_expired(self.now);
+            self.end_pauses();
+            self.end_what_is_unsupported();
             self.drop_unwanted_flights();
             self.advance_revocation();
             self.end_barrier();
+            if !self.grant.open {
+                // No attempt of it will end.
+                self.back_to_turn(|what| !matches!(what, WaitsFor::Pause));
+            }
             if !self.gets.is_empty() && self.usable().is_none() {
                 self.open_grant(&TokenRequestOptions::new());
             }
@@ -446,7 +455,7 @@ impl Model {
 
     /// Takes in a token: into the ledger before anything else is decided. If a revoke came while it was
     /// on the wire, it is marked there, and whether it is alive does not matter.
-    fn receive(&mut self, came: Came, sent: &Sent) -> Result<Received, Failure> {
+    fn receive(&mut self, came: Came, sent: &Sent) -> Result<Kept, Failure> {
         let Came { text, life, refresh_in } = came;
         let lifetime = life.unwrap_or_else(|| {
             if !self.lifetime_assumed {
@@ -457,24 +466,35 @@ impl Model {
         });
         let lifetime = lifetime.min(LONGEST_LIFE);
         self.generation += 1;
-        self.ledger.join(&text, self.now.saturating_add(lifetime), self.now);
+        if life.is_some() || self.setup.can_revoke || self.ledger.holds(&text) {
+            self.ledger.join(&text, life, self.now);
+        }
         let expires_at = sent.at.saturating_add(lifetime);
         if sent.revokes < self.revokes {
-            self.ledger.mark(&text);
-        } else if expires_at <= self.now || self.ledger.is_marked(&text) {
+            self.ledger.mark(|other| other == text, self.now);
+        } else if expires_at <= self.now || self.ledger.is_marked(&text, self.now) {
             return Err(Failure::Expired);
         }
-        let stale = self.setup.stale_buffer().min(lifetime / 2);
+        let stale = (self.setup.stale_buffer * SECOND).min(lifetime / 2);
         let stale = times(stale, 1.0 + self.random / 10.0);
-        let hold_at = expires_at - self.setup.expired_buffer().min(lifetime / 10);
+        let hold_at = expires_at - (self.setup.expired_buffer * SECOND).min(lifetime / 10);
         let mut stale_at = expires_at.saturating_sub(stale).min(hold_at);
-        if let Some(refresh_in) = refresh_in
-            && refresh_in >= lifetime / 10
-            && sent.at + refresh_in <= hold_at
+        let tenth = sent.at + lifetime / 10;
+        if let Some(told) = refresh_in.map(|refresh_in| sent.at + refresh_in)
+            && (tenth..=hold_at).contains(&told)
         {
-            stale_at = sent.at + refresh_in;
+            stale_at = (told - times(expires_at - told, self.random / 10.0)).max(tenth);
         }
-        Ok(Received { generation: self.generation, text, stale_at, hold_at, expires_at, lifetime })
+        Ok(Kept {
+            generation: self.generation,
+            text,
+            acquired_at: sent.at,
+            stale_at,
+            hold_at,
+            expires_at,
+            lifetime,
+            failed_since: false,
+        })
     }
 
     fn tell(&mut self, id: u64, told: Told) {
@@ -486,7 +506,8 @@ impl Model {
             generation: token.generation,
             text: token.text.clone(),
             usable_until: token.usable_until(),
-            doubts_dismissed: token.doubts_dismissed,
+            doubts_dismissed: self.doubts_dismissed,
+            doubts_honoured_from: self.invalidated_at.map_or(0, |at| at + INVALIDATE_GAP),
         });
         let last = self.grant.last.filter(|_| !self.grant.open);
         let cooling = last.map(|last| (self.grant.not_before, last));

@@ -21,6 +21,7 @@ pub struct Setup {
     pub cooling: u64,
     pub max_held: usize,
     pub exchange_capacity: usize,
+    pub exchanges_at_once: usize,
     pub can_exchange: bool,
     pub can_revoke: bool,
 }
@@ -33,6 +34,7 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(7);
 
 impl Setup {
     /// What a test starts from.
+    #[cfg(test)]
     pub const fn usual() -> Self {
         Self {
             mode: Mode::WhileUsed,
@@ -42,21 +44,10 @@ impl Setup {
             cooling: 30,
             max_held: 100,
             exchange_capacity: 100,
+            exchanges_at_once: 64,
             can_exchange: true,
             can_revoke: true,
         }
-    }
-
-    pub fn stale_buffer(&self) -> Nanos {
-        self.stale_buffer * SECOND
-    }
-
-    pub fn expired_buffer(&self) -> Nanos {
-        self.expired_buffer * SECOND
-    }
-
-    pub fn cooling(&self) -> Nanos {
-        self.cooling * SECOND
     }
 
     pub fn config(&self) -> SessionConfig {
@@ -71,6 +62,7 @@ impl Setup {
             },
             max_held: self.max_held,
             exchange_capacity: self.exchange_capacity,
+            exchanges_at_once: self.exchanges_at_once,
         }
     }
 

@@ -25,6 +25,8 @@ enum Why {
     Failed,
     /// No flight may open yet.
     Cools,
+    /// The manager cannot any more.
+    Unsupported,
 }
 
 impl Model {
@@ -41,9 +43,7 @@ impl Model {
             self.refused = Some(token.text);
         }
         self.drop_all_exchanged();
-        for entry in &mut self.ledger.entries {
-            entry.marked = true;
-        }
+        self.ledger.mark(|_| true, self.now);
         let barrier = self.barrier.get_or_insert_with(|| Barrier {
             callers: Vec::new(),
             options: TokenRequestOptions::new(),
@@ -63,7 +63,7 @@ impl Model {
             Failure::InvalidToken => Ok(()),
             other => Err(other),
         });
-        self.ledger.came_back(text, result.is_ok());
+        self.ledger.came_back(text, result.is_ok(), self.now);
         let barrier = self.barrier.as_mut().expect("revocations are sent behind a barrier");
         barrier.outstanding -= 1;
         match result {
@@ -102,6 +102,10 @@ impl Model {
         if self.revocation.waits() && left == 0 {
             self.revocation.abandon();
         }
+        if !self.setup.can_revoke && left > 0 && self.revocation.wire.is_none() {
+            self.revocation.abandon();
+            barrier.stuck = Some(Why::Unsupported);
+        }
         if !self.revocation.open && left > 0 && barrier.stuck.is_none() {
             if self.revocation.may_open(self.now) {
                 self.revocation.open(&self.setup, &barrier.options);
@@ -112,7 +116,7 @@ impl Model {
         if !self.revocation.waits() || self.now < self.revocation.next_at {
             return;
         }
-        let batch = self.ledger.take_batch();
+        let batch = self.ledger.take_batch(self.now);
         (barrier.outstanding, barrier.confirmed) = (batch.len(), false);
         barrier.errors.clear();
         let number = self.revocation.start(self.now, self.revokes);
@@ -131,6 +135,8 @@ impl Model {
         let Some(barrier) = self.barrier.take_if(|_| !busy) else { return };
         let told = if self.ledger.unconfirmed() == 0 {
             Ok(())
+        } else if barrier.stuck == Some(Why::Unsupported) {
+            Err(Wrong::Unsupported)
         } else {
             let last = self.revocation.last.expect("what is left is left because of an error");
             let wait = self.revocation.not_before.saturating_sub(self.now);

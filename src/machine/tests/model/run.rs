@@ -249,6 +249,12 @@ impl Run {
         if did != should {
             return Err(format!("the machine says\n{did:#?}\nthe model says\n{should:#?}"));
         }
+        let seen: Vec<_> = self.history.exchanged.iter().map(words::seen_exchanged).collect();
+        let seen: Vec<_> = seen.into_iter().filter(|it| self.now < it.usable_until).collect();
+        let shown = self.model.shown_exchanged();
+        if seen != shown {
+            return Err(format!("readers of exchanged tokens see\n{seen:#?}\nnot\n{shown:#?}"));
+        }
         let deadline = self.session.next_deadline().map(words::nanos);
         let expected = self.model.next_deadline();
         let in_vain =

@@ -1,5 +1,6 @@
 //! What is said to a machine and by it, in words that both the model and the real one can be put into.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Nanos;
@@ -7,7 +8,7 @@ use super::operations::{ATTEMPT_TIMEOUT, Failure};
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
-use crate::machine::{CallerId, Effects, Published, Reply, Request, Warning};
+use crate::machine::{CallerId, Effects, Published, PublishedExchange, Reply, Request, Warning};
 use crate::request::{ExchangeKey, TokenRequestOptions};
 use crate::token::Issued;
 
@@ -57,6 +58,17 @@ pub(super) struct SeenToken {
     pub(super) text: String,
     pub(super) usable_until: Nanos,
     pub(super) doubts_dismissed: u64,
+    pub(super) doubts_honoured_from: Nanos,
+}
+
+/// An exchanged token that readers may take.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SeenExchanged {
+    pub(super) key: ExchangeKey,
+    pub(super) generation: u64,
+    pub(super) text: String,
+    pub(super) usable_until: Nanos,
+    pub(super) ask_at: Nanos,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,11 +118,24 @@ fn seen(published: &Published) -> Seen {
         text: published.token.secret().into(),
         usable_until: nanos(published.usable_until),
         doubts_dismissed: published.doubts_dismissed,
+        doubts_honoured_from: nanos(published.doubts_honoured_from),
     });
     let cooling = published.cooling.as_ref();
     let cooling = cooling.map(|cooling| (nanos(cooling.until), Failure::of(&cooling.last)));
     let Published { number, ask_at, closed, .. } = *published;
     Seen { number, token, ask_at: nanos(ask_at), cooling, closed }
+}
+
+pub(super) fn seen_exchanged(
+    (key, published): (&Arc<ExchangeKey>, &PublishedExchange),
+) -> SeenExchanged {
+    SeenExchanged {
+        key: (**key).clone(),
+        generation: published.token.id().generation(),
+        text: published.token.secret().into(),
+        usable_until: nanos(published.usable_until),
+        ask_at: nanos(published.ask_at),
+    }
 }
 
 fn start(start: &crate::machine::Start) -> Start {

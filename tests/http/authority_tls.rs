@@ -1,16 +1,12 @@
 //! The embedded authority with TLS and client certificates (RFC 8705).
 
-#![cfg(all(feature = "http", feature = "testing"))]
-
-#[path = "common/certificates.rs"]
-mod certificates;
-
 use ccg_session::testing::Authority;
 use ccg_session::{
     ClientAuth, Credential, HttpTokenManager, HttpTokenManagerBuilder, Provider, Session,
     SessionError, SessionHandle,
 };
-use certificates::{Ca, Pair};
+
+use super::certificates::{Ca, Pair};
 
 struct World {
     ca: Ca,

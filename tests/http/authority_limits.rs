@@ -1,8 +1,6 @@
 //! What the embedded authority does not do to whoever runs it: no request makes it slow or big, none that
 //! is for another machine is answered, and no time that it is given breaks it.
 
-#![cfg(feature = "testing")]
-
 use std::time::{Duration, Instant};
 
 use ccg_session::testing::{Answer, Authority, Kind, Rule, Script};

@@ -1,4 +1,4 @@
-//! Stories: events line by line, set apart by commas, and behind an arrow what the machine did about the
+//! Scripts: events line by line, set apart by commas, and behind an arrow what the machine did about the
 //! last one, in words.
 //!
 //! ```text
@@ -19,7 +19,7 @@ use crate::error::TokenError;
 use crate::machine::{Event, Request};
 use crate::request::TokenRequestOptions;
 
-/// Where a story may begin. A token of 60 s is stale after 28.5 s, held after 54 s, over after 60 s.
+/// Where a script may begin. A token of 60 s is stale after 28.5 s, held after 54 s, over after 60 s.
 const SITUATIONS: [(&str, &str); 10] = [
     ("holding", "ask -> publish nothing; grant #1"),
     ("cooling", "holding, grant_fails denied -> publish nothing; 1: failed"),
@@ -40,27 +40,27 @@ const SITUATIONS: [(&str, &str); 10] = [
     ),
 ];
 
-/// Stories, a test each, named after what they show; in one mode or in several.
-macro_rules! stories {
-    ($($(#[$doc:meta])* $name:ident $(in $modes:expr)? => $($story:expr),+;)+) => { $(
+/// Scripts, a test each, named after what they show; in one mode or in several.
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident $(in $modes:expr)? => $($script:expr),+;)+) => { $(
         $(#[$doc])*
         #[test]
         fn $name() {
-            for mode in stories!(@ $($modes)?) {
-                $($crate::machine::tests::driver::Session::of(mode).play($story);)+
+            for mode in scripts!(@ $($modes)?) {
+                $($crate::machine::tests::driver::Session::of(mode).play($script);)+
             }
         }
     )+ };
     (@) => { [$crate::RefreshMode::WhileUsed] };
     (@ $modes:expr) => { $modes };
 }
-pub(crate) use stories;
+pub(crate) use scripts;
 
 impl Session {
-    /// Plays a story, and checks what it says of the machine. What the last event led to.
-    pub(crate) fn play(&mut self, story: &str) -> String {
+    /// Plays a script, and checks what it says of the machine. What the last event led to.
+    pub(crate) fn play(&mut self, script: &str) -> String {
         let mut said = String::new();
-        for line in story.lines() {
+        for line in script.lines() {
             let line = line.split("//").next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
@@ -80,8 +80,8 @@ impl Session {
     }
 
     fn does(&mut self, event: &str) -> String {
-        if let Some((_, story)) = SITUATIONS.iter().find(|(name, _)| *name == event) {
-            return self.play(story);
+        if let Some((_, script)) = SITUATIONS.iter().find(|(name, _)| *name == event) {
+            return self.play(script);
         }
         if let Some(time) = event.strip_prefix('+') {
             return self.pass(duration(time));
@@ -91,6 +91,7 @@ impl Session {
             // Before anything else.
             ["attempts", n] => self.configure(|config| config.retry.attempts = number(n)),
             ["capacity", n] => self.configure(|config| config.exchange_capacity = number(n)),
+            ["at_once", n] => self.configure(|config| config.exchanges_at_once = number(n)),
             ["max_held", n] => self.configure(|config| config.max_held = number(n)),
             // Callers, and readers of what is published.
             ["ask", ref with @ ..] => self.ask_with(options(with)),
@@ -151,6 +152,11 @@ impl Session {
             // How far ahead these are.
             ["usable"] => format!("{:?}", self.usable_for()),
             ["ask_at"] => self.ask_at().map_or_else(|| "never".into(), |at| format!("{at:?}")),
+            ["ask_at", "of", name] => {
+                let key = scope(name).key();
+                let published = &self.history.exchanged[&key];
+                format!("{:?}", published.ask_at.since(self.now))
+            }
             ["deadline"] => self.deadline().map_or_else(|| "never".into(), |at| format!("{at:?}")),
             ["cools"] => match &self.history.published.cooling {
                 Some(cooling) => format!("{:?}: {}", cooling.until.since(self.now), cooling.last),
@@ -165,7 +171,8 @@ impl Session {
                 format!("{:?}", self.error_of(number(caller)).retry_after().expect("one"))
             }
             ["error", caller] => {
-                self.error_of(number(caller)).token_error().expect("one").to_string()
+                let error = self.error_of(number(caller)).token_error().expect("one").to_string();
+                error.trim_end().into()
             }
             // How many requests have been sent.
             ["grants"] => self.sent(Kind::Grant).len().to_string(),
@@ -200,8 +207,10 @@ pub(crate) fn outcome(words: &[&str]) -> Outcome {
     let retry_after = |after: &[&str]| after.first().map(|after| duration(after));
     match *words {
         ["untold"] => Ok(Issue::default()),
+        ["untold", "as", name] => Ok(Issue { name: Some(name.into()), ..Issue::default() }),
         ["503", ref after @ ..] => Err(TokenError::server(503, retry_after(after))),
         ["429", ref after @ ..] => Err(TokenError::rate_limited(retry_after(after))),
+        ["transport"] => Err(TokenError::transport(std::io::Error::other("the cable is cut"))),
         ["denied"] => Err(TokenError::denied("invalid_client", "")),
         ["changed"] => Err(TokenError::denied("invalid_client", "")
             .with_status(401)

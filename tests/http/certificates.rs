@@ -19,8 +19,12 @@ impl Ca {
     }
 
     pub fn issue(&self, name: &str) -> Pair {
+        self.issue_for([name.to_owned()])
+    }
+
+    pub fn issue_for(&self, names: impl Into<Vec<String>>) -> Pair {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let params = CertificateParams::new(names).unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }

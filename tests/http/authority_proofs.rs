@@ -1,8 +1,6 @@
 //! What the embedded authority checks of what a client signs: so that a program's own configuration of it
 //! can be tested, and a mistake in it is named.
 
-#![cfg(all(feature = "http", feature = "testing"))]
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -15,25 +13,21 @@ use http::Method;
 use ring::hmac;
 use serde_json::{Value, json};
 
+use super::client;
+
 const KEYS: [&str; 6] = [
-    include_str!("keys/rsa.pem"),
-    include_str!("keys/rsa.jwk"),
-    include_str!("keys/p256.pem"),
-    include_str!("keys/p384.jwk"),
-    include_str!("keys/ed25519.pem"),
-    include_str!("keys/p256-sec1.pem"),
+    include_str!("../keys/rsa.pem"),
+    include_str!("../keys/rsa.jwk"),
+    include_str!("../keys/p256.pem"),
+    include_str!("../keys/p384.jwk"),
+    include_str!("../keys/ed25519.pem"),
+    include_str!("../keys/p256-sec1.pem"),
 ];
 
 fn session(authority: &Authority, auth: ClientAuth, secret: &str) -> SessionHandle {
     let provider = Provider::discover(authority.base_url()).client_auth(auth);
     let manager = HttpTokenManager::builder(provider, "test-client", secret).build().unwrap();
     Session::builder(manager).spawn().unwrap()
-}
-
-fn reqwest_client() -> reqwest::Client {
-    // With the feature http, reqwest is built without a provider of its own; a second installation fails.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
 }
 
 #[tokio::test]
@@ -119,7 +113,7 @@ async fn each_claim_of_an_assertion_counts() {
         form.push(("client_assertion_type", kind));
         form.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         form.extend(more);
-        let response = reqwest_client().post(&url).form(&form).send().await.unwrap();
+        let response = client().post(&url).form(&form).send().await.unwrap();
         let status = response.status().as_u16();
         let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
         (status, body["error_description"].as_str().unwrap_or_default().to_owned())
@@ -181,7 +175,7 @@ async fn a_bound_token_is_of_use_to_the_holder_of_its_key_alone() {
         let token = session.get_token().await.unwrap();
         let url = authority.resource_url();
         let get = async |scheme: &str, proof: Option<http::HeaderValue>| {
-            let mut request = reqwest_client().get(&url);
+            let mut request = client().get(&url);
             request = request.header("authorization", format!("{scheme} {}", token.secret()));
             if let Some(proof) = proof {
                 request = request.header("dpop", proof);
@@ -200,7 +194,7 @@ async fn a_bound_token_is_of_use_to_the_holder_of_its_key_alone() {
     // A token that is bound to none needs no proof, and takes none.
     let session = Session::builder(authority.manager().unwrap()).spawn().unwrap();
     let token = session.get_token().await.unwrap();
-    let request = reqwest_client().get(authority.resource_url());
+    let request = client().get(authority.resource_url());
     let status = request.header("authorization", format!("DPoP {}", token.secret()));
     assert_eq!(status.send().await.unwrap().status().as_u16(), 401);
 }
@@ -215,7 +209,7 @@ async fn a_proof_that_is_none_is_refused() {
     ];
     let header = json!({ "alg": "HS256", "typ": "dpop+jwt" });
     for proof in ["nonsense", &assertion(&header, &json!({}))] {
-        let request = reqwest_client().post(authority.token_url()).form(&form);
+        let request = client().post(authority.token_url()).form(&form);
         let response = request.header("dpop", proof).send().await.unwrap();
         assert_eq!(response.status(), 400);
         let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
