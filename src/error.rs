@@ -38,7 +38,8 @@ pub enum TokenError {
         uri: Option<String>,
         /// The HTTP status; zero if no server was asked.
         status: u16,
-        /// The credentials have changed since they were read for this attempt: worth one more.
+        /// The credentials have changed since they were read for this attempt, or what was signed with them
+        /// was dated by a clock that is not the server's: worth one more.
         credentials_changed: bool,
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use url::{Host, Url};
 
+use super::blanks::{check_word, trimmed};
 use crate::error::ConfigError;
 
 /// A checked address, and its text as it was given: an assertion names that, byte for byte.
@@ -11,6 +12,9 @@ use crate::error::ConfigError;
 pub(super) struct Address {
     pub(super) url: Url,
     pub(super) text: String,
+    /// The text by which an assertion names it: of an alias for clients with a certificate that of the
+    /// published address, which servers know themselves by (RFC 8705 §5 gives them no other name).
+    pub(super) audience: String,
 }
 
 impl fmt::Debug for Address {
@@ -26,8 +30,13 @@ pub(super) fn check_url(
     text: &str,
     allow_http: bool,
 ) -> Result<Address, ConfigError> {
+    let text = trimmed(text);
     let shown = without_secrets(text);
     let refuse = |problem: String| Err(ConfigError::new(setting, problem));
+    // The parser would leave out some of them, and encode others.
+    if let Err(problem) = check_word(text) {
+        return refuse(problem);
+    }
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(error) => {
@@ -58,7 +67,7 @@ pub(super) fn check_url(
              https://, or allow_insecure_http if the way is safe"
         ));
     }
-    Ok(Address { url, text: text.into() })
+    Ok(Address { url, text: text.into(), audience: text.into() })
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {

@@ -3,15 +3,17 @@
 use serde_json::json;
 
 use super::address::Address;
+use super::blanks::{check_line, trimmed};
 use super::credential::unusable;
 use super::jwt::{self, Object};
 use super::keys::JwtAlgorithm;
-use super::limits::ASSERTION_LIFE;
+use super::limits::{ASSERTION_LIFE, DATED_BACK};
 use crate::error::{ConfigError, TokenError};
 
 /// What the assertions of [`SecretJwt`](crate::ClientAuth::SecretJwt) and
-/// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) say, besides what
-/// RFC 7523 §3 fixes: `iss` and `sub` are the client id, `exp` is two minutes ahead.
+/// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) say, besides what RFC 7523 §3 fixes: `iss` and `sub`
+/// are the client id, `exp` is two minutes after `iat`, which lies 5 seconds back. After a refusal whose
+/// `Date` shows that the server's clock is another, that one counts.
 ///
 /// ```
 /// use ccg_session::{AssertionAudience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};
@@ -77,7 +79,8 @@ impl JwtAuth {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AssertionAudience {
-    /// The URL of the endpoint that it is sent to, exactly as it was given.
+    /// The URL of the endpoint that it is sent to, exactly as it was given. Of a client with a certificate
+    /// that goes to an alias (RFC 8705 §5) it is the published one.
     #[default]
     Endpoint,
     /// The provider's issuer, for one that is [discovered](crate::Provider::discover). Any other is refused
@@ -110,7 +113,7 @@ impl JwtAuth {
     }
 
     pub(super) fn get_key_id(&self) -> Option<&str> {
-        self.key_id.as_deref()
+        self.key_id.as_deref().map(trimmed)
     }
 
     /// `has_issuer`: the provider knows its issuer.
@@ -123,38 +126,46 @@ impl JwtAuth {
                  AssertionAudience::value(…)",
             ));
         }
+        for audience in audiences.into_iter().flatten() {
+            if let AssertionAudience::Value(text) = audience {
+                check_line(trimmed(text))
+                    .map_err(|problem| ConfigError::new("audience", problem))?;
+            }
+        }
         Ok(())
     }
 
-    /// The header and the claims of an assertion by this client (RFC 7523 §3). Each has a `jti` of its
+    /// The header and the claims of an assertion by this client (RFC 7523 §3), at this time by the server's
+    /// clock. Each has a `jti` of its
     /// own, since a server may refuse one that it has seen.
     pub(super) fn assertion(
         &self,
         client_id: &str,
         key_id: Option<&str>,
         endpoint: Endpoint<'_>,
+        now: u64,
     ) -> Result<(Object, Object), TokenError> {
         let audience = match &self.revocation_audience {
             Some(audience) if !endpoint.gives_tokens => audience,
             _ => &self.audience,
         };
         let audience = match audience {
-            AssertionAudience::Endpoint => &endpoint.address.text,
+            AssertionAudience::Endpoint => &endpoint.address.audience,
             AssertionAudience::Issuer => endpoint
                 .issuer
                 .ok_or_else(|| unusable("cannot be used: the issuer is not known".into()))?,
-            AssertionAudience::Value(text) => text,
+            AssertionAudience::Value(text) => trimmed(text),
         };
         let mut header = Object::from_iter([("typ".to_owned(), json!("JWT"))]);
         header.extend(key_id.map(|id| ("kid".to_owned(), json!(id))));
-        let now = jwt::numeric_date();
+        let issued = now.saturating_sub(DATED_BACK);
         let claims = Object::from_iter([
             ("iss".to_owned(), json!(client_id)),
             ("sub".to_owned(), json!(client_id)),
             ("aud".to_owned(), json!(audience)),
             ("jti".to_owned(), json!(jwt::jti().map_err(unusable)?)),
-            ("iat".to_owned(), json!(now)),
-            ("exp".to_owned(), json!(now + ASSERTION_LIFE)),
+            ("iat".to_owned(), json!(issued)),
+            ("exp".to_owned(), json!(issued + ASSERTION_LIFE)),
         ]);
         Ok((header, claims))
     }
@@ -165,6 +176,7 @@ mod tests {
     use super::super::address::check_url;
     use super::*;
 
+    const NOW: u64 = 1_795_262_400;
     const TOKEN: &str = "https://login.example.com";
     const REVOCATION: &str = "https://login.example.com/revoke?x";
 
@@ -173,15 +185,14 @@ mod tests {
         let address = check_url("token_url", url, false).unwrap();
         let (issuer, gives_tokens) = (Some("https://issuer.example"), url == TOKEN);
         let endpoint = Endpoint { address: &address, issuer, gives_tokens };
-        jwt.assertion("id", jwt.get_key_id(), endpoint).unwrap()
+        jwt.assertion("id", jwt.get_key_id(), endpoint, NOW).unwrap()
     }
 
     #[test]
     fn an_assertion_says_who_for_whom_and_until_when() {
         let (header, mut claims) = assertion(&JwtAuth::new(), TOKEN);
         assert_eq!(json!(header), json!({ "typ": "JWT" }));
-        let issued = claims["iat"].as_u64().unwrap();
-        assert!(jwt::numeric_date() - issued < 5);
+        let issued = NOW - 5;
         let jti = claims.remove("jti").unwrap();
         assert_eq!(
             json!(claims),

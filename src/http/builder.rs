@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, redirect, retry};
-use secrecy::SecretString;
+use reqwest::{Client, Proxy, redirect, retry};
+use secrecy::{ExposeSecret, SecretString};
 
 use super::HttpTokenManager;
 use super::client_auth::{ClientAuth, ClientIdentity};
 use super::credential::Credential;
-use super::discovery::Addresses;
 use super::dpop::{Dpop, DpopKey};
+use super::event::Sender;
 use super::limits::CONNECT_TIMEOUT;
 use super::provider::Provider;
+use super::proxy::Proxies;
 use super::response::Cause;
+use super::server_clock::ServerClock;
 use super::tls::Tls;
 use crate::error::ConfigError;
 
@@ -24,6 +26,7 @@ pub struct HttpTokenManagerBuilder {
     client_id: String,
     credential: Credential,
     client: Option<Client>,
+    proxy: Option<SecretString>,
     tls: Tls,
     dpop: Option<DpopKey>,
     connect_timeout: Option<Duration>,
@@ -38,6 +41,7 @@ impl HttpTokenManagerBuilder {
             client_id,
             credential,
             client: None,
+            proxy: None,
             tls: Tls::default(),
             dpop: None,
             connect_timeout: None,
@@ -104,8 +108,16 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// A client of yours, say for a proxy, or for certificates that are renewed while it runs. Its own
-    /// settings count, so [`connect_timeout`](Self::connect_timeout),
+    /// All requests go through this proxy, but for those to this machine, whatever the environment says:
+    /// `http://proxy.example.com:3128`, or with `https:` or, where the feature `socks` is on, `socks5:`; with
+    /// a user name and password in it if need be. Default: what the environment says.
+    pub fn proxy(mut self, url: impl Into<SecretString>) -> Self {
+        self.proxy = Some(url.into());
+        self
+    }
+
+    /// A client of yours, say for certificates that are renewed while it runs. Its own
+    /// settings count, so [`connect_timeout`](Self::connect_timeout), [`proxy`](Self::proxy),
     /// [`root_certificate`](Self::root_certificate) and
     /// [`client_certificate`](Self::client_certificate) are refused next to it. Default: one made for
     /// this.
@@ -130,16 +142,17 @@ impl HttpTokenManagerBuilder {
     /// The manager. Nothing is sent yet.
     ///
     /// # Errors
-    /// Names the first setting that cannot be used, its value unless it is secret, and what would do:
+    /// Blanks and line breaks around an id, an address, an audience, a scope or an assertion do not count;
+    /// inside of one they are refused. Names the first setting that cannot be used, its value unless it is secret, and what would do:
     /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
     /// that cannot be used, or does not fit its algorithm; a URL that is none, has a fragment or a
     /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
-    /// none; a `resource` that is no absolute URI; a connect timeout of zero; what has no effect on a client of yours; and a system without
+    /// none; a proxy, set or in the environment, that cannot be used; a `resource` that is no absolute URI; a connect timeout of zero; what has no effect on a client of yours; and a system without
     /// CA certificates.
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
         let identity = ClientIdentity::new(
-            self.client_id,
+            &self.client_id,
             self.credential,
             provider.client_auth.clone(),
             provider.has_issuer(),
@@ -163,7 +176,7 @@ impl HttpTokenManagerBuilder {
                  that has one",
             ));
         }
-        let client = match self.client {
+        let sender = match self.client {
             Some(_) if !self.tls.is_default() => {
                 return Err(ConfigError::new(
                     "http_client",
@@ -177,12 +190,27 @@ impl HttpTokenManagerBuilder {
                     "has no effect on a client of yours: set it there",
                 ));
             }
-            Some(client) => client,
+            Some(_) if self.proxy.is_some() => {
+                return Err(ConfigError::new(
+                    "proxy",
+                    "has no effect on a client of yours: set it there",
+                ));
+            }
+            Some(client) => Sender::new(client, Proxies::default()),
             None => {
+                let proxies = match &self.proxy {
+                    Some(proxy) => Proxies::only(proxy.expose_secret())?,
+                    None if addresses.all_are_local() => Proxies::default(),
+                    None => Proxies::from_env(|name| {
+                        // What is no UTF-8 is no address either, and is said to be none.
+                        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+                    })?,
+                };
                 let timeout = connect_timeout.unwrap_or(CONNECT_TIMEOUT);
                 let tls = self.tls.config(addresses.need_tls())?;
-                client(timeout, tls, &addresses)
-                    .map_err(|problem| ConfigError::new("http_client", problem))?
+                let client = client(timeout, tls, proxies.clone())
+                    .map_err(|problem| ConfigError::new("http_client", problem))?;
+                Sender::new(client, proxies)
             }
         };
         let scope = provider.scope_text();
@@ -192,7 +220,8 @@ impl HttpTokenManagerBuilder {
             addresses,
             identity,
             dpop: self.dpop.map(Dpop::new),
-            client,
+            server_clock: ServerClock::default(),
+            sender,
             connect_timeout,
         })
     }
@@ -202,15 +231,11 @@ impl HttpTokenManagerBuilder {
 pub(super) fn client(
     connect_timeout: Duration,
     tls: rustls::ClientConfig,
-    addresses: &Addresses,
+    proxies: Proxies,
 ) -> Result<Client, String> {
-    let mut builder = Client::builder();
-    if addresses.any_is_local() {
-        // A proxy would see what is only allowed in clear because it stays on this machine. (This client
-        // cannot have one for some addresses only, and such a mix is rare.)
-        builder = builder.no_proxy();
-    }
-    builder
+    Client::builder()
+        .no_proxy()
+        .proxy(Proxy::custom(move |url| proxies.of(url).cloned()))
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("ccg-session/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect_timeout)

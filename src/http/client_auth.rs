@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
 use super::assertion::{Endpoint, JwtAuth};
+use super::blanks::{check_line, check_word, trimmed};
 use super::credential::{Credential, unusable};
 use super::keys::{self, SigningKey};
 use super::names::JWT_BEARER;
@@ -98,6 +99,14 @@ impl ClientAuth {
         }
     }
 
+    /// One that was wrapped is not mended: in which words it was is not known.
+    fn check_assertion(&self, secret: &SecretString) -> Result<(), String> {
+        match self {
+            Self::Assertion => check_word(trimmed(secret.expose_secret())),
+            _ => Ok(()),
+        }
+    }
+
     /// As it is written in a program.
     fn name(&self) -> &'static str {
         match self {
@@ -133,11 +142,13 @@ pub(super) struct Proof {
 impl ClientIdentity {
     /// Checks what can be known before anything is sent. `has_issuer`: the provider knows its issuer.
     pub(super) fn new(
-        id: String,
+        id: &str,
         credential: Credential,
         auth: ClientAuth,
         has_issuer: bool,
     ) -> Result<Self, ConfigError> {
+        let id = trimmed(id).to_owned();
+        check_line(&id).map_err(|problem| ConfigError::new("client_id", problem))?;
         if id.is_empty() && auth != ClientAuth::Assertion {
             return Err(ConfigError::new(
                 "client_id",
@@ -170,7 +181,8 @@ impl ClientIdentity {
         }
         let known = credential.known().map_err(refuse)?;
         if let Some(secret) = &known {
-            let checked = auth.refuse_private_key(secret);
+            let checked =
+                auth.refuse_private_key(secret).and_then(|()| auth.check_assertion(secret));
             checked.map_err(|problem| ConfigError::new(setting, problem))?;
         }
         auth.check(known.as_ref(), has_issuer)?;
@@ -185,14 +197,16 @@ impl ClientIdentity {
         &self.credential
     }
 
-    /// With the credential as it was read for this attempt.
+    /// With the credential as it was read for this attempt, at this time by the server's clock.
     pub(super) fn prove(
         &self,
         secret: Option<&SecretString>,
         endpoint: Endpoint<'_>,
+        now: u64,
     ) -> Result<Proof, TokenError> {
         if let Some(secret) = secret {
             self.auth.refuse_private_key(secret).map_err(unusable)?;
+            self.auth.check_assertion(secret).map_err(unusable)?;
         }
         let secret = secret.map_or("", |secret| secret.expose_secret());
         let id = ("client_id", SecretString::from(&*self.id));
@@ -204,17 +218,17 @@ impl ClientIdentity {
             }
             ClientAuth::BasicRaw => proof.header = Some(basic_header(&self.id, secret)?),
             ClientAuth::SecretJwt(jwt) => {
-                let (header, claims) = jwt.assertion(&self.id, jwt.get_key_id(), endpoint)?;
+                let (header, claims) = jwt.assertion(&self.id, jwt.get_key_id(), endpoint, now)?;
                 let signed = keys::hs256(secret, header, claims).map_err(unusable)?;
                 proof.assertion(id, signed);
             }
             ClientAuth::PrivateKeyJwt(jwt) => {
                 let key = SigningKey::parse(secret, jwt.get_algorithm()).map_err(unusable)?;
                 let key_id = jwt.get_key_id().or(key.id());
-                let (header, claims) = jwt.assertion(&self.id, key_id, endpoint)?;
+                let (header, claims) = jwt.assertion(&self.id, key_id, endpoint, now)?;
                 proof.assertion(id, key.jwt(header, claims).map_err(unusable)?);
             }
-            ClientAuth::Assertion => proof.assertion(id, secret.into()),
+            ClientAuth::Assertion => proof.assertion(id, trimmed(secret).into()),
             ClientAuth::TlsClient | ClientAuth::None => proof.form = vec![id],
         }
         // A private key is not among what the server could repeat, nor copied about.
@@ -283,12 +297,12 @@ mod tests {
     const RSA: &str = include_str!("../../tests/keys/rsa.pem");
 
     fn new(id: &str, credential: Credential, auth: ClientAuth) -> Result<ClientIdentity, String> {
-        ClientIdentity::new(id.into(), credential, auth, false).map_err(|error| error.to_string())
+        ClientIdentity::new(id, credential, auth, false).map_err(|error| error.to_string())
     }
 
     fn prove(auth: ClientAuth, id: &str, secret: &str) -> Proof {
         let identity = new(id, secret.into(), auth).unwrap();
-        with_endpoint(|endpoint| identity.prove(Some(&secret.into()), endpoint)).unwrap()
+        with_endpoint(|endpoint| identity.prove(Some(&secret.into()), endpoint, 0)).unwrap()
     }
 
     /// The header of the assertion that is sent.
@@ -337,7 +351,8 @@ mod tests {
         }
         // A file is not read before the first attempt.
         let late = new("id", Credential::file("/nowhere/key"), private(rs256())).unwrap();
-        let Err(error) = with_endpoint(|endpoint| late.prove(Some(&P256.into()), endpoint)) else {
+        let Err(error) = with_endpoint(|endpoint| late.prove(Some(&P256.into()), endpoint, 0))
+        else {
             panic!("it signed")
         };
         let expected =
@@ -369,7 +384,8 @@ mod tests {
                 );
                 // What is in a file is known by the first attempt.
                 let late = new("id", Credential::file("/nowhere/key"), auth).unwrap();
-                let Err(error) = with_endpoint(|endpoint| late.prove(Some(&key.into()), endpoint))
+                let Err(error) =
+                    with_endpoint(|endpoint| late.prove(Some(&key.into()), endpoint, 0))
                 else {
                     panic!("it was sent")
                 };
@@ -435,7 +451,7 @@ mod tests {
         assert_eq!(assertion, format!("{kind}&client_assertion=a.b.c"));
         for auth in [ClientAuth::TlsClient, ClientAuth::None] {
             let identity = new("id", Credential::none(), auth).unwrap();
-            let proof = with_endpoint(|endpoint| identity.prove(None, endpoint)).unwrap();
+            let proof = with_endpoint(|endpoint| identity.prove(None, endpoint, 0)).unwrap();
             assert_eq!(proof.pairs().collect::<Vec<_>>(), [("client_id", "id")]);
             assert!(proof.header.is_none());
         }

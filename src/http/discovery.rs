@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use ::http::StatusCode;
 use ::http::header::{ACCEPT, ACCEPT_ENCODING};
 use arc_swap::ArcSwapOption;
-use reqwest::Client;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::address::{Address, check_url, is_loopback, without_secrets};
 use super::assertion::Endpoint;
-use super::event;
+use super::event::Sender;
 use super::jwt::Object;
 use super::limits::{MAX_ADDRESS, MAX_NAME};
 use super::names::{IDENTITY, JSON};
@@ -98,10 +97,10 @@ impl Addresses {
 
     /// Asks the server where that is needed: within the attempt, so that a failure is one of the
     /// attempt, and the session's own policy says when the next one follows.
-    pub(super) async fn get(&self, client: &Client) -> Result<Arc<Endpoints>, TokenError> {
+    pub(super) async fn get(&self, sender: &Sender) -> Result<Arc<Endpoints>, TokenError> {
         match self {
             Self::Given(endpoints) => Ok(Arc::clone(endpoints)),
-            Self::Discovered(discovery) => discovery.get(client).await,
+            Self::Discovered(discovery) => discovery.get(sender).await,
         }
     }
 
@@ -112,14 +111,11 @@ impl Addresses {
         }
     }
 
-    /// Whether any of them is on this machine, as far as they are known when the client is made.
-    pub(super) fn any_is_local(&self) -> bool {
+    /// Whether all of them are known to be on this machine, so that no proxy is needed.
+    pub(super) fn all_are_local(&self) -> bool {
         match self {
-            Self::Given(endpoints) => endpoints.urls().any(is_loopback),
-            Self::Discovered(discovery) => {
-                let set = discovery.revocation.iter().chain(&discovery.introspection);
-                set.map(|set| &set.url).chain(&discovery.places).any(is_loopback)
-            }
+            Self::Given(endpoints) => endpoints.urls().all(is_loopback),
+            Self::Discovered(_) => false,
         }
     }
 
@@ -164,16 +160,16 @@ impl Discovery {
         mtls: bool,
         allow_http: bool,
     ) -> Result<Self, ConfigError> {
-        let Address { url, .. } = check_url("issuer", issuer, allow_http)?;
+        let Address { url, text: issuer, .. } = check_url("issuer", issuer, allow_http)?;
         if url.query().is_some() {
             // RFC 8414 §2.
             return Err(ConfigError::new(
                 "issuer",
-                format!("has a query after {:?}: leave it out", without_secrets(issuer)),
+                format!("has a query after {:?}: leave it out", without_secrets(&issuer)),
             ));
         }
         Ok(Self {
-            issuer: issuer.into(),
+            issuer,
             places: places(&url),
             revocation,
             introspection,
@@ -185,7 +181,7 @@ impl Discovery {
         })
     }
 
-    async fn get(&self, client: &Client) -> Result<Arc<Endpoints>, TokenError> {
+    async fn get(&self, sender: &Sender) -> Result<Arc<Endpoints>, TokenError> {
         if let Some(found) = self.undoubted() {
             return Ok(found);
         }
@@ -196,7 +192,7 @@ impl Discovery {
         }
         // Taken back before it is asked: a server whose metadata hangs is asked once for each doubt.
         self.doubted.store(false, Relaxed);
-        match (self.ask(client).await, self.found.load_full()) {
+        match (self.ask(sender).await, self.found.load_full()) {
             (Ok(endpoints), _) => {
                 let endpoints = Arc::new(endpoints);
                 self.found.store(Some(Arc::clone(&endpoints)));
@@ -212,12 +208,12 @@ impl Discovery {
     }
 
     /// Tries each place. A server that cannot be reached, or wants fewer requests, is left alone at once.
-    async fn ask(&self, client: &Client) -> Result<Endpoints, TokenError> {
+    async fn ask(&self, sender: &Sender) -> Result<Endpoints, TokenError> {
         let (mut problems, mut failure, mut refusal) = (Vec::new(), None, None);
         for place in &self.places {
-            let request = client.get(place.clone()).header(ACCEPT, JSON);
+            let request = sender.get(place).header(ACCEPT, JSON);
             let request = request.header(ACCEPT_ENCODING, IDENTITY);
-            let response = Response::read(event::send(request).await?).await?;
+            let response = Response::read(sender.send(request).await?).await?;
             let status = response.status.as_u16();
             let problem = match response.answer(&[], &[], None).metadata() {
                 _ if nobody_there(response.status) && !response.status.is_redirection() => {
@@ -275,9 +271,13 @@ impl Discovery {
         // RFC 8705 §5.
         let aliases = metadata.get("mtls_endpoint_aliases").filter(|_| self.mtls);
         let alias = |name| aliases.and_then(|aliases| aliases.get(name)?.as_str());
-        let address = |name| alias(name).or_else(|| text(name));
-        let optional = |name| address(name).map(|text| self.endpoint(name, text)).transpose();
-        let token = address("token_endpoint").ok_or("it names no token_endpoint")?;
+        let optional = |name| {
+            let Some(target) = alias(name).or_else(|| text(name)) else { return Ok(None) };
+            let address = self.endpoint(name, target)?;
+            let audience = text(name).unwrap_or(target).to_owned();
+            Ok::<_, String>(Some(Address { audience, ..address }))
+        };
+        let token = optional("token_endpoint")?.ok_or("it names no token_endpoint")?;
         let revocation = match &self.revocation {
             Some(given) => Some(given.clone()),
             None => optional("revocation_endpoint")?,
@@ -286,7 +286,7 @@ impl Discovery {
             Some(given) => Some(given.clone()),
             None => optional("introspection_endpoint")?,
         };
-        let (token, issuer) = (self.endpoint("token_endpoint", token)?, Some(self.issuer.clone()));
+        let issuer = Some(self.issuer.clone());
         let list = |name| {
             let texts = metadata.get(name)?.as_array()?.iter().filter_map(Value::as_str);
             Some(texts.map(|text| fit(text, &[], MAX_NAME)).collect())
@@ -484,6 +484,7 @@ mod tests {
             let discovery = Discovery::new(issuer, None, None, mtls, false).unwrap();
             let found = discovery.endpoints(metadata.as_object().unwrap()).unwrap();
             assert_eq!(found.token_url(), token, "as it was given");
+            assert_eq!(found.token.audience, "https://AS.example/token", "as it is published");
             assert_eq!(found.revocation_url(), Some("https://as.example/revoke"));
         }
     }

@@ -11,6 +11,7 @@ use url::Url;
 use super::address::without_secrets;
 use super::jwt::{self, Object};
 use super::keys::{self, SigningKey};
+use super::limits::DATED_BACK;
 use super::names::DPOP_NONCE;
 use crate::error::ConfigError;
 use crate::grant::ProofKey;
@@ -72,9 +73,22 @@ impl DpopKey {
 }
 
 impl ProofKey for DpopKey {
-    /// A proof for one request (RFC 9449 §4.2), with the token that it uses, if any.
     fn proof(
         &self,
+        method: &Method,
+        url: &str,
+        token: Option<&str>,
+        nonce: Option<&str>,
+    ) -> Result<HeaderValue, ConfigError> {
+        self.proof_at(jwt::numeric_date(), method, url, token, nonce)
+    }
+}
+
+impl DpopKey {
+    /// A proof for one request (RFC 9449 §4.2), with the token that it uses, if any.
+    fn proof_at(
+        &self,
+        now: u64,
         method: &Method,
         url: &str,
         token: Option<&str>,
@@ -102,7 +116,7 @@ impl ProofKey for DpopKey {
             ("jti".to_owned(), json!(jwt::jti().map_err(failed)?)),
             ("htm".to_owned(), json!(method.as_str())),
             ("htu".to_owned(), json!(target.as_str())),
-            ("iat".to_owned(), json!(jwt::numeric_date())),
+            ("iat".to_owned(), json!(now.saturating_sub(DATED_BACK))),
         ]);
         claims.extend(token.map(|token| ("ath".to_owned(), json!(keys::sha256(token)))));
         claims.extend(nonce.map(|nonce| ("nonce".to_owned(), json!(nonce))));
@@ -133,10 +147,10 @@ impl Dpop {
         Self { key, nonce: Mutex::new(None) }
     }
 
-    /// For one request at the token endpoint.
-    pub(super) fn proof(&self, url: &Url) -> Result<HeaderValue, ConfigError> {
+    /// For one request at the token endpoint, at this time by the server's clock.
+    pub(super) fn proof(&self, url: &Url, now: u64) -> Result<HeaderValue, ConfigError> {
         let nonce = self.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.key.proof(&Method::POST, url.as_str(), None, nonce.as_deref())
+        self.key.proof_at(now, &Method::POST, url.as_str(), None, nonce.as_deref())
     }
 
     /// Keeps the nonce of an answer, any answer (RFC 9449 §8.2).
@@ -175,7 +189,7 @@ mod tests {
         let claims = claims.as_object_mut().unwrap();
         let jti = claims.remove("jti").unwrap();
         let issued = claims.remove("iat").unwrap().as_u64().unwrap();
-        assert!(jwt::numeric_date() - issued < 5);
+        assert!((5..10).contains(&(jwt::numeric_date() - issued)), "dated back");
         // RFC 9449 §4.2: without query and fragment. `ath` was computed with OpenSSL.
         let expected = json!({
             "htm": "GET", "htu": "https://api.example.com/files/1", "nonce": "n",

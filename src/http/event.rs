@@ -1,33 +1,63 @@
-//! What each request leaves in a log.
+//! How a request goes out, and what it leaves in a log.
 
 use std::time::Instant;
 
-use reqwest::RequestBuilder;
+use reqwest::{Client, RequestBuilder};
+use url::Url;
 
 use super::address::without_secrets;
+use super::proxy::{self, Proxies};
 use super::response::transport;
 use crate::asked;
 use crate::error::TokenError;
 
-/// Sends it, and tells how it went: a line for each request, whatever it was for. A query may hold a key.
-pub(super) async fn send(request: RequestBuilder) -> Result<reqwest::Response, TokenError> {
-    let (client, request) = request.build_split();
-    // Its parts are checked by now.
-    let request = request.map_err(|error| transport(error, ""))?;
-    let (method, url) = (request.method().clone(), request.url().clone());
-    let url = without_secrets(url.as_str());
-    asked::note(url);
-    let begun = Instant::now();
-    let response = client.execute(request).await.map_err(|error| transport(error, url));
-    let elapsed = begun.elapsed();
-    match &response {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            tracing::debug!(name: "http.request", %method, url, status, ?elapsed, "http.request");
-        }
-        Err(error) => {
-            tracing::debug!(name: "http.request", %method, url, %error, ?elapsed, "http.request");
-        }
+/// A client, and what is known of the way that its requests take.
+#[derive(Debug)]
+pub(super) struct Sender {
+    client: Client,
+    /// None are known of a user's own client.
+    proxies: Proxies,
+}
+
+/// The head of a response, and whose it is: scheme, host and path, and the proxy between.
+pub(super) type Arrived = (reqwest::Response, String);
+
+impl Sender {
+    pub(super) fn new(client: Client, proxies: Proxies) -> Self {
+        Self { client, proxies }
     }
-    response
+
+    pub(super) fn get(&self, url: &Url) -> RequestBuilder {
+        self.client.get(url.clone())
+    }
+
+    pub(super) fn post(&self, url: &Url) -> RequestBuilder {
+        self.client.post(url.clone())
+    }
+
+    /// Sends it, and tells how it went: a line for each request, whatever it was for. A query may hold a
+    /// key.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Arrived, TokenError> {
+        let (client, request) = request.build_split();
+        // Its parts are checked by now.
+        let request = request.map_err(|error| transport(error, ""))?;
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let proxy = self.proxies.of(&url).map(proxy::name);
+        let url = without_secrets(url.as_str());
+        let way = proxy.map_or(url.to_owned(), |proxy| format!("{url} through the proxy {proxy}"));
+        asked::note(&way);
+        let begun = Instant::now();
+        let response = client.execute(request).await.map_err(|error| transport(error, &way));
+        let elapsed = begun.elapsed();
+        match &response {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                tracing::debug!(name: "http.request", %method, url, status, ?elapsed, "http.request");
+            }
+            Err(error) => {
+                tracing::debug!(name: "http.request", %method, url, %error, ?elapsed, "http.request");
+            }
+        }
+        Ok((response?, way))
+    }
 }

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::form::{Form, check_resources, push_extras};
+use super::blanks::{check_line, trimmed};
+use super::form::{Form, check_resources, push_extras, scope_text};
 use super::jwt::{self, Object};
 use super::limits::ACTOR_LIFE;
 use super::names::{ACCESS_TOKEN, ID_TOKEN, TOKEN_EXCHANGE};
@@ -28,6 +29,9 @@ impl Texts {
         provider: &Provider,
     ) -> Result<Self, String> {
         check_resources(&request.resources).map_err(|problem| format!("resource {problem}"))?;
+        for audience in &request.audiences {
+            check_line(trimmed(audience)).map_err(|problem| format!("audience {problem}"))?;
+        }
         let unknown = |what| format!("this provider knows of no {what}, which only Box has");
         let actor_token = match (&request.actor, provider.actor_audience) {
             (Some(actor), Some(audience)) => Some(actor_token(actor, client_id, audience)),
@@ -35,7 +39,7 @@ impl Texts {
             (None, None) if request.shared_link.is_some() => return Err(unknown("shared link")),
             (None, _) => None,
         };
-        Ok(Self { scope: request.scopes.join(" "), actor_token })
+        Ok(Self { scope: scope_text(&request.scopes), actor_token })
     }
 }
 
@@ -53,8 +57,8 @@ pub(super) fn form<'a>(
     if !texts.scope.is_empty() {
         form.push(("scope", &texts.scope));
     }
-    form.extend(request.resources.iter().map(|resource| ("resource", &**resource)));
-    form.extend(request.audiences.iter().map(|audience| ("audience", &**audience)));
+    form.extend(request.resources.iter().map(|resource| ("resource", trimmed(resource))));
+    form.extend(request.audiences.iter().map(|audience| ("audience", trimmed(audience))));
     if let Some(link) = &request.shared_link {
         form.push(("box_shared_link", link));
     }
@@ -142,6 +146,21 @@ mod tests {
             ]
         );
         assert!(pairs(&generic, &ExchangeRequest::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
+        let generic = Provider::generic("https://login.example.com/token");
+        let request =
+            ExchangeRequest::scopes([" a\n", "b\nc"]).audience("\tx ").resource("urn:1\n");
+        let sent = pairs(&generic, &request).unwrap();
+        assert_eq!(sent, ["scope=a b c", "resource=urn:1", "audience=x"]);
+        for request in [
+            ExchangeRequest::default().audience("x\ny"),
+            ExchangeRequest::default().resource("urn:x\ny"),
+        ] {
+            assert!(pairs(&generic, &request).unwrap_err().contains("a line break"), "{request:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::address::without_secrets;
+use super::blanks::{check_word, trimmed};
 
 /// The pairs of a form, in the order in which they are sent.
 pub(super) type Form<'a> = Vec<(&'a str, &'a str)>;
@@ -47,7 +48,8 @@ pub(super) fn push_extras<'a>(
 /// A `resource` is an absolute URI without a fragment (RFC 8707 §2): another would be refused by a server
 /// that looks, and ignored by one that does not.
 pub(super) fn check_resources(resources: &[String]) -> Result<(), String> {
-    for resource in resources {
+    for resource in resources.iter().map(|resource| trimmed(resource)) {
+        check_word(resource)?;
         let shown = without_secrets(resource);
         match Url::parse(resource) {
             Ok(_) if resource.contains('#') => {
@@ -65,4 +67,10 @@ pub(super) fn check_resources(resources: &[String]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Scopes as they are sent (RFC 6749 §3.3): there is one space between two.
+pub(super) fn scope_text(scopes: &[String]) -> String {
+    let scopes = scopes.iter().flat_map(|scope| trimmed(scope).split_whitespace());
+    scopes.collect::<Vec<_>>().join(" ")
 }

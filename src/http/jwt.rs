@@ -37,7 +37,7 @@ pub(super) fn jti() -> Result<String, String> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bits))
 }
 
-/// Now, as a JWT counts it (RFC 7519 §2: `NumericDate`).
+/// Now, as a JWT counts it (RFC 7519 §2: `NumericDate`), by this machine's clock.
 pub(super) fn numeric_date() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

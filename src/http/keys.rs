@@ -24,6 +24,7 @@ use super::crypto::library::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair,
 };
 use super::jwt::{self, Object};
+use super::pem::tidied;
 use crate::error::ConfigError;
 
 /// How a key signs (RFC 7518 §3.1, RFC 8037 §3.1). It must fit the key.
@@ -144,10 +145,17 @@ type Problem = String;
 impl SigningKey {
     /// A key in PEM (PKCS #8, PKCS #1 or SEC 1) or as a JWK (RFC 7517).
     pub(super) fn parse(text: &str, wanted: Option<JwtAlgorithm>) -> Result<Self, Problem> {
+        let text = tidied(text);
         let (pair, named, id) = if text.trim_start().starts_with('{') {
-            from_jwk(text)?
+            from_jwk(&text)?
         } else if text.contains("-----BEGIN ") {
-            (from_pem(text)?, None, None)
+            (from_pem(&text)?, None, None)
+        } else if text.starts_with("PuTTY-User-Key-File") {
+            return Err(
+                "is in PuTTY's own format: convert it with `puttygen KEY -O private-openssh-new`, \
+                        then with `ssh-keygen -p -m PKCS8 -f KEY`"
+                    .into(),
+            );
         } else {
             return Err(
                 "is no private key: give one in PEM (\"-----BEGIN PRIVATE KEY-----\") or as \
@@ -248,8 +256,12 @@ pub(super) fn holds_private_key(text: &str) -> bool {
         let keys = value.get("keys").and_then(Value::as_array);
         has_private || keys.is_some_and(|keys| keys.iter().any(is_private))
     }
-    text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")
-        || text.contains('{') && serde_json::from_str(text.trim()).is_ok_and(|jwk| is_private(&jwk))
+    let pem = |text: &str| text.contains("-----BEGIN ") && text.contains("PRIVATE KEY");
+    let tidied = tidied(text);
+    pem(text)
+        || pem(&tidied)
+        || tidied.contains('{')
+            && serde_json::from_str(tidied.trim()).is_ok_and(|jwk| is_private(&jwk))
 }
 
 impl fmt::Debug for SigningKey {
@@ -292,12 +304,21 @@ impl Pair {
     }
 }
 
+const ENCRYPTED: &str = "is encrypted: decrypt it with `openssl pkey -in KEY -out DECRYPTED`";
+
+/// By PKCS #8, or in the way that came before it (RFC 1421).
+fn is_encrypted(text: &str) -> bool {
+    text.contains("ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
+}
+
 /// The first private key of it: a certificate may be in the same file.
 fn from_pem(text: &str) -> Result<Pair, Problem> {
     let mut public = false;
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
         // Its own words could hold a part of the key.
-        let (kind, der) = section.map_err(|_| "is broken PEM: is it whole?")?;
+        let (kind, der) = section.map_err(|_| {
+            if is_encrypted(text) { ENCRYPTED } else { "is broken PEM: is it whole?" }
+        })?;
         let der = Zeroizing::new(der);
         match kind {
             SectionKind::PrivateKey => return from_pkcs8(&der),
@@ -306,8 +327,10 @@ fn from_pem(text: &str) -> Result<Pair, Problem> {
             _ => public = true,
         }
     }
-    Err(if text.contains("ENCRYPTED PRIVATE KEY") {
-        "is encrypted: decrypt it, say with `openssl pkey`".into()
+    Err(if is_encrypted(text) {
+        ENCRYPTED.into()
+    } else if text.contains("OPENSSH PRIVATE KEY") {
+        "is in OpenSSH's own format: convert it with `ssh-keygen -p -m PKCS8 -f KEY`".into()
     } else if public {
         "is a public key or a certificate: give the private key".into()
     } else {
@@ -386,7 +409,9 @@ fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), 
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let number = |name: &str| {
         let value = text(name).ok_or_else(|| format!("is a JWK without {name:?}"))?;
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(value.trim_end_matches('='));
+        // Some write the other alphabet.
+        let value = value.trim_end_matches('=').replace('+', "-").replace('/', "_");
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(&*Zeroizing::new(value));
         let bytes = bytes.map_err(|_| format!("is a JWK whose {name:?} is not base64url"))?;
         Ok::<_, Problem>(Zeroizing::new(bytes))
     };
@@ -415,6 +440,13 @@ fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), 
         ("EC", Some(name)) => {
             let curve = CURVES.into_iter().find(|known| known.name() == name);
             let curve = curve.ok_or("is on a curve that is not known: use P-256 or P-384")?;
+            // As long as the curve's (RFC 7518 §6.2.1.2), but some leave out the zeros before it.
+            let number = |name| {
+                let bytes = number(name)?;
+                let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+                let missing = curve.size().saturating_sub(bytes.len() - zeros);
+                Ok::<_, Problem>(Zeroizing::new([&vec![0; missing], &bytes[zeros..]].concat()))
+            };
             let (d, x, y) = (number("d")?, number("x")?, number("y")?);
             from_ec_parts(curve, &d, &[&[4], &**x, &**y].concat())?
         }

@@ -14,6 +14,14 @@ pub(super) const REREAD: Duration = Duration::from_secs(1);
 /// its way: less proves nothing, and servers allow for as much.
 pub(super) const CLOCKS_APART: Duration = Duration::from_secs(60);
 
+/// How far, in seconds, what is signed is dated back: servers refuse what comes from the future, and their
+/// clocks are seldom a few seconds behind, but often one.
+pub(super) const DATED_BACK: u64 = 5;
+
+/// How far, in seconds, a refusal's `Date` may lie outside of the time between request and answer and still
+/// be by the same clock: as far as what is signed is dated back.
+pub(super) const CLOCK_LEEWAY: i64 = 5;
+
 /// How long an assertion is good for, in seconds: long enough for clocks that differ a little, and
 /// less than the five minutes that some servers allow.
 pub(super) const ASSERTION_LIFE: u64 = 120;

@@ -4,20 +4,22 @@
 //!
 //! | file | what it answers |
 //! |---|---|
-//! | [`builder`] | what can be set, and what is refused before anything is sent |
+//! | [`builder`], [`blanks`] | what can be set, and what is refused before anything is sent |
 //! | [`provider`], `presets.rs` | whom to ask, and what to say |
 //! | [`address`], [`discovery`] | where its endpoints are |
 //! | [`client_auth`], [`assertion`], [`credential`] | how the client proves who it is, and with what |
-//! | [`keys`], [`jwt`], [`dpop`] | what is signed |
+//! | [`keys`], [`pem`], [`jwt`], [`dpop`] | what is signed, and how a key is read |
 //! | [`form`], [`exchange`] | what a request says |
 //! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
 //! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
 //! | [`words`] | what of a server's words may be shown |
+//! | [`proxy`], [`server_clock`] | which proxy it goes through; what time it is at the other end |
 //! | [`tls`], [`crypto`] | whom the connection trusts, and on which library |
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
 mod address;
 mod assertion;
+mod blanks;
 mod builder;
 mod client_auth;
 mod credential;
@@ -34,10 +36,13 @@ mod jwt;
 mod keys;
 mod limits;
 mod names;
+mod pem;
 mod presets;
 mod provider;
+mod proxy;
 mod request;
 mod response;
+mod server_clock;
 mod tls;
 #[cfg(feature = "testing")]
 pub(crate) mod verify;
@@ -45,8 +50,6 @@ mod wire;
 mod words;
 
 use std::time::Duration;
-
-use reqwest::Client;
 
 pub use assertion::{AssertionAudience, JwtAuth};
 pub use builder::HttpTokenManagerBuilder;
@@ -68,7 +71,9 @@ use crate::token::AccessToken;
 use client_auth::ClientIdentity;
 use discovery::Addresses;
 use dpop::Dpop;
+use event::Sender;
 use request::{Request, no_endpoint, refused};
+use server_clock::ServerClock;
 use wire::{Asked, ServerAnswer};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
@@ -80,8 +85,31 @@ use wire::{Asked, ServerAnswer};
 ///   likely to be dead. At most 1 MiB of an answer is read.
 /// - TLS is rustls with aws-lc-rs (or ring: the feature `ring` without `aws-lc`), whatever the process's default is, and
 ///   trusts what the platform trusts.
-/// - Proxies are taken from the environment (`HTTPS_PROXY` and the like), as reqwest does, unless one of
-///   the server's addresses is on this machine.
+/// - Proxies are taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in
+///   upper or lower case), unless [one is set](HttpTokenManagerBuilder::proxy). Nothing that is for this
+///   machine goes through one. A variable that cannot be used is refused at
+///   [`build`](HttpTokenManagerBuilder::build).
+///
+/// # FAPI 2.0
+/// What the [security profile](https://openid.net/specs/fapi-security-profile-2_0-final.html) asks of a
+/// client: it proves itself by its own key, with the issuer as the audience, and its tokens are bound to a
+/// key. Everything else that it asks for is the default.
+///
+/// ```no_run
+/// use ccg_session::{
+///     AssertionAudience, ClientAuth, Credential, DpopKey, HttpTokenManager, JwtAlgorithm, JwtAuth, Provider,
+/// };
+///
+/// # fn main() -> Result<(), ccg_session::ConfigError> {
+/// let auth = JwtAuth::new().algorithm(JwtAlgorithm::Ps256).audience(AssertionAudience::Issuer);
+/// let provider =
+///     Provider::discover("https://as.example.com").client_auth(ClientAuth::PrivateKeyJwt(auth));
+/// let manager =
+///     HttpTokenManager::builder(provider, "client-id", Credential::file("/run/secrets/client-key.pem"))
+///         .dpop(DpopKey::generate()?)
+///         .build()?;
+/// # Ok(()) }
+/// ```
 ///
 /// A [`Session`](crate::Session) calls it. By itself it neither repeats an attempt nor bounds its time.
 ///
@@ -103,7 +131,8 @@ pub struct HttpTokenManager {
     addresses: Addresses,
     identity: ClientIdentity,
     dpop: Option<Dpop>,
-    client: Client,
+    server_clock: ServerClock,
+    sender: Sender,
     /// As it was set, if it was.
     connect_timeout: Option<Duration>,
 }
@@ -124,7 +153,7 @@ impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         // The names were checked when this manager was built.
         let form = self.provider.grant_form(&self.scope).map_err(refused)?;
-        let endpoints = self.addresses.get(&self.client).await?;
+        let endpoints = self.addresses.get(&self.sender).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = self.provider.secrets().collect();
         let request = Request { endpoint, form, options, secrets };
@@ -139,7 +168,7 @@ impl TokenManager for HttpTokenManager {
         let texts =
             exchange::Texts::new(&request, self.identity.id(), &self.provider).map_err(refused)?;
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
-        let endpoints = self.addresses.get(&self.client).await?;
+        let endpoints = self.addresses.get(&self.sender).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = exchange::secrets(subject.secret(), &request, &texts).collect();
         let request = Request { endpoint, form, options, secrets };
@@ -151,10 +180,11 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let endpoints = self.addresses.get(&self.client).await?;
+        let endpoints = self.addresses.get(&self.sender).await?;
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
-        let form = vec![("token", token)];
+        let mut form = vec![("token", token)];
+        form.extend(self.provider.revocation_hint());
         let request = Request { endpoint, form, options: &options, secrets: vec![token] };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.revocation()).await
     }
@@ -199,7 +229,7 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
-        Ok(Endpoints::clone(&*self.addresses.get(&self.client).await?))
+        Ok(Endpoints::clone(&*self.addresses.get(&self.sender).await?))
     }
 
     /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:

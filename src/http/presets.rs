@@ -3,6 +3,7 @@
 //!
 //! None needs other buffers than a session's default.
 
+use super::blanks::trimmed;
 use super::client_auth::ClientAuth;
 use super::provider::{Layout, Preset, Provider, Subject};
 
@@ -109,7 +110,7 @@ impl Provider {
     /// ```
     pub fn entra_id(tenant: &str, api: &str) -> Self {
         // A URI that ends with a slash keeps it: its scope then has two.
-        let scope = format!("{api}/.default");
+        let (tenant, scope) = (trimmed(tenant), format!("{}/.default", trimmed(api)));
         Self::preset(&ENTRA_ID, &format!("https://login.microsoftonline.com/{tenant}")).scope(scope)
     }
 

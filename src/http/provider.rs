@@ -7,9 +7,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::address::{check_url, without_secrets};
+use super::blanks::{check_line, check_word, trimmed};
 use super::client_auth::ClientAuth;
 use super::discovery::{Addresses, Discovery, Endpoints};
-use super::form::{Form, check_resources, push_extras};
+use super::form::{Form, check_resources, push_extras, scope_text};
 use crate::error::ConfigError;
 
 /// An OAuth 2.0 server: its addresses, how clients authenticate, and what a grant asks for.
@@ -252,7 +253,12 @@ impl Provider {
 
     /// The scopes as they are sent.
     pub(super) fn scope_text(&self) -> String {
-        self.scopes.join(" ")
+        scope_text(&self.scopes)
+    }
+
+    /// Without what is blank around them.
+    fn audiences(&self) -> impl Iterator<Item = &str> {
+        self.audiences.iter().map(|audience| trimmed(audience))
     }
 
     /// What a grant sends, client authentication aside.
@@ -260,16 +266,22 @@ impl Provider {
         let mut form = vec![("grant_type", "client_credentials")];
         if let Some(subject) = &self.subject {
             form.push(("box_subject_type", subject.kind));
-            form.push(("box_subject_id", &subject.id));
+            form.push(("box_subject_id", trimmed(&subject.id)));
         }
         if !scope.is_empty() {
             form.push(("scope", scope));
         }
-        form.extend(self.resources.iter().map(|resource| ("resource", &**resource)));
-        form.extend(self.audiences.iter().map(|audience| ("audience", &**audience)));
+        form.extend(self.resources.iter().map(|resource| ("resource", trimmed(resource))));
+        form.extend(self.audiences().map(|audience| ("audience", audience)));
         let params = self.params.iter().map(|(name, value)| (&**name, value.expose_secret()));
         push_extras(&mut form, params)?;
         Ok(form)
+    }
+
+    /// What a revocation says of its token besides (RFC 7009 §2.1): a server that keeps its kinds apart
+    /// need not search. Box's revocations have two parameters of their own, and no other.
+    pub(super) fn revocation_hint(&self) -> Option<(&'static str, &'static str)> {
+        self.actor_audience.is_none().then_some(("token_type_hint", "access_token"))
     }
 
     /// What of that is secret.
@@ -284,7 +296,7 @@ impl Provider {
 
     /// The checked addresses, or how to find them; `mtls`: for a client that shows a certificate.
     pub(super) fn check(&self, allow_http: bool, mtls: bool) -> Result<Addresses, ConfigError> {
-        if self.subject.as_ref().is_some_and(|subject| subject.id.is_empty()) {
+        if self.subject.as_ref().is_some_and(|subject| trimmed(&subject.id).is_empty()) {
             return Err(ConfigError::new(
                 "subject",
                 "has an empty id: give the id of the enterprise or user to act as",
@@ -298,6 +310,13 @@ impl Provider {
         }
         self.grant_form(&self.scope_text())
             .map_err(|problem| ConfigError::new("param", problem))?;
+        for audience in self.audiences() {
+            check_line(audience).map_err(|problem| ConfigError::new("audience", problem))?;
+        }
+        if let Some(subject) = &self.subject {
+            check_word(trimmed(&subject.id))
+                .map_err(|problem| ConfigError::new("subject", problem))?;
+        }
         check_resources(&self.resources)
             .map_err(|problem| ConfigError::new("resource", problem))?;
         let optional = |setting, url: &Option<Unchecked>| {
@@ -328,7 +347,7 @@ impl Provider {
                     );
                     return Err(ConfigError::new("base_url", problem));
                 }
-                let base = base.0.trim_end_matches('/');
+                let base = trimmed(&base.0).trim_end_matches('/');
                 let under = |path| check_url("base_url", &format!("{base}{path}"), allow_http);
                 given(
                     under(layout.token)?,

@@ -1,5 +1,7 @@
 //! One attempt: what is sent, and how often.
 
+use std::time::SystemTime;
+
 use ::http::HeaderValue;
 use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
 use secrecy::SecretString;
@@ -12,7 +14,6 @@ use super::client_auth::Proof;
 use super::credential::unusable;
 use super::discovery::nobody_there;
 use super::dpop::Dpop;
-use super::event;
 use super::form::Form;
 use super::limits::REREAD;
 use super::names::{DPOP, DPOP_NONCE, FORM, IDENTITY, JSON, X_FORWARDED_FOR};
@@ -39,6 +40,7 @@ impl HttpTokenManager {
     ) -> Result<T, TokenError> {
         let credential = self.identity.credential();
         let secret = credential.read().await?;
+        let sent = SystemTime::now();
         let (response, mut result) =
             self.send_and_once_more_for_a_nonce(request, secret.as_ref(), read).await?;
         if let Err(TokenError::Denied { description, credentials_changed, .. }) = &mut result {
@@ -50,10 +52,13 @@ impl HttpTokenManager {
                     None => clocks,
                 });
             }
+            let is_dated_anew =
+                dated && self.server_clock.learn(&response.headers, sent, response.received);
             // In a time of its own: or a source that hangs would turn this refusal, which the server
             // has given, into one that took too long.
             let reread = credential.has_changed_since(secret.as_ref());
-            *credentials_changed = timeout(REREAD, reread).await.unwrap_or(false);
+            let is_reread = timeout(REREAD, reread).await.unwrap_or(false);
+            *credentials_changed = is_dated_anew || is_reread;
         }
         result
     }
@@ -90,8 +95,9 @@ impl HttpTokenManager {
     ) -> Result<(Response, Result<T, TokenError>), TokenError> {
         let endpoint = request.endpoint;
         let dpop = self.proves(endpoint);
-        let identity = self.identity.prove(secret, endpoint)?;
-        let proof = dpop.map(|dpop| dpop.proof(&endpoint.address.url)).transpose();
+        let identity = self.identity.prove(secret, endpoint, self.server_clock.now())?;
+        let proof =
+            dpop.map(|dpop| dpop.proof(&endpoint.address.url, self.server_clock.now())).transpose();
         let proof = proof.map_err(|error| unusable(error.to_string()))?;
         let response = self.post(request, &identity, proof.as_ref()).await?;
         let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
@@ -121,8 +127,8 @@ impl HttpTokenManager {
         let form = request.form.iter().copied().chain(identity.pairs());
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut post = self
-            .client
-            .post(request.endpoint.address.url.clone())
+            .sender
+            .post(&request.endpoint.address.url)
             .header(CONTENT_TYPE, FORM)
             .header(ACCEPT, JSON)
             .header(ACCEPT_ENCODING, IDENTITY)
@@ -135,11 +141,11 @@ impl HttpTokenManager {
         if let Some(ip) = request.options.forwarded_for() {
             post = post.header(X_FORWARDED_FOR, ip);
         }
-        let head = event::send(post).await.inspect_err(|_| self.addresses.doubt())?;
-        if nobody_there(head.status()) {
+        let arrived = self.sender.send(post).await.inspect_err(|_| self.addresses.doubt())?;
+        if nobody_there(arrived.0.status()) {
             self.addresses.doubt();
         }
-        Response::read(head).await
+        Response::read(arrived).await
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use ::http::header::{DATE, RETRY_AFTER};
 use ::http::{HeaderMap, StatusCode};
 
-use super::address::without_secrets;
 use super::dpop::DpopKey;
+use super::event::Arrived;
 use super::limits::{CLOCKS_APART, MAX_BODY, MAX_WORDS};
 use super::wire::ServerAnswer;
 use super::words::fit;
@@ -19,16 +19,15 @@ pub(super) struct Response {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     body: Option<Vec<u8>>,
-    received: SystemTime,
+    pub(super) received: SystemTime,
     /// Whose it is: scheme, host and path.
     address: String,
 }
 
 impl Response {
     /// Reads no more than is allowed: the server may never stop.
-    pub(super) async fn read(mut response: reqwest::Response) -> Result<Self, TokenError> {
+    pub(super) async fn read((mut response, address): Arrived) -> Result<Self, TokenError> {
         let received = SystemTime::now();
-        let address = without_secrets(response.url().as_str()).to_owned();
         let mut body = Some(Vec::new());
         loop {
             let chunk = match response.chunk().await {

@@ -10,6 +10,7 @@ use rustls_platform_verifier::{BuilderVerifierExt, Verifier};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::crypto::tls_provider;
+use super::pem::tidied;
 use crate::error::ConfigError;
 
 /// As it was set; parsed when the manager is built.
@@ -72,10 +73,12 @@ impl Tls {
         };
         let chain = certificates(CLIENT_CERTIFICATE, chain)?;
         // The library's words about a key could hold a part of it.
-        let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes()).map_err(|_| {
-            let problem = "has no private key that can be read: give it in PEM, not encrypted";
-            ConfigError::new(CLIENT_CERTIFICATE, problem)
-        })?;
+        let key = PrivateKeyDer::from_pem_slice(tidied(key.expose_secret()).as_bytes()).map_err(
+            |_| {
+                let problem = "has no private key that can be read: give it in PEM, not encrypted";
+                ConfigError::new(CLIENT_CERTIFICATE, problem)
+            },
+        )?;
         builder.with_client_auth_cert(chain, key).map_err(|error| {
             ConfigError::new(
                 CLIENT_CERTIFICATE,
@@ -89,7 +92,7 @@ fn certificates(
     setting: &'static str,
     pem: &str,
 ) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(tidied(pem).as_bytes()).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => {

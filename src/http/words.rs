@@ -17,17 +17,12 @@ pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
     // What is redacted makes room for what follows it, so more is looked at than is kept; and further
     // still, or a secret that is cut there would not be recognized.
     let looked_at = longest.saturating_mul(4);
-    let ahead = traces.iter().map(|trace| trace.bytes.len()).max().unwrap_or_default();
-    let ahead = ahead.saturating_mul(LONGEST_ESCAPE);
     let visible = words.chars().filter(|char| is_visible(*char));
-    let text: String = visible.take(looked_at.saturating_add(ahead)).collect();
+    let text: String = visible.take(looked_at + ENOUGH * LONGEST_ESCAPE).collect();
     let end = text.char_indices().nth(looked_at).map_or(text.len(), |(at, _)| at);
     let mut kept = String::new();
     let mut at = 0;
-    for hidden in hidden(&text, &traces) {
-        if hidden.start >= end {
-            break;
-        }
+    for hidden in hidden(&text, &traces, end) {
         kept += &text[at..hidden.start];
         kept += "[redacted]";
         at = hidden.end;
@@ -120,6 +115,10 @@ fn push_base64(text: &str, traces: &mut Vec<Trace>) {
     }
 }
 
+/// So many bytes of a secret are recognized as it: more would cost time for each place where it could begin,
+/// and somebody may have cut it.
+const ENOUGH: usize = 256;
+
 /// How often escapes are undone: a server may escape for JSON what it has escaped for HTML, a form may have
 /// been in it, and an escape in the secret.
 const ESCAPED_IN_ESCAPED: usize = 6;
@@ -152,13 +151,13 @@ fn undone(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(Zeroizing::new(view.iter().map(|seen| seen.byte).collect()))
 }
 
-/// Where the traces are in this text, in order and apart.
-fn hidden(text: &str, traces: &[Trace]) -> Vec<Range<usize>> {
+/// Where the traces are in this text that begin before `end`, in order and apart.
+fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut view = written(text);
     for _ in 0..=ESCAPED_IN_ESCAPED {
         for trace in traces {
-            find(&view, trace, &mut found);
+            find(&view, trace, end, &mut found);
         }
         match unescaped(&view) {
             Some(next) => view = next,
@@ -167,7 +166,11 @@ fn hidden(text: &str, traces: &[Trace]) -> Vec<Range<usize>> {
     }
     found.sort_by_key(|range| range.start);
     let mut apart: Vec<Range<usize>> = Vec::new();
-    for range in found {
+    for mut range in found {
+        // A secret that was cut may end within a character.
+        while !text.is_char_boundary(range.end) {
+            range.end += 1;
+        }
         match apart.last_mut() {
             Some(last) if range.start < last.end => last.end = last.end.max(range.end),
             _ => apart.push(range),
@@ -176,20 +179,27 @@ fn hidden(text: &str, traces: &[Trace]) -> Vec<Range<usize>> {
     apart
 }
 
-fn find(view: &[Written], trace: &Trace, found: &mut Vec<Range<usize>>) {
+fn find(view: &[Written], trace: &Trace, before: usize, found: &mut Vec<Range<usize>>) {
     // A form writes a space as `+`.
     let plain = |byte| if byte == b'+' { b' ' } else { byte };
-    let length = trace.bytes.len();
+    let alike = |at: usize, bytes: &[u8]| {
+        let pairs = view[at..].iter().zip(bytes);
+        pairs.take_while(|(seen, wanted)| plain(seen.byte) == plain(**wanted)).count()
+    };
+    let (enough, rest) = trace.bytes.split_at(trace.bytes.len().min(ENOUGH));
     let mut at = 0;
-    while let Some(window) = view.get(at..at + length) {
-        let mut pairs = window.iter().zip(&*trace.bytes);
-        let is_same = pairs.all(|(seen, wanted)| plain(seen.byte) == plain(*wanted));
-        let (mut start, mut end) = (at, at + length);
+    while view.get(at).is_some_and(|seen| seen.from < before) {
+        if alike(at, enough) < enough.len() {
+            at += 1;
+            continue;
+        }
+        let end = at + enough.len();
+        let (mut start, mut end) = (at, end + alike(end, rest));
         let is_part = || {
             let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
             around.iter().flatten().any(|seen| is_of_word(seen.byte))
         };
-        if !is_same || trace.only_whole_words && is_part() {
+        if trace.only_whole_words && is_part() {
             at += 1;
             continue;
         }
@@ -439,6 +449,23 @@ mod tests {
                 assert!(fit.chars().count() <= 41, "{fit}");
             }
         }
+    }
+
+    /// Somebody may have cut it, and a long one that begins everywhere costs no more than a short one.
+    #[test]
+    fn a_long_secret_is_recognized_by_its_beginning_and_in_little_time() {
+        let secret = "a".repeat(100_000) + "b";
+        let begun = std::time::Instant::now();
+        for words in ["a".repeat(500_000), "%61".repeat(200_000), "a".repeat(300)] {
+            let fit = fit(&format!("x {words} y"), &[&secret], 1_024);
+            assert!(fit.starts_with("x [redacted]") && !fit.contains("aa"), "{fit}");
+        }
+        let odd = "ä".repeat(400);
+        assert_eq!(fit(&format!("{}ãx", "ä".repeat(300)), &[&odd], 1_024), "[redacted]x");
+        let odd = format!("x{odd}");
+        assert_eq!(fit(&format!("x{}ãx", "ä".repeat(300)), &[&odd], 1_024), "[redacted]x");
+        assert_eq!(fit(&"a".repeat(200), &[&secret], 1_024), "a".repeat(200), "it may be any word");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     proptest::proptest! {

@@ -9,6 +9,7 @@ mod authority_proofs;
 mod authority_tls;
 mod certificates;
 mod config;
+mod dated;
 mod discovery;
 mod dpop;
 mod echoes;
@@ -17,6 +18,8 @@ mod failures;
 mod loopback;
 #[cfg(not(feature = "test-util"))]
 mod paused;
+mod profiles;
+mod proxies;
 mod rotation;
 mod secrets;
 mod tls;

@@ -211,7 +211,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 30] = [
+const SETTINGS: [(&str, &str); 32] = [
     ("algorithm", "--algorithm"),
     ("assumed_lifetime", "--assumed-lifetime"),
     ("attempt_timeout", "--attempt-timeout"),
@@ -225,6 +225,7 @@ const SETTINGS: [(&str, &str); 30] = [
     ("cooling", "the session's cooling"),
     ("credential", "what --client-secret-file or the environment has"),
     ("dpop", "--dpop-key"),
+    ("exchanges_at_once", "the session's number of exchanges at once"),
     ("expired_buffer", "--expired-buffer"),
     ("http_client", "the HTTP client"),
     ("introspection_url", "--introspection-url"),
@@ -232,6 +233,7 @@ const SETTINGS: [(&str, &str); 30] = [
     ("issuer", "--issuer"),
     ("max_held", "the session's number of callers"),
     ("param", "--param"),
+    ("proxy", "the proxy"),
     ("resource", "--resource"),
     ("revocation_url", "--revocation-url"),
     ("root_certificate", "--root-certificate"),

@@ -1,5 +1,6 @@
 //! What a builder refuses, and with which words.
 
+use super::super::assertion::{AssertionAudience, JwtAuth};
 use super::super::provider::Subject;
 use super::*;
 use crate::config::SessionConfig;
@@ -28,7 +29,7 @@ fn error(builder: HttpTokenManagerBuilder) -> String {
 fn what_cannot_be_used_is_refused_before_anything_is_sent() {
     let generic = |url: &str| builder(Provider::generic(url));
     let param = |name: &str| builder(boxed().param(name, "x"));
-    for (builder, expected) in [
+    for (builder, expected) in vec![
         (HttpTokenManager::builder(boxed(), "", "s3cr3t"), "client_id is empty"),
         (
             HttpTokenManager::builder(boxed(), "id", ""),
@@ -70,6 +71,11 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
             builder(boxed()).http_client(any_client()).connect_timeout(Duration::from_secs(1)),
             "connect_timeout has no effect on a client of yours",
         ),
+        (builder(boxed()).proxy("ftp://p:21"), "proxy is \"ftp://p:21\", but a proxy's address"),
+        (
+            builder(boxed()).http_client(any_client()).proxy("http://p:1"),
+            "proxy has no effect on a client of yours",
+        ),
         (param("grant_type"), "param \"grant_type\" is the protocol's own"),
         (param("client_secret"), "param \"client_secret\" is the protocol's own"),
         (param("subject_token"), "param \"subject_token\" is the protocol's own"),
@@ -86,7 +92,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
 
 fn any_client() -> Client {
     let tls = Tls::default().config(false).unwrap();
-    client(Duration::from_secs(1), tls, &local().check(false, false).unwrap()).unwrap()
+    client(Duration::from_secs(1), tls, Proxies::default()).unwrap()
 }
 
 #[test]
@@ -122,6 +128,69 @@ fn what_can_be_used_is_taken() {
     );
     assert!(!manager.can_revoke());
     assert_eq!(manager.assumed_lifetime(), Duration::from_secs(60));
+}
+
+#[test]
+fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
+    let sent = |provider: &Provider| {
+        let scope = provider.scope_text();
+        let form = provider.grant_form(&scope).unwrap();
+        form[1..]
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let provider = Provider::generic(" http://127.0.0.1:1/t\r\n")
+        .revocation_url("http://127.0.0.1:1/r\n")
+        .scope(" read\n")
+        .scope("write\n delete")
+        .audience("\tapi ")
+        .resource(" urn:x\n");
+    assert_eq!(sent(&provider), "scope=read write delete resource=urn:x audience=api");
+    let known = builder(provider).build().unwrap().addresses.known().unwrap();
+    assert_eq!(known.token_url(), "http://127.0.0.1:1/t");
+    assert_eq!(known.revocation_url(), Some("http://127.0.0.1:1/r"));
+    let subject = Provider::box_ccg(Subject::user(" 7\n")).base_url("\nhttp://127.0.0.1:1/ ");
+    assert_eq!(sent(&subject), "box_subject_type=user box_subject_id=7");
+    let known = builder(subject).build().unwrap().addresses.known().unwrap();
+    assert_eq!(known.token_url(), "http://127.0.0.1:1/oauth2/token");
+    let entra = Provider::entra_id("T\n", "https://graph.microsoft.com\n");
+    assert_eq!(sent(&entra), "scope=https://graph.microsoft.com/.default");
+
+    let generic = || Provider::generic("http://127.0.0.1:1/t");
+    let jwt = |audience: &str| {
+        ClientAuth::SecretJwt(JwtAuth::new().audience(AssertionAudience::value(audience)))
+    };
+    for (builder, setting) in [
+        (HttpTokenManager::builder(generic(), "my\nid", "s3cr3t"), "client_id"),
+        (builder(Provider::generic("http://127.0.0.1:1/a\nb")), "token_url"),
+        (builder(Provider::generic("http://127.0.0.1:1/a b")), "token_url"),
+        (builder(generic().revocation_url("http://127.0.0.1:1/a\tb")), "revocation_url"),
+        (builder(Provider::discover("http://127.0.0.1:1/a\nb")), "issuer"),
+        (builder(local().base_url("http://127.0.0.1:1/a\nb")), "base_url"),
+        (builder(generic().audience("a\nb")), "audience"),
+        (builder(generic().resource("urn:a\nb")), "resource"),
+        (builder(generic().client_auth(jwt("a\nb"))), "audience"),
+        (builder(Provider::box_ccg(Subject::user("1\n2"))), "subject"),
+        (
+            HttpTokenManager::builder(
+                generic().client_auth(ClientAuth::Assertion),
+                "id",
+                "a.\nb.c",
+            ),
+            "credential",
+        ),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.setting(), setting, "{error}");
+        assert!(error.to_string().contains("has a blank, a line break or what"), "{error}");
+    }
+    // Around those that are only used later.
+    let jwt = ClientAuth::SecretJwt(JwtAuth::new().audience(AssertionAudience::value(" a\n")));
+    assert!(builder(generic().client_auth(jwt)).build().is_ok());
+    let assertion = generic().client_auth(ClientAuth::Assertion);
+    assert!(HttpTokenManager::builder(assertion, " id\n", "\n a.b.c \n").build().is_ok());
 }
 
 #[test]

@@ -138,6 +138,9 @@ fn a_key_that_will_not_do_says_why_and_not_what_it_is() {
     let broken = P256.replace("MI", "M!");
     let cut = "-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----\n";
     let other = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n";
+    let parameters = "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----\n";
+    let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+               -----END RSA PRIVATE KEY-----\n";
     let public = jwk(|jwk| drop(jwk.remove("d")));
     let no_y = jwk(|jwk| drop(jwk.remove("y")));
     let odd = jwk(|jwk| drop(jwk.insert("d".into(), "not base64!".into())));
@@ -151,7 +154,10 @@ fn a_key_that_will_not_do_says_why_and_not_what_it_is() {
         (half, None, "is broken PEM"),
         (&broken, None, "is broken PEM"),
         (cut, None, "is broken: no PKCS #8"),
-        (other, None, "is PEM, but of something else"),
+        (other, None, "is in OpenSSH's own format: convert it with `ssh-keygen"),
+        (parameters, None, "is PEM, but of something else"),
+        (old, None, "is encrypted: decrypt it with `openssl pkey -in"),
+        ("PuTTY-User-Key-File-3: ssh-rsa", None, "is in PuTTY's own format"),
         (P256_PUBLIC, None, "is a public key or a certificate"),
         (P256_ENCRYPTED, None, "is encrypted"),
         (P256_NO_PUBLIC, None, "lacks its public half: `openssl ec` adds it"),
@@ -176,6 +182,56 @@ fn a_key_that_will_not_do_says_why_and_not_what_it_is() {
         assert!(problem.contains(expected), "{expected}: {problem}");
         for secret in ["s3cr3t", &P256[40..60], "not base64!"] {
             assert!(!problem.contains(secret), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_was_mangled_on_its_way_is_read() {
+    let thumbprint = |text: &str| SigningKey::parse(text, None).unwrap().thumbprint();
+    for key in [RSA, RSA_PKCS1, P256, P256_SEC1, P384, ED25519] {
+        let indented = format!("  {}", key.replace('\n', "\n  "));
+        for mangled in [key.replace('\n', "\\n"), format!("\"{key}\""), indented] {
+            assert_eq!(thumbprint(&mangled), thumbprint(key), "{mangled}");
+        }
+    }
+    for key in [RSA_JWK, P256_JWK, P384_JWK, ED25519_JWK] {
+        let padded = key.replace('-', "+").replace('_', "/");
+        for mangled in [format!("'{key}'"), serde_json::to_string(key).unwrap()] {
+            assert_eq!(thumbprint(&mangled), thumbprint(key), "{mangled}");
+        }
+        if !padded.contains("\"kid\"") {
+            assert_eq!(thumbprint(&padded), thumbprint(key));
+        }
+    }
+}
+
+/// One key in 128 has a coordinate that begins with a zero, which some leave out.
+#[test]
+fn a_coordinate_without_its_leading_zero_is_read() {
+    let mut tried = [false; 2];
+    while tried != [true; 2] {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(Curve::P256.signing(), &random).unwrap();
+        let Pair::Ec(pair, curve) = from_pkcs8(pkcs8.as_ref()).unwrap() else { panic!() };
+        let key =
+            SigningKey { pair: Pair::Ec(pair, curve), algorithm: JwtAlgorithm::Es256, id: None };
+        let mut jwk = key.public_jwk();
+        let mut info = Der(pkcs8.as_ref()).enter(SEQUENCE).unwrap();
+        info.take(INTEGER).unwrap();
+        info.take(SEQUENCE).unwrap();
+        let mut sec1 = Der(info.take(OCTET_STRING).unwrap()).enter(SEQUENCE).unwrap();
+        sec1.take(INTEGER).unwrap();
+        let private = BASE64_URL_SAFE_NO_PAD.encode(sec1.take(OCTET_STRING).unwrap());
+        jwk.insert("d".into(), private.into());
+        for (name, tried) in ["x", "y"].into_iter().zip(&mut tried) {
+            let bytes = BASE64_URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+            let Some(short) = bytes.strip_prefix(&[0]) else { continue };
+            *tried = true;
+            let mut jwk = jwk.clone();
+            jwk.insert(name.into(), BASE64_URL_SAFE_NO_PAD.encode(short).into());
+            let read = SigningKey::parse(&Value::Object(jwk).to_string(), None).unwrap();
+            assert_eq!(read.thumbprint(), key.thumbprint());
         }
     }
 }
