@@ -2,6 +2,7 @@
 //! anything is sent ([`ConfigError`]).
 
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,11 @@ use std::time::Duration;
 /// let error = TokenError::server(503, Some(Duration::from_secs(30)));
 /// assert!(error.is_retryable());
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TokenError {
     /// The server refused (RFC 6749 §5.2), or the manager did before it asked. The same request would be
     /// refused again.
-    #[error("{}: {error}{}{}", refusal(*status), colon(description.as_deref()), wait(*retry_after))]
     #[non_exhaustive]
     Denied {
         /// The `error` code, or the HTTP status in words if the server gave none.
@@ -46,14 +46,12 @@ pub enum TokenError {
     },
     /// The client's credential could not be read, or is not what it should be, so nothing was sent. It
     /// may be there by the next attempt: somebody may just be writing it.
-    #[error("the client's credential {source}")]
     #[non_exhaustive]
     Credential {
         /// What was wrong with it, and where.
         source: Arc<dyn Error + Send + Sync>,
     },
     /// The server wants fewer requests: 429, or words to that effect.
-    #[error("the server wants fewer requests{}", wait(*retry_after))]
     #[non_exhaustive]
     RateLimited {
         /// The server's `Retry-After`.
@@ -61,7 +59,6 @@ pub enum TokenError {
     },
     /// The server failed, or what is before it: 5xx, a page in place of an answer, an address where nobody
     /// is, or words to that effect.
-    #[error("the server failed (status {status}){}{}{}", named(" at ", address.as_deref()), colon(description.as_deref()), wait(*retry_after))]
     #[non_exhaustive]
     Server {
         /// The HTTP status.
@@ -74,7 +71,6 @@ pub enum TokenError {
         retry_after: Option<Duration>,
     },
     /// The answer made no sense: not the JSON of a token, or a token that cannot be sent.
-    #[error("the server's answer made no sense: {reason}{}", wait(*retry_after))]
     #[non_exhaustive]
     Malformed {
         /// What was wrong with it.
@@ -83,7 +79,6 @@ pub enum TokenError {
         retry_after: Option<Duration>,
     },
     /// The token was expired or revoked when it arrived.
-    #[error("the server answered with a dead token: {reason}{}", wait(*retry_after))]
     #[non_exhaustive]
     Expired {
         /// Why it is dead.
@@ -92,7 +87,6 @@ pub enum TokenError {
         retry_after: Option<Duration>,
     },
     /// The server could not be reached, or the connection broke.
-    #[error("the server could not be reached{}: {source}", named(" at ", address.as_deref()))]
     #[non_exhaustive]
     Transport {
         /// What the transport said.
@@ -101,7 +95,6 @@ pub enum TokenError {
         address: Option<String>,
     },
     /// No answer within the time allowed for an attempt.
-    #[error("no answer within {}{}", humantime::format_duration(*after), named(" from ", address.as_deref()))]
     #[non_exhaustive]
     TimedOut {
         /// The time allowed.
@@ -111,7 +104,6 @@ pub enum TokenError {
     },
     /// The token manager panicked: a bug in it, or, of an [`HttpTokenManager`](crate::HttpTokenManager), a
     /// runtime without I/O (`enable_all`). The session goes on.
-    #[error("the token manager panicked: standard error should say why")]
     Panicked,
 }
 
@@ -241,25 +233,70 @@ impl TokenError {
     }
 }
 
-fn named(before: &str, address: Option<&str>) -> String {
-    address.map(|address| format!("{before}{address}")).unwrap_or_default()
-}
-
-fn refusal(status: u16) -> String {
-    match status {
-        0 => "refused before anything was sent".into(),
-        status => format!("the server refused ({status})"),
+/// Names its cause, so [`source`](Error::source) goes on below that: whoever prints both prints nothing twice.
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied { error, status: 0, .. } => {
+                write!(f, "refused before anything was sent: {error}")?;
+            }
+            Self::Denied { error, status, .. } => {
+                write!(f, "the server refused ({status}): {error}")?;
+            }
+            Self::Credential { source } => write!(f, "the client's credential {source}")?,
+            Self::RateLimited { .. } => f.write_str("the server wants fewer requests")?,
+            Self::Server { status, address, .. } => {
+                write!(f, "the server failed (status {status})")?;
+                after(f, " at ", address.as_deref())?;
+            }
+            Self::Malformed { reason, .. } => {
+                write!(f, "the server's answer made no sense: {reason}")?;
+            }
+            Self::Expired { reason, .. } => {
+                write!(f, "the server answered with a dead token: {reason}")?;
+            }
+            Self::Transport { source, address } => {
+                f.write_str("the server could not be reached")?;
+                after(f, " at ", address.as_deref())?;
+                write!(f, ": {source}")?;
+            }
+            Self::TimedOut { after: allowed, address } => {
+                write!(f, "no answer within {}", humantime::format_duration(*allowed))?;
+                after(f, " from ", address.as_deref())?;
+            }
+            Self::Panicked => {
+                f.write_str("the token manager panicked: standard error should say why")?;
+            }
+        }
+        if let Self::Denied { description, .. } | Self::Server { description, .. } = self {
+            after(f, ": ", description.as_deref())?;
+        }
+        match self.retry_after() {
+            Some(wait) => write!(f, "; it said to wait {}", rounded(wait)),
+            None => Ok(()),
+        }
     }
 }
 
-fn colon(description: Option<&str>) -> String {
-    description.map(|text| format!(": {text}")).unwrap_or_default()
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Credential { source } | Self::Transport { source, .. } => source.source(),
+            _ => None,
+        }
+    }
 }
 
-fn wait(retry_after: Option<Duration>) -> String {
-    retry_after
-        .map(|after| format!("; it said to wait {}", humantime::format_duration(after)))
-        .unwrap_or_default()
+fn after(f: &mut fmt::Formatter<'_>, before: &str, text: Option<&str>) -> fmt::Result {
+    text.map_or(Ok(()), |text| write!(f, "{before}{text}"))
+}
+
+/// As people say it: 30 s, not 29.999.
+fn rounded(wait: Duration) -> humantime::FormattedDuration {
+    let unit = if wait < Duration::from_secs(1) { 1_000_000 } else { 1_000_000_000 };
+    let units = wait.as_nanos().div_ceil(unit);
+    let nanos = u64::try_from(units.saturating_mul(unit)).unwrap_or(u64::MAX);
+    humantime::format_duration(Duration::from_nanos(nanos))
 }
 
 /// What a caller gets instead of a token.
@@ -278,53 +315,37 @@ fn wait(retry_after: Option<Duration>) -> String {
 /// }
 /// # assert!(come_again(&SessionError::Closed).is_none());
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionError {
     /// The attempts that this caller waited for have failed, and there is no unexpired token.
-    #[error("the attempts failed: {error}")]
     Failed {
         /// What the last of them met.
-        #[source]
         error: Arc<TokenError>,
         /// No attempt will start before this much time has passed.
         retry_after: Duration,
     },
     /// There is no unexpired token, and after a failure the server is left alone for a while: see
     /// [`RetryPolicy`](crate::RetryPolicy).
-    #[error("the server is left alone for another {} after an error: {last}", humantime::format_duration(whole_millis(*retry_after)))]
     Cooling {
         /// What the last attempt met.
-        #[source]
         last: Arc<TokenError>,
         /// No attempt will start before this much time has passed.
         retry_after: Duration,
     },
     /// As many callers wait as [`max_held`](crate::SessionConfig::max_held) allows, and there is no token
     /// that could be given instead.
-    #[error(
-        "as many callers wait for this session as max_held allows: ask again later, or raise it"
-    )]
     Overloaded,
     /// This session's token manager cannot do that. (An [`HttpTokenManager`](crate::HttpTokenManager) can
     /// revoke if its provider has a [`revocation_url`](crate::Provider::revocation_url).)
-    #[error("this session's token manager, or its provider, does not support {0}")]
     Unsupported(&'static str),
     /// [`blocking_get_token`](crate::SessionHandle::blocking_get_token) would have had to wait inside a
     /// tokio runtime.
-    #[error(
-        "blocking_get_token would have to wait inside a tokio runtime: use get_token, or another thread"
-    )]
     WouldBlock,
     /// The session has ended: shut down, or its runtime is gone. This handle stays closed.
-    #[error("the session has ended (shutdown was called, or its runtime is gone): spawn another")]
     Closed,
     /// The session has ended, since tokio's time was paused, as in a test, and the session's clock goes
     /// on: switch on the feature `test-util`, with which it follows tokio's.
-    #[error(
-        "tokio's time is paused, and this session's clock is not, so it has ended: tests on paused time \
-         need ccg-session's feature `test-util`"
-    )]
     TimePaused,
 }
 
@@ -348,8 +369,41 @@ impl SessionError {
     }
 }
 
-fn whole_millis(duration: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+/// Names its cause, as that of a [`TokenError`] does.
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { error, .. } => write!(f, "the attempts failed: {error}"),
+            Self::Cooling { last, retry_after } => write!(
+                f,
+                "the server is left alone for another {} after an error: {last}",
+                rounded(*retry_after)
+            ),
+            Self::Overloaded => f.write_str(
+                "as many callers wait for this session as max_held allows: ask again later, or raise it",
+            ),
+            Self::Unsupported(what) => {
+                write!(f, "this session's token manager, or its provider, does not support {what}")
+            }
+            Self::WouldBlock => f.write_str(
+                "blocking_get_token would have to wait inside a tokio runtime: use get_token, or \
+                 another thread",
+            ),
+            Self::Closed => f.write_str(
+                "the session has ended (shutdown was called, or its runtime is gone): spawn another",
+            ),
+            Self::TimePaused => f.write_str(
+                "tokio's time is paused, and this session's clock is not, so it has ended: tests on \
+                 paused time need ccg-session's feature `test-util`",
+            ),
+        }
+    }
+}
+
+impl Error for SessionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.token_error()?.source()
+    }
 }
 
 /// Something that was asked for cannot be, and nothing has been sent. The message says what was

@@ -92,8 +92,8 @@ pub(super) fn transport(error: reqwest::Error, address: &str) -> TokenError {
     TokenError::transport(Cause::of(&error.without_url())).with_address(address)
 }
 
-/// What an error of reqwest says: first what was behind it all, then what that led to, from the top. In it
-/// are texts that came over the wire, such as a certificate's names, so only words are kept.
+/// What an error of reqwest says: first what was behind it all, then what that led to, from the top, and
+/// nothing twice. In it are texts that came over the wire, such as a certificate's names, so only words are kept.
 #[derive(Debug)]
 pub(super) struct Cause {
     words: String,
@@ -108,7 +108,7 @@ impl Cause {
             chain.push(fit(&error.to_string(), &[], MAX_WORDS));
             next = error.source();
         }
-        let words = chain.last().cloned().unwrap_or_default();
+        let words = chain.pop().unwrap_or_default();
         let link = |next: Option<Box<Self>>, words| Some(Box::new(Self { words, next }));
         Self { words, next: chain.into_iter().rev().fold(None, link) }
     }
