@@ -82,8 +82,9 @@ impl Other {
     fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let mut last = thread_time();
         let task = tokio::spawn(async move {
-            let (mut longest, mut last) = (Duration::ZERO, thread_time());
+            let mut longest = Duration::ZERO;
             while !stopped.load(SeqCst) {
                 yield_now().await;
                 let now = thread_time();
@@ -249,7 +250,7 @@ fn a_flood_of_messages_delays_no_timer() {
         let began = Instant::now();
         let mut waiting = Vec::new();
         while !held.is_finished() {
-            assert!(began.elapsed() < Duration::from_secs(60), "the timer is starved");
+            assert!(began.elapsed() < Duration::from_secs(20), "the timer is starved");
             let behind = waiting.len() as u64 - turned_away(&session);
             if behind < 1_000 && session.try_token().is_none() {
                 waiting.extend(flood(&session, 1_000));
