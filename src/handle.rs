@@ -454,10 +454,10 @@ impl Future for GetToken<'_> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Getting::New(handle) = self.0 {
-            if let Some(token) = handle.usable_token() {
-                return Poll::Ready(Ok(token));
-            }
+        if let Getting::New(handle) = self.0
+            && let Some(token) = handle.usable_token()
+        {
+            return Poll::Ready(Ok(token));
         }
         self.poll_slowly(context)
     }

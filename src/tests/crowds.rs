@@ -88,7 +88,7 @@ impl Other {
             while !stopped.load(SeqCst) {
                 yield_now().await;
                 let now = thread_time();
-                longest = longest.max(now - last);
+                longest = longest.max(now.abs_diff(last));
                 last = now;
             }
             longest
@@ -131,7 +131,7 @@ fn eight_thousand_exchanges_behind_a_revocation_keep_no_other_task_waiting() {
             yield_now().await;
         }
         let answered_at = revoking.await.unwrap();
-        let took = answered_at - revoked_at.lock().unwrap().unwrap();
+        let took = answered_at.abs_diff(revoked_at.lock().unwrap().unwrap());
         assert!(took < Duration::from_millis(200), "the revoke took {took:?} more");
         for exchanging in exchanging {
             assert!(exchanging.await.unwrap());
@@ -144,8 +144,7 @@ fn eight_thousand_exchanges_behind_a_revocation_keep_no_other_task_waiting() {
 
 /// A session with one caller who waits, and room for no other: each that comes is counted.
 fn crowded(manager: impl TokenManager) -> (SessionHandle, JoinHandle<bool>) {
-    let mut config = SessionConfig::default();
-    config.max_held = 1;
+    let config = SessionConfig { max_held: 1, ..SessionConfig::default() };
     let session = Session::builder(manager).config(config).spawn().unwrap();
     let held = tokio::spawn({
         let session = session.clone();

@@ -2,8 +2,8 @@
 //! attempt ends exactly once, and whoever waits is told.
 
 use std::error::Error;
-use std::fmt;
-use std::pin::{Pin, pin};
+use std::fmt::{self, Write};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -16,6 +16,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
+use crate::foreign::guarded;
 use crate::{
     Grant, GrantRequest, Session, SessionError, SessionHandle, TokenError, TokenManager,
     TokenRequestOptions, TokenText,
@@ -118,7 +119,7 @@ struct Text(String);
 
 impl Visit for Text {
     fn record_debug(&mut self, _: &Field, value: &dyn fmt::Debug) {
-        self.0 += &format!("{value:?}");
+        let _ = write!(self.0, "{value:?}");
     }
 
     fn record_error(&mut self, _: &Field, value: &(dyn Error + 'static)) {
@@ -286,17 +287,21 @@ async fn a_callers_waker_that_panics_ends_nobody_elses_call() {
         let fail = || TokenError::Panicked;
         let manager = Fails { times: AtomicUsize::new(0), fail, attempts };
         let session: SessionHandle = Session::builder(manager).spawn().unwrap();
-        let mut hostile = pin!(session.get_token());
-        let waker = Waker::from(Arc::new(HostileWaker { in_wake }));
-        assert!(poll_once(hostile.as_mut(), &waker).is_pending());
-        // The call has the other one.
-        drop(waker);
-        let token = session.get_token().await.expect("the session goes on");
+        let mut hostile = Box::pin(session.get_token());
+        let mut leaves = Box::pin(session.get_token());
+        for call in [&mut hostile, &mut leaves] {
+            // Whoever lets go of the call last drops its waker.
+            let waker = Waker::from(Arc::new(HostileWaker { in_wake }));
+            assert!(poll_once(call.as_mut(), &waker).is_pending());
+        }
+        guarded(|| drop(leaves));
+        session.get_token().await.expect("the session goes on");
         for _ in 0..10 {
             yield_now().await;
         }
-        let answer = poll_once(hostile.as_mut(), Waker::noop());
-        assert!(matches!(answer, Poll::Ready(Ok(own)) if own == token));
+        // Here it is the caller who drops it.
+        guarded(|| poll_once(hostile.as_mut(), Waker::noop()));
+        guarded(|| drop(hostile));
         assert_eq!(session.status().counters().grants_started, 1);
         session.shutdown().await;
         assert!(matches!(session.get_token().await, Err(SessionError::Closed)));

@@ -111,8 +111,8 @@ impl Model {
         token.filter(|token| self.now < token.expires_at).map(exchanged)
     }
 
-    pub(super) fn exchange(&mut self, id: u64, name: ExchangeKey, options: &TokenRequestOptions) {
-        let at = self.entry(&name);
+    pub(super) fn exchange(&mut self, id: u64, name: &ExchangeKey, options: &TokenRequestOptions) {
+        let at = self.entry(name);
         if !self.setup.can_exchange {
             let unsupported = Told::Exchanged(Err(Wrong::Unsupported));
             return self.tell(id, self.unexpired(at).unwrap_or(unsupported));

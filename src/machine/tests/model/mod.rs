@@ -157,7 +157,7 @@ impl Model {
         }
         match event {
             Event::GetToken(id, _, options) => self.get(*id, options),
-            Event::Exchange(id, _, request) => self.exchange(*id, request.key(), &request.options),
+            Event::Exchange(id, _, request) => self.exchange(*id, &request.key(), &request.options),
             Event::Revoke(id, _, options) => self.revoke(*id, options),
             Event::Asked(snapshot) => self.asked(*snapshot),
             Event::Invalidate(id) if id.session == SESSION => self.invalidate(id.generation),
