@@ -413,7 +413,7 @@ impl History {
                 return None;
             };
             let Want::Token(purpose) = self.callers.get(caller)?.want else { return None };
-            let was_refused = self.paces.get(&purpose).is_some_and(|pace| pace.is_rerun());
+            let was_refused = self.paces.get(&purpose).is_some_and(Pace::is_rerun);
             (was_refused && refuses_subject(error)).then_some((purpose, error))
         });
         for (purpose, error) in refusals.collect::<BTreeMap<_, _>>() {

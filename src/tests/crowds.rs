@@ -82,12 +82,13 @@ impl Other {
     fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let mut last = thread_time();
         let task = tokio::spawn(async move {
-            let (mut longest, mut last) = (Duration::ZERO, thread_time());
+            let mut longest = Duration::ZERO;
             while !stopped.load(SeqCst) {
                 yield_now().await;
                 let now = thread_time();
-                longest = longest.max(now - last);
+                longest = longest.max(now.abs_diff(last));
                 last = now;
             }
             longest
@@ -130,7 +131,7 @@ fn eight_thousand_exchanges_behind_a_revocation_keep_no_other_task_waiting() {
             yield_now().await;
         }
         let answered_at = revoking.await.unwrap();
-        let took = answered_at - revoked_at.lock().unwrap().unwrap();
+        let took = answered_at.abs_diff(revoked_at.lock().unwrap().unwrap());
         assert!(took < Duration::from_millis(200), "the revoke took {took:?} more");
         for exchanging in exchanging {
             assert!(exchanging.await.unwrap());
@@ -143,8 +144,7 @@ fn eight_thousand_exchanges_behind_a_revocation_keep_no_other_task_waiting() {
 
 /// A session with one caller who waits, and room for no other: each that comes is counted.
 fn crowded(manager: impl TokenManager) -> (SessionHandle, JoinHandle<bool>) {
-    let mut config = SessionConfig::default();
-    config.max_held = 1;
+    let config = SessionConfig { max_held: 1, ..SessionConfig::default() };
     let session = Session::builder(manager).config(config).spawn().unwrap();
     let held = tokio::spawn({
         let session = session.clone();
@@ -249,7 +249,7 @@ fn a_flood_of_messages_delays_no_timer() {
         let began = Instant::now();
         let mut waiting = Vec::new();
         while !held.is_finished() {
-            assert!(began.elapsed() < Duration::from_secs(60), "the timer is starved");
+            assert!(began.elapsed() < Duration::from_secs(20), "the timer is starved");
             let behind = waiting.len() as u64 - turned_away(&session);
             if behind < 1_000 && session.try_token().is_none() {
                 waiting.extend(flood(&session, 1_000));

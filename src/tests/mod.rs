@@ -4,6 +4,8 @@
 mod anything;
 #[cfg(all(feature = "test-util", target_os = "linux"))]
 mod crowds;
+#[cfg(feature = "test-util")]
+mod foreign;
 #[cfg(all(feature = "http", feature = "testing"))]
 mod recorder;
 #[cfg(feature = "test-util")]
@@ -12,5 +14,6 @@ mod recorder;
 mod scripted;
 #[cfg(all(feature = "http", feature = "testing"))]
 mod threads;
+mod told;
 #[cfg(feature = "test-util")]
 mod world;

@@ -242,7 +242,10 @@ impl Broken {
         self.grant_on_wire &= !matches!(event, Event::Ended(Ended::Grant(_)));
         self.grant_on_wire |= fx.start.iter().any(|it| matches!(it.request, Request::Grant(_)));
         match (self.fault, event) {
-            (Fault::LosesAnAnswer, Event::Ended(_)) if fx.replies.len() > 1 => {
+            (Fault::LosesAnAnswer, Event::Ended(_))
+            | (Fault::ForgetsAKeyInACooling, Event::Ended(Ended::Exchange(_, Err(_))))
+                if fx.replies.len() > 1 =>
+            {
                 drop(fx.replies.pop());
             }
             (
@@ -320,11 +323,6 @@ impl Broken {
                     }
                 }
             }
-            (Fault::ForgetsAKeyInACooling, Event::Ended(Ended::Exchange(_, Err(_))))
-                if fx.replies.len() > 1 =>
-            {
-                drop(fx.replies.pop());
-            }
             (Fault::ServesTheLastExchangeFirst, _) => {
                 let is_one = |start: &Start| matches!(start.request, Request::Exchange(..));
                 let exchanges = fx.start.iter().take_while(|start| is_one(start)).count();
@@ -395,7 +393,7 @@ impl Broken {
                 kept.lifetime.hold_at = kept.lifetime.stale_at;
             }
             Fault::LosesADoubtAtAPublication if failed && machine.own.kept().is_some() => {
-                machine.doubts_dismissed += 1
+                machine.doubts_dismissed += 1;
             }
             Fault::LiftsEarliestAtARevoke if revoked => machine.earliest = Instant::ZERO,
             Fault::LiftsNotBeforeAtAnInvalidate if invalidated && !machine.own.flight.is_open() => {

@@ -26,9 +26,11 @@ struct Loaded {
 
 impl Loaded {
     fn new(change: impl FnOnce(&mut SessionConfig)) -> Self {
-        let mut config = SessionConfig::default();
-        config.max_held = 2 * MANY;
-        config.exchange_capacity = 2 * MANY;
+        let mut config = SessionConfig {
+            max_held: 2 * MANY,
+            exchange_capacity: 2 * MANY,
+            ..SessionConfig::default()
+        };
         change(&mut config);
         let abilities =
             Abilities { exchange: true, revoke: true, assumed_lifetime: ASSUMED_LIFETIME };

@@ -163,6 +163,41 @@ const FOUND: &[(&str, Setup, &[Op])] = &[
         ],
     ),
     (
+        "a pause of nothing is over at once",
+        USUAL,
+        &[exchange(0), LIVES, fails(CredentialsChanged), fails(TimedOut), LIVES],
+    ),
+    (
+        "a refresh that nobody waits for opens no grant for its second attempt",
+        ONE_ATTEMPT,
+        &[
+            ASK,
+            lives(3_600_000),
+            exchange(0),
+            lives(600_000),
+            To(ExchangedHoldAt, -1),
+            Exchange { key: 0, reversed: false, left: 1_000_000, ip: 0 },
+            fails(CredentialsChanged),
+            LIVES,
+        ],
+    ),
+    (
+        "who is told that it is unsupported has no unexpired token",
+        Setup { exchanges_at_once: 1, ..USUAL },
+        &[
+            ASK,
+            lives(3_600_000),
+            exchange(0),
+            lives(60_000),
+            exchange(1),
+            To(ExchangedHoldAt, 0),
+            exchange(0),
+            Abilities { exchange: false, revoke: true },
+            exchange(0),
+            exchange(2),
+        ],
+    ),
+    (
         "a key that cools is not pushed out for a token that is dead",
         Setup {
             stale_buffer: 10,
