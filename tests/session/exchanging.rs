@@ -127,3 +127,29 @@ async fn without_a_subject_an_exchange_fails_as_the_grant_did() {
     assert!(matches!(error, SessionError::Failed { .. }), "{error:?}");
     assert_eq!(error.retry_after(), Some(secs(30)));
 }
+
+/// Both before the session's task has its turn.
+#[tokio::test(start_paused = true)]
+async fn a_cached_token_is_not_given_beside_a_doubt_of_its_parent_nor_after_the_end() {
+    let (session, mut endpoint) = session_holding("parent", HOUR).await;
+    let asking = exchange(&session, scope("a"));
+    endpoint.exchange().await.token("child", HOUR);
+    let child = asking.await.unwrap().unwrap();
+    assert_eq!(session.exchange(scope("a")).await.unwrap(), child);
+    let parent = session.get_token().await.unwrap();
+    let ending = session.clone();
+    assert!(session.invalidate(&parent));
+    let mut call = std::pin::pin!(session.exchange(scope("a")));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(call.as_mut().poll(&mut context).is_pending());
+    ending.shutdown().await;
+    assert!(matches!(call.await, Err(SessionError::Closed)));
+
+    let (session, mut endpoint) = session_holding("parent", HOUR).await;
+    let asking = exchange(&session, scope("a"));
+    endpoint.exchange().await.token("child", HOUR);
+    asking.await.unwrap().unwrap();
+    session.shutdown().await;
+    let late = session.exchange(scope("a")).await;
+    assert!(matches!(late, Err(SessionError::Closed)), "{late:?}");
+}

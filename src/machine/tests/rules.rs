@@ -133,6 +133,10 @@ scripts! {
         "holding, granted 100d as same, revoke, confirmed, suspend 20h
          ask, granted untold as same, suspend 4h, timer -> grant #2
          granted 100d as same -> publish same; 3: same",
+        // Nor its life, where that is unknown.
+        "attempts 1, holding, granted untold as same, revoke, revocations_fail denied, suspend 20h
+         ask, granted untold as same -> publish nothing; 3: failed
+         suspend 4h, revoke -> 4: revoked",
         "attempts 1, holding, granted 1h as same, revoke, confirmed, suspend 1s, ask
          granted 1h as same -> publish nothing; 3: failed
          error 3 -> the server answered with a dead token: it has been revoked; if the server goes on to repeat it, it is taken again 24 hours after the revoke";
