@@ -193,24 +193,25 @@ impl<M> SessionActor<M> {
     /// Shows what has become of the session, to those who read its token and to those who watch it, at
     /// once: whoever sees one sees the other.
     fn show(&self, published: Option<Published>) {
-        self.show_facts(self.machine.facts(), || {
+        self.show_facts(&self.machine.facts(), || {
             if let Some(published) = published {
                 self.publisher.publish(published);
             }
         });
     }
 
-    fn show_facts(&self, facts: Facts, publish: impl FnOnce()) {
-        let mut before = facts;
+    fn show_facts(&self, facts: &Facts, publish: impl FnOnce()) {
+        let mut before = None;
         guarded(|| {
             self.status.send_if_modified(|shown| {
                 publish();
-                before = std::mem::replace(shown, facts);
-                before != facts
+                let has_changed = *shown != *facts;
+                before = has_changed.then(|| std::mem::replace(shown, facts.clone()));
+                has_changed
             })
         });
-        if before != facts {
-            guarded(|| trace_change(&before, &facts));
+        if let Some(before) = before {
+            guarded(|| trace_change(&before, facts));
         }
     }
 
@@ -218,7 +219,7 @@ impl<M> SessionActor<M> {
     /// is over, then those who wait are told, in the mailbox by the loss of their replies.
     fn close(&mut self) {
         let counters = self.machine.facts().counters;
-        self.show_facts(Facts::of_the_end(counters), || self.publisher.close(self.time_paused));
+        self.show_facts(&Facts::of_the_end(counters), || self.publisher.close(self.time_paused));
         self.mailbox.close();
         loop {
             match self.mailbox.try_recv() {
@@ -264,10 +265,26 @@ fn trace_change(before: &Facts, after: &Facts) {
         tracing::debug!(name: "token.published", generation, "token.published");
     }
     let now = clock::now();
+    // Once for each series of attempts that failed; without a usable token its callers get the error.
+    if let (Some(error), Some(token)) = (&after.last_error, after.token)
+        && after.last_error != before.last_error
+        && now < token.usable_until
+    {
+        let remaining = humantime::format_duration(whole_seconds(token.expires_at.since(now)));
+        let error = &error.0;
+        tracing::warn!(
+            name: "refresh.failed",
+            "the token could not be refreshed, and is good for another {remaining}: {error}"
+        );
+    }
     let phase = after.phase(now);
     if phase != before.phase(now) {
         tracing::debug!(name: "session.phase", ?phase, "session.phase");
     }
+}
+
+fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs())
 }
 
 /// The attempts on the wire, each in a task of its own that ends exactly once. `None` while there are none:

@@ -56,19 +56,6 @@ mod real {
     }
 }
 
-#[cfg(all(test, target_os = "linux", not(feature = "test-util")))]
-mod tests {
-    use rustix::time::{ClockId, clock_gettime};
-
-    /// Not the wall clock, and where the machine was suspended not the monotonic one.
-    #[test]
-    fn it_is_the_time_since_boot() {
-        let read = || super::from_timespec(clock_gettime(ClockId::Boottime));
-        let (before, now, after) = (read(), super::now(), read());
-        assert!((before..=after).contains(&now), "{now:?} is not in {before:?}..={after:?}");
-    }
-}
-
 #[cfg(target_os = "linux")]
 fn from_timespec(read: rustix::time::Timespec) -> Instant {
     // The time since boot is never negative, and a tv_nsec is less than a second.
@@ -156,6 +143,17 @@ mod tokio_time {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Not the wall clock, and where the machine was suspended not the monotonic one.
+    #[cfg(all(target_os = "linux", not(feature = "test-util")))]
+    #[test]
+    fn it_is_the_time_since_boot() {
+        use rustix::time::{ClockId, clock_gettime};
+
+        let read = || from_timespec(clock_gettime(ClockId::Boottime));
+        let (before, now, after) = (read(), now(), read());
+        assert!((before..=after).contains(&now), "{now:?} is not in {before:?}..={after:?}");
+    }
 
     #[test]
     fn a_sleep_that_takes_less_than_half_its_time_was_skipped() {

@@ -283,8 +283,8 @@ impl SessionHandle {
     /// What the session is doing. Asks nobody, and waits for nothing.
     pub fn status(&self) -> Status {
         let facts = match &self.0 {
-            Backing::Live(live) => *live.status.borrow(),
-            Backing::Fixed(fixed) => *fixed.status.borrow(),
+            Backing::Live(live) => live.status.borrow().clone(),
+            Backing::Fixed(fixed) => fixed.status.borrow().clone(),
         };
         Status::new(facts, clock::now())
     }

@@ -1,15 +1,17 @@
 //! What a session shows of itself.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::error::TokenError;
 use crate::instant::Instant;
 use crate::machine::{Counters, Facts, Phase};
 
 /// What a session was doing when it was asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Status {
     facts: Facts,
     now: Instant,
@@ -56,9 +58,36 @@ impl Status {
         self.facts.held
     }
 
+    /// What the last series of attempts at a token met that failed; `None` once a token has come since. It
+    /// is no caller's error while the token before it is good.
+    pub fn last_error(&self) -> Option<&TokenError> {
+        self.facts.last_error.as_ref().map(|last| &*last.0)
+    }
+
+    /// How long ago a token came last; `None` if none has yet.
+    pub fn last_success(&self) -> Option<Duration> {
+        self.facts.last_success.map(|at| self.now.since(at))
+    }
+
     /// What the session has done since it started.
     pub fn counters(&self) -> Counters {
         self.facts.counters
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status")
+            .field("phase", &self.phase())
+            .field("generation", &self.generation())
+            .field("remaining", &self.remaining())
+            .field("stale_in", &self.stale_in())
+            .field("retry_after", &self.retry_after())
+            .field("held", &self.held())
+            .field("last_error", &self.last_error())
+            .field("last_success", &self.last_success())
+            .field("counters", &self.counters())
+            .finish()
     }
 }
 
@@ -82,7 +111,7 @@ impl StatusSubscription {
     /// Cancel safe: no change is lost.
     pub async fn changed(&mut self) -> Option<Status> {
         self.0.changed().await.ok()?;
-        let facts = *self.0.borrow_and_update();
+        let facts = self.0.borrow_and_update().clone();
         Some(Status::new(facts, clock::now()))
     }
 }

@@ -155,11 +155,11 @@ impl Flight {
         let allowed = if self.failed_in_a_row == 0 { policy.attempts } else { 1 };
         let course = &mut self.course;
         let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
-        if changed && !course.credentials_reread {
+        if changed && !course.credentials_reread && retry_after <= LONGEST_PAUSE {
             course.credentials_reread = true;
             course.attempts = course.attempts.saturating_sub(1);
-            course.next_attempt_at = moment.now;
-            return moment.now;
+            course.next_attempt_at = moment.now + retry_after;
+            return course.next_attempt_at;
         }
         if error.is_retryable() && course.attempts < allowed && retry_after <= LONGEST_PAUSE {
             let pause = doubled(FIRST_PAUSE, course.attempts, LONGEST_PAUSE);

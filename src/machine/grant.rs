@@ -134,6 +134,7 @@ impl<R> Machine<R> {
         match result.and_then(|grant| self.receive(moment, sent, grant, Issued::new, fx)) {
             Ok(received) => {
                 self.earliest = sent.at + GRANT_GAP;
+                self.last_success = Some(moment.now);
                 match received {
                     Received::Token(issued, lifetime) => self.store(issued, lifetime, fx),
                     Received::Revoked(text) => {

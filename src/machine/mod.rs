@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use event::*;
 pub use status::{Counters, Phase};
-pub(crate) use status::{Facts, TokenFacts};
+pub(crate) use status::{Facts, LastError, TokenFacts};
 
 use barrier::Barrier;
 use endpoint::Endpoint;
@@ -80,6 +80,8 @@ pub struct Machine<R> {
     next_deadline: Option<Instant>,
     lifetime_assumed: bool,
     closed: bool,
+    /// When a token came last.
+    last_success: Option<Instant>,
     counters: Counters,
 }
 
@@ -125,6 +127,7 @@ impl<R> Machine<R> {
             next_deadline: warm.then_some(Instant::ZERO),
             lifetime_assumed: false,
             closed: false,
+            last_success: None,
             counters: Counters::default(),
             config,
         }
@@ -394,6 +397,8 @@ impl<R> Machine<R> {
                 generation: kept.issued.id().generation,
             }),
             held: self.held_callers(),
+            last_error: self.own.flight.last_failure().map(|last| LastError(last.last.clone())),
+            last_success: self.last_success,
             counters: self.counters,
         }
     }

@@ -1,5 +1,9 @@
 //! What the session is doing, for people and dashboards: nothing here decides anything.
 
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::TokenError;
 use crate::instant::Instant;
 
 /// Where a session stands. Derived from facts when it is asked for, never kept.
@@ -24,8 +28,30 @@ pub enum Phase {
     Closed,
 }
 
+impl Phase {
+    /// Its name, as dashboards and labels have it: `"fresh"`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Refreshing => "refreshing",
+            Self::Holding => "holding",
+            Self::Cooling => "cooling",
+            Self::Revoking => "revoking",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The facts that a phase is derived from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) closed: bool,
     pub(crate) barrier_up: bool,
@@ -33,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) not_before: Option<Instant>,
     pub(crate) token: Option<TokenFacts>,
     pub(crate) held: usize,
+    pub(crate) last_error: Option<LastError>,
+    pub(crate) last_success: Option<Instant>,
     pub(crate) counters: Counters,
 }
 
@@ -43,6 +71,19 @@ pub(crate) struct TokenFacts {
     pub(crate) expires_at: Instant,
     pub(crate) generation: u64,
 }
+
+/// What the last flight of the grant that failed met.
+#[derive(Clone, Debug)]
+pub(crate) struct LastError(pub(crate) Arc<TokenError>);
+
+/// The same one, not one like it.
+impl PartialEq for LastError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for LastError {}
 
 impl Facts {
     pub(crate) fn of_fixed_token() -> Self {
@@ -115,27 +156,27 @@ mod tests {
             generation: 1,
         };
         let nothing = Facts::default();
-        let held = Facts { token: Some(token), ..nothing };
-        let fetching = Facts { flight_open: true, ..held };
-        let failed = Facts { not_before: Some(at(40)), ..held };
-        let revoking = Facts { barrier_up: true, ..fetching };
-        let closed = Facts { closed: true, ..revoking };
+        let held = Facts { token: Some(token), ..Facts::default() };
+        let fetching = Facts { flight_open: true, ..held.clone() };
+        let failed = Facts { not_before: Some(at(40)), ..held.clone() };
+        let revoking = Facts { barrier_up: true, ..fetching.clone() };
+        let closed = Facts { closed: true, ..revoking.clone() };
         for (facts, now, phase) in [
-            (nothing, 0, Phase::Empty),
-            (held, 9, Phase::Fresh),
-            (held, 10, Phase::Stale),
-            (held, 19, Phase::Stale),
-            (held, 20, Phase::Empty),
-            (fetching, 9, Phase::Refreshing),
-            (fetching, 19, Phase::Refreshing),
-            (fetching, 20, Phase::Holding),
-            (failed, 19, Phase::Stale),
-            (failed, 20, Phase::Cooling),
-            (failed, 39, Phase::Cooling),
-            (failed, 40, Phase::Empty),
-            (revoking, 9, Phase::Revoking),
-            (revoking, 20, Phase::Revoking),
-            (closed, 9, Phase::Closed),
+            (&nothing, 0, Phase::Empty),
+            (&held, 9, Phase::Fresh),
+            (&held, 10, Phase::Stale),
+            (&held, 19, Phase::Stale),
+            (&held, 20, Phase::Empty),
+            (&fetching, 9, Phase::Refreshing),
+            (&fetching, 19, Phase::Refreshing),
+            (&fetching, 20, Phase::Holding),
+            (&failed, 19, Phase::Stale),
+            (&failed, 20, Phase::Cooling),
+            (&failed, 39, Phase::Cooling),
+            (&failed, 40, Phase::Empty),
+            (&revoking, 9, Phase::Revoking),
+            (&revoking, 20, Phase::Revoking),
+            (&closed, 9, Phase::Closed),
         ] {
             assert_eq!(facts.phase(at(now)), phase, "{now}: {facts:?}");
         }

@@ -23,7 +23,7 @@ impl TokenManager for Manager {
     async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
         match self {
             Self::Token => Ok(Grant::bearer("one")?.expires_in(secs(3_600))),
-            Self::Error => Err(TokenError::Server { status: 503, retry_after: None }),
+            Self::Error => Err(TokenError::server(503, None)),
             Self::Nothing => pending().await,
         }
     }

@@ -13,6 +13,7 @@ mod revocation;
 mod runtimes;
 #[allow(dead_code, reason = "the crate's own tests use more of it")]
 mod scripted;
+mod shown;
 mod storms;
 mod suspended;
 

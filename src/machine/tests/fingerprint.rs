@@ -33,6 +33,7 @@ impl<R: Hash> Hash for Machine<R> {
             next_deadline,
             lifetime_assumed,
             closed,
+            last_success: _,
             counters: _,
         } = self;
         (own, earliest, refused, subject_refused_at).hash(state);

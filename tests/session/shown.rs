@@ -1,0 +1,83 @@
+//! What operators see: status, its `Debug`, and the log.
+
+use std::sync::Mutex;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry;
+
+use super::*;
+
+/// Keeps the warnings.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl<S: Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() == Level::WARN {
+            event.record(&mut self.clone());
+        }
+    }
+}
+
+impl Visit for Warnings {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.0.lock().unwrap().push(format!("{value:?}"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_background_refresh_is_one_warning_with_its_reason_and_the_life_left() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(registry().with(warnings.clone()));
+    let (session, mut endpoint) = session_holding("t1", HOUR).await;
+    sleep(secs(3_200)).await;
+    let token = session.get_token().await.unwrap();
+    for _ in 0..3 {
+        endpoint.grant().await.fail(unavailable());
+    }
+    settle().await;
+    assert_eq!(session.get_token().await.unwrap(), token, "it is good to its end");
+    let warnings = warnings.0.lock().unwrap().clone();
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(warning.contains("6m"), "the life left: {warning}");
+    assert!(warning.contains("the server failed (status 503)"), "the reason: {warning}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_tells_the_last_error_until_a_token_comes_and_when_one_came() {
+    let (session, mut endpoint) = session();
+    assert_eq!(session.status().last_success(), None);
+    let asking = ask(&session);
+    endpoint.grant().await.fail(denied());
+    asking.await.unwrap().unwrap_err();
+    let status = session.status();
+    assert!(status.last_error().is_some_and(|error| error.to_string().contains("invalid_client")));
+    assert_eq!(status.last_success(), None);
+    sleep(secs(30)).await;
+    let asking = ask(&session);
+    endpoint.grant().await.token("t1", HOUR);
+    text_of(asking).await;
+    sleep(secs(7)).await;
+    let status = session.status();
+    assert!(status.last_error().is_none());
+    assert_eq!(status.last_success().map(|ago| ago.as_secs()), Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_debug_of_a_status_shows_durations_and_not_ticks_of_a_clock() {
+    let (session, _endpoint) = session_holding("t1", HOUR).await;
+    sleep(secs(600)).await;
+    let status = session.status();
+    let shown = format!("{status:?}");
+    assert!(shown.contains("phase: Fresh"), "{shown}");
+    let remaining = status.remaining().unwrap();
+    assert!(secs(2_990) < remaining && remaining <= secs(3_000), "{remaining:?}");
+    assert!(shown.contains(&format!("remaining: Some({remaining:?})")), "{shown}");
+    assert!(!shown.contains("Instant"), "{shown}");
+    assert_eq!(session.status().phase().as_str(), "fresh");
+    assert_eq!(session.status().phase().to_string(), "fresh");
+}
