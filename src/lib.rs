@@ -44,7 +44,9 @@
 //! - After [`revoke`](SessionHandle::revoke) nobody gets an earlier token, not even one whose request was
 //!   under way.
 //! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again,
-//!   but for a second refusal within 10 seconds.
+//!   but for a second refusal within 10 seconds; what it returns says which it is.
+//! - Code of yours that panics (a manager, an error's `Display`, a waker, a subscriber of events) ends no
+//!   session: an attempt that panics is a failed one.
 //! - The clock counts the time that the machine was suspended (on Linux), and never follows the wall
 //!   clock.
 //! - Secrets and tokens are in no `Debug`, error or log.
@@ -66,9 +68,15 @@
 //!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
 //! - `cli`: the command `ccg-session`.
 //!
+//! # Types of other crates
+//! In the interface are `http` 1 (`HeaderValue`, `Method`, `StatusCode`), `secrecy` 0.10 (`SecretString`),
+//! `tokio` 1 (`runtime::Handle`) and, with the feature `http`, `reqwest` 0.13 (`Client`, for
+//! [`http_client`](HttpTokenManagerBuilder::http_client)). A version of these that breaks is one of this crate.
+//!
 //! # Tracing
-//! Names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`)
-//! and the events `token.published` and `session.phase`.
+//! Names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`),
+//! the events `token.published` and `session.phase` (DEBUG), and `refresh.failed` (WARN), once for each series
+//! of attempts that failed while callers go on with the token they have.
 
 // docs.rs marks what a feature is needed for.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -118,11 +126,11 @@ pub use error::{ConfigError, SessionError, TokenError};
 pub use grant::{Grant, TokenText};
 pub use handle::{GetToken, SessionHandle};
 pub use machine::{Counters, Phase};
-pub use manager::TokenManager;
+pub use manager::{BoxTokenManager, TokenManager};
 pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};
-pub use token::{AccessToken, ExchangedToken, TokenId};
+pub use token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The README's examples compile, and run where they can.
 #[cfg(doctest)]

@@ -1,6 +1,9 @@
 //! What a session needs from the outside: one attempt at a time, and an honest report of it.
 
+use std::fmt;
 use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::SessionConfig;
@@ -11,6 +14,13 @@ use crate::token::AccessToken;
 
 /// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the
 /// session's: a manager that retries makes the session's promises about request rates untrue.
+///
+/// Its methods run on the session's runtime and must not block their thread: a session waits for each of its
+/// attempts, and with a blocked thread so may everything else. [`spawn_blocking`](tokio::task::spawn_blocking)
+/// is for that.
+///
+/// An [`Arc`] of a manager is one too, for sessions that share it, and so is a [`BoxTokenManager`], for
+/// programs whose sessions have managers of different types.
 ///
 /// The session drops the future of an attempt that takes longer than
 /// [`attempt_timeout`](crate::RetryPolicy::attempt_timeout), or when it ends: each must be cancel safe. A
@@ -93,5 +103,220 @@ pub trait TokenManager: Send + Sync + 'static {
     fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
         let _ = config;
         Ok(())
+    }
+}
+
+/// A method of each kind, passed on.
+macro_rules! pass_on {
+    ($to:ident) => {
+        fn can_exchange(&self) -> bool {
+            self.$to().can_exchange()
+        }
+
+        fn can_revoke(&self) -> bool {
+            self.$to().can_revoke()
+        }
+
+        fn assumed_lifetime(&self) -> Duration {
+            self.$to().assumed_lifetime()
+        }
+
+        fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
+            self.$to().check(config)
+        }
+    };
+}
+
+impl<M: TokenManager> TokenManager for Arc<M> {
+    fn grant(
+        &self,
+        request: GrantRequest,
+    ) -> impl Future<Output = Result<Grant, TokenError>> + Send {
+        self.as_ref().grant(request)
+    }
+
+    fn exchange(
+        &self,
+        subject: AccessToken,
+        request: ExchangeRequest,
+    ) -> impl Future<Output = Result<Grant, TokenError>> + Send {
+        self.as_ref().exchange(subject, request)
+    }
+
+    fn revoke(
+        &self,
+        token: TokenText,
+        options: TokenRequestOptions,
+    ) -> impl Future<Output = Result<(), TokenError>> + Send {
+        self.as_ref().revoke(token, options)
+    }
+
+    pass_on!(as_ref);
+}
+
+/// Any manager, in a box: for programs that choose among managers of different types while they run.
+///
+/// ```
+/// use ccg_session::{BoxTokenManager, Grant, GrantRequest, Session, TokenError, TokenManager};
+///
+/// struct Metadata;
+/// # impl TokenManager for Metadata {
+/// #     async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> { Grant::bearer("a-token") }
+/// # }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let manager = BoxTokenManager::new(Metadata); // or one of another type
+/// let session = Session::builder(manager).spawn()?;
+/// assert_eq!(session.get_token().await?.secret(), "a-token");
+/// # Ok(()) }
+/// ```
+pub struct BoxTokenManager(Box<dyn ErasedTokenManager>);
+
+impl BoxTokenManager {
+    /// Puts it into a box.
+    pub fn new(manager: impl TokenManager) -> Self {
+        Self(Box::new(manager))
+    }
+
+    fn inner(&self) -> &dyn ErasedTokenManager {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for BoxTokenManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxTokenManager")
+    }
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
+
+/// A manager whose type is not known: [`TokenManager`] without its `impl Future`s.
+trait ErasedTokenManager: Send + Sync {
+    fn grant(&self, request: GrantRequest) -> Boxed<'_, Grant>;
+    fn exchange(&self, subject: AccessToken, request: ExchangeRequest) -> Boxed<'_, Grant>;
+    fn revoke(&self, token: TokenText, options: TokenRequestOptions) -> Boxed<'_, ()>;
+    fn can_exchange(&self) -> bool;
+    fn can_revoke(&self) -> bool;
+    fn assumed_lifetime(&self) -> Duration;
+    fn check(&self, config: &SessionConfig) -> Result<(), ConfigError>;
+}
+
+impl<M: TokenManager> ErasedTokenManager for M {
+    fn grant(&self, request: GrantRequest) -> Boxed<'_, Grant> {
+        Box::pin(TokenManager::grant(self, request))
+    }
+
+    fn exchange(&self, subject: AccessToken, request: ExchangeRequest) -> Boxed<'_, Grant> {
+        Box::pin(TokenManager::exchange(self, subject, request))
+    }
+
+    fn revoke(&self, token: TokenText, options: TokenRequestOptions) -> Boxed<'_, ()> {
+        Box::pin(TokenManager::revoke(self, token, options))
+    }
+
+    fn can_exchange(&self) -> bool {
+        TokenManager::can_exchange(self)
+    }
+
+    fn can_revoke(&self) -> bool {
+        TokenManager::can_revoke(self)
+    }
+
+    fn assumed_lifetime(&self) -> Duration {
+        TokenManager::assumed_lifetime(self)
+    }
+
+    fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
+        TokenManager::check(self, config)
+    }
+}
+
+impl TokenManager for BoxTokenManager {
+    fn grant(
+        &self,
+        request: GrantRequest,
+    ) -> impl Future<Output = Result<Grant, TokenError>> + Send {
+        self.inner().grant(request)
+    }
+
+    fn exchange(
+        &self,
+        subject: AccessToken,
+        request: ExchangeRequest,
+    ) -> impl Future<Output = Result<Grant, TokenError>> + Send {
+        self.inner().exchange(subject, request)
+    }
+
+    fn revoke(
+        &self,
+        token: TokenText,
+        options: TokenRequestOptions,
+    ) -> impl Future<Output = Result<(), TokenError>> + Send {
+        self.inner().revoke(token, options)
+    }
+
+    pass_on!(inner);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does all that a manager may leave out.
+    struct All;
+
+    impl TokenManager for All {
+        async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+            Grant::bearer("granted")
+        }
+
+        async fn exchange(&self, _: AccessToken, _: ExchangeRequest) -> Result<Grant, TokenError> {
+            Grant::bearer("exchanged")
+        }
+
+        async fn revoke(&self, _: TokenText, _: TokenRequestOptions) -> Result<(), TokenError> {
+            Err(TokenError::denied("not_today", "it is asked all the same"))
+        }
+
+        fn can_exchange(&self) -> bool {
+            true
+        }
+
+        fn can_revoke(&self) -> bool {
+            true
+        }
+
+        fn assumed_lifetime(&self) -> Duration {
+            Duration::from_secs(7)
+        }
+
+        fn check(&self, _: &SessionConfig) -> Result<(), ConfigError> {
+            Err(ConfigError::new("all", "was asked"))
+        }
+    }
+
+    async fn passes_all_on(manager: impl TokenManager) {
+        let granted = manager.grant(GrantRequest::default()).await.unwrap();
+        assert_eq!(granted.text().expose(), "granted");
+        let id = crate::token::TokenId { session: 1, generation: 1 };
+        let never = crate::instant::Instant::NEVER;
+        let issued = crate::token::Issued::new(id, granted.clone(), never, Duration::MAX);
+        let subject = AccessToken::new(issued);
+        let exchanged = manager.exchange(subject, ExchangeRequest::default()).await.unwrap();
+        assert_eq!(exchanged.text().expose(), "exchanged");
+        let revoked = manager.revoke(granted.text().clone(), TokenRequestOptions::new()).await;
+        assert!(revoked.unwrap_err().to_string().contains("not_today"));
+        assert!(manager.can_exchange() && manager.can_revoke());
+        assert_eq!(manager.assumed_lifetime(), Duration::from_secs(7));
+        assert_eq!(manager.check(&SessionConfig::default()).unwrap_err().setting(), "all");
+    }
+
+    #[tokio::test]
+    async fn an_arc_and_a_box_of_a_manager_do_all_that_it_does() {
+        passes_all_on(All).await;
+        passes_all_on(Arc::new(All)).await;
+        passes_all_on(BoxTokenManager::new(All)).await;
+        passes_all_on(BoxTokenManager::new(Arc::new(BoxTokenManager::new(All)))).await;
     }
 }

@@ -175,8 +175,9 @@ pub(crate) fn next_session() -> u64 {
     SESSIONS.fetch_add(1, Relaxed)
 }
 
-/// What a server issued, with the instants that the session counts for it. Both kinds of tokens are
-/// one of these.
+/// What a server issued, with the instants that the session counts for it. An [`AccessToken`] and an
+/// [`ExchangedToken`] are both one of these, and give it by `as_ref`: for functions of yours that take either,
+/// as [`invalidate`](crate::SessionHandle::invalidate) does.
 #[derive(Clone)]
 pub struct Issued(Arc<Counted>);
 
