@@ -292,7 +292,7 @@ mod tests {
         }
 
         fn check(&self, _: &SessionConfig) -> Result<(), ConfigError> {
-            Err(ConfigError::new("all", "was asked"))
+            Err(ConfigError::new("attempts", "are what it was asked about"))
         }
     }
 
@@ -309,7 +309,7 @@ mod tests {
         assert!(revoked.unwrap_err().to_string().contains("not_today"));
         assert!(manager.can_exchange() && manager.can_revoke());
         assert_eq!(manager.assumed_lifetime(), Duration::from_secs(7));
-        assert_eq!(manager.check(&SessionConfig::default()).unwrap_err().setting(), "all");
+        assert_eq!(manager.check(&SessionConfig::default()).unwrap_err().setting(), "attempts");
     }
 
     #[tokio::test]

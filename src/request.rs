@@ -170,7 +170,7 @@ impl ExchangeRequest {
     }
 
     /// One more parameter of the exchange's form. One that the protocol itself uses, such as
-    /// `subject_token`, is refused by [`exchange`](crate::SessionHandle::exchange).
+    /// `subject_token`, is refused by an [`HttpTokenManager`](crate::HttpTokenManager).
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.push((name.into(), value.into()));

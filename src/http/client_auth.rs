@@ -393,6 +393,33 @@ mod tests {
                 assert!(error.to_string().starts_with(expected), "{error}");
             }
         }
+        let base64 = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
+        let der: String = RSA.lines().filter(|line| !line.starts_with('-')).collect();
+        let without_first_line: String = RSA.lines().skip(1).collect::<Vec<_>>().join("\n");
+        let bytes = base64::prelude::BASE64_STANDARD.decode(&der).unwrap();
+        let hex = format!("{bytes:02x?}").replace(['[', ']', ',', ' '], "");
+        let percent: String = url::form_urlencoded::byte_serialize(jwk.as_bytes())
+            .collect::<String>()
+            .replace('+', "%20");
+        for key in [
+            der.clone(),
+            base64(&base64(RSA)),
+            base64(jwk),
+            hex,
+            percent,
+            without_first_line,
+            RSA.to_ascii_lowercase(),
+            format!("[{jwk}]"),
+            format!(r#"{{"a":{{"b":{jwk}}}}}"#),
+            jwk.replace('"', "'"),
+            jwk.replace('"', "\\\""),
+            jwk[..jwk.len() - 1].to_owned(),
+            "PuTTY-User-Key-File-3: ssh-rsa".to_owned(),
+            "AGE-SECRET-KEY-1QQ".to_owned(),
+        ] {
+            let error = new("id", key.as_str().into(), ClientAuth::Post).unwrap_err();
+            assert!(error.contains("is a private key"), "{error}");
+        }
         let public = r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#;
         for secret in ["{not JSON}", "{}", "PRIVATE KEY", public, r#"{"kty":"oct","k":"AA"}"#] {
             assert!(new("id", secret.into(), ClientAuth::Post).is_ok(), "{secret}");

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use reqwest::{Client, RequestBuilder};
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::address::without_secrets;
@@ -17,6 +18,7 @@ pub(super) struct Sender {
     client: Client,
     /// None are known of a user's own client.
     proxies: Proxies,
+    secrets: Vec<SecretString>,
 }
 
 /// The head of a response, and whose it is: scheme, host and path, and the proxy between.
@@ -24,7 +26,13 @@ pub(super) type Arrived = (reqwest::Response, String);
 
 impl Sender {
     pub(super) fn new(client: Client, proxies: Proxies) -> Self {
-        Self { client, proxies }
+        let secrets = proxies.secrets().collect();
+        Self { client, proxies, secrets }
+    }
+
+    /// What was sent on the way, besides what was sent to the server.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(ExposeSecret::expose_secret)
     }
 
     pub(super) fn get(&self, url: &Url) -> RequestBuilder {

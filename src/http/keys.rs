@@ -8,11 +8,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 use serde_json::Value;
+use url::form_urlencoded;
 
 use super::crypto::ec_key_pair;
 use super::crypto::library::digest::{SHA256, digest};
@@ -248,20 +251,101 @@ impl SigningKey {
     }
 }
 
+/// Padding is cut off before; odd bits at the end are no reason to send a key.
+const LENIENT: GeneralPurposeConfig =
+    base64::engine::general_purpose::NO_PAD.with_decode_allow_trailing_bits(true);
+const BASE64_ANY: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
+const BASE64_URL_ANY: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
+
 /// Whether this is a private key, or holds one, readable or not: then it is no secret to be sent.
 pub(super) fn holds_private_key(text: &str) -> bool {
-    fn is_private(value: &Value) -> bool {
-        let kind = value.get("kty").and_then(Value::as_str);
-        let has_private = matches!(kind, Some("RSA" | "EC" | "OKP")) && value.get("d").is_some();
-        let keys = value.get("keys").and_then(Value::as_array);
-        has_private || keys.is_some_and(|keys| keys.iter().any(is_private))
-    }
-    let pem = |text: &str| text.contains("-----BEGIN ") && text.contains("PRIVATE KEY");
+    /// Packed more often than this, nobody has it by mistake.
+    const PACKED: usize = 3;
+    is_private_key(text, PACKED)
+}
+
+fn is_private_key(text: &str, packed: usize) -> bool {
     let tidied = tidied(text);
-    pem(text)
-        || pem(&tidied)
-        || tidied.contains('{')
-            && serde_json::from_str(tidied.trim()).is_ok_and(|jwk| is_private(&jwk))
+    let bare: Zeroizing<String> = Zeroizing::new(tidied.split_whitespace().collect());
+    if has_marks(text) || has_marks(&tidied) || is_private_jwk(&tidied) {
+        return true;
+    }
+    let decoded = [
+        BASE64_ANY.decode(bare.trim_end_matches('=')).ok(),
+        BASE64_URL_ANY.decode(bare.trim_end_matches('=')).ok(),
+        hex(&bare),
+    ];
+    let is_packed = |bytes: Vec<u8>| {
+        let bytes = Zeroizing::new(bytes);
+        let text = std::str::from_utf8(&bytes).ok().filter(|_| packed > 0);
+        is_private_der(&bytes) || text.is_some_and(|text| is_private_key(text, packed - 1))
+    };
+    let escaped = packed > 0 && text.contains('%') && {
+        let whole = Zeroizing::new(format!("k={}", text.replace('+', "%2B")));
+        let mut pairs = form_urlencoded::parse(whole.as_bytes());
+        pairs.next().is_some_and(|(_, text)| is_private_key(&text, packed - 1))
+    };
+    escaped || decoded.into_iter().flatten().any(is_packed)
+}
+
+/// The first or last line of a key's file, whole or not, in the ways in which programs write them.
+fn has_marks(text: &str) -> bool {
+    let lower = Zeroizing::new(text.to_ascii_lowercase());
+    let is_pem = lower.contains("private key--")
+        || lower.contains("-begin ") && lower.contains("private key");
+    is_pem
+        || ["putty-user-key-file", "age-secret-key-", "<rsakeyvalue>"]
+            .iter()
+            .any(|mark| lower.contains(mark))
+}
+
+/// RFC 7517, at any depth; or what is left of one that is no JSON any more.
+fn is_private_jwk(text: &str) -> bool {
+    fn is_private(value: &Value) -> bool {
+        match value {
+            Value::Object(object) => {
+                let kind = object.get("kty").and_then(Value::as_str);
+                let has_private =
+                    matches!(kind, Some("RSA" | "EC" | "OKP")) && object.contains_key("d");
+                has_private || object.values().any(is_private)
+            }
+            Value::Array(values) => values.iter().any(is_private),
+            _ => false,
+        }
+    }
+    if !text.contains("kty") {
+        return false;
+    }
+    serde_json::from_str(text.trim()).map_or_else(
+        |_| {
+            let bare: Zeroizing<String> = Zeroizing::new(
+                text.chars().filter(|char| !matches!(char, ' ' | '\\' | '\n')).collect(),
+            );
+            ["\"d\":", "'d':"].iter().any(|member| bare.contains(member))
+        },
+        |jwk: Value| is_private(&jwk),
+    )
+}
+
+/// PKCS #8, PKCS #1, SEC 1 and PKCS #12 are all a sequence as long as the whole, which begins with its
+/// version. (Public keys and certificates begin with another sequence.)
+fn is_private_der(bytes: &[u8]) -> bool {
+    let (length, inner) = match bytes {
+        [0x30, length @ 0..=0x7f, inner @ ..] | [0x30, 0x81, length, inner @ ..] => {
+            (usize::from(*length), inner)
+        }
+        [0x30, 0x82, high, low, inner @ ..] => {
+            (usize::from(u16::from_be_bytes([*high, *low])), inner)
+        }
+        _ => return false,
+    };
+    length == inner.len() && inner.starts_with(&[0x02, 0x01]) && inner.len() > 16
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<_>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len().is_multiple_of(2))?;
+    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok()).collect()
 }
 
 impl fmt::Debug for SigningKey {

@@ -33,3 +33,7 @@ pub(super) const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
 /// How an assertion proves who the client is (RFC 7523 §2.2).
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The content codings in use (RFC 9110 §8.4.1, RFC 7932, RFC 8878).
+pub(super) const CODINGS: [&str; 7] =
+    ["gzip", "x-gzip", "br", "zstd", "deflate", "compress", "x-compress"];

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::address::without_secrets;
@@ -52,6 +53,19 @@ impl Proxies {
         let host = url.host()?;
         let is_excepted = self.except.iter().any(|entry| covers(entry, &host));
         (!is_local(&host) && !is_excepted).then_some(proxy)
+    }
+}
+
+impl Proxies {
+    /// What a proxy, or who is behind it, could repeat.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = SecretString> {
+        let proxies = [&self.http, &self.https].into_iter().flatten();
+        proxies.filter_map(|proxy| {
+            let password = proxy.password()?.replace('+', "%2B");
+            let pair = format!("p={password}");
+            let (_, password) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
+            Some(SecretString::from(password.into_owned()))
+        })
     }
 }
 

@@ -102,7 +102,7 @@ impl HttpTokenManager {
         let response = self.post(request, &identity, proof.as_ref()).await?;
         let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
         let own = request.secrets.iter().copied().chain(proof);
-        let secrets: Vec<_> = identity.secrets().chain(own).collect();
+        let secrets: Vec<_> = identity.secrets().chain(own).chain(self.sender.secrets()).collect();
         if let Some(dpop) = dpop {
             dpop.remember(&response.headers);
         }

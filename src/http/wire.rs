@@ -5,14 +5,15 @@
 use std::time::{Duration, SystemTime};
 
 use ::http::header::{CONTENT_ENCODING, DATE, LOCATION, RETRY_AFTER};
-use ::http::{HeaderMap, HeaderValue, StatusCode};
+use ::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use url::form_urlencoded;
 
 use super::address::without_secrets;
 use super::dpop::DpopKey;
 use super::jwt::Object;
-use super::limits::{MAX_NAME, MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
+use super::limits::{MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
+use super::names::CODINGS;
 use super::words::fit;
 use crate::error::TokenError;
 use crate::grant::Grant;
@@ -109,11 +110,15 @@ impl ServerAnswer<'_> {
             Unread::NoObject => "the answer is JSON, but not an object".into(),
             Unread::NoJson => "the answer is not JSON".into(),
             Unread::Coded => {
-                let coding = self.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-                let coding = String::from_utf8_lossy(coding.unwrap_or_default());
+                // One that nobody has heard of may be anything that the server was sent.
+                let coding =
+                    self.headers.get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+                let known = coding.and_then(|coding| {
+                    CODINGS.into_iter().find(|known| known.eq_ignore_ascii_case(coding.trim()))
+                });
                 format!(
-                    "the answer is coded ({:?}), though it was asked not to be",
-                    fit(&coding, &[], MAX_NAME)
+                    "the answer is coded ({}), though it was asked not to be",
+                    known.map_or("in a way of its own".into(), |known| format!("{known:?}"))
                 )
             }
         }

@@ -99,6 +99,7 @@ impl Ledger {
             }
         }
         self.insert(text, entry);
+        self.list(text);
         self.make_room(text, current)
     }
 
@@ -108,17 +109,21 @@ impl Ledger {
     }
 
     fn insert(&mut self, text: &TokenText, entry: Entry) {
-        let leaving = entry.leaving(text);
         if let Some(mark) = entry.mark.filter(|mark| !mark.confirmed) {
-            self.to_revoke.insert((mark.sent, leaving.clone()));
+            self.to_revoke.insert((mark.sent, entry.leaving(text)));
         }
+        self.entries.insert(text.clone(), Box::new(entry));
+    }
+
+    /// Notes when an entry leaves, which is new.
+    fn list(&mut self, text: &TokenText) {
+        let Some(entry) = self.entries.get(text) else { return };
         let heap = &mut self.leaving[usize::from(entry.is_life_known)];
         if heap.is_empty() {
             // Most sessions know a single token at most times, and there may be many sessions.
             heap.reserve_exact(1);
         }
-        heap.push(Reverse(leaving));
-        self.entries.insert(text.clone(), Box::new(entry));
+        heap.push(Reverse(entry.leaving(text)));
         // What is passed over shall not pile up where one text comes again and again.
         if self.leaving.iter().map(BinaryHeap::len).sum::<usize>() > 2 * self.entries.len() + 8 {
             let entries = &self.entries;
@@ -139,8 +144,14 @@ impl Ledger {
     /// The only way to change an entry that stays.
     fn change(&mut self, text: &TokenText, change: impl FnOnce(&mut Entry)) {
         if let Some(mut entry) = self.remove(text) {
+            let before = entry.leaves_at;
             change(&mut entry);
+            // Listed twice for the same, it would count as two that are right.
+            let is_new = entry.leaves_at != before;
             self.insert(text, entry);
+            if is_new {
+                self.list(text);
+            }
         }
     }
 

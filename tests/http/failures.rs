@@ -165,6 +165,11 @@ async fn requests_ask_for_no_coding_and_an_answer_that_is_coded_is_named_as_such
     let coded = Answer::new(status(200)).header(http::header::CONTENT_ENCODING, gzip);
     let error = error(&authority, coded.body("\u{1f}\u{8b}")).await;
     assert!(error.to_string().contains("the answer is coded (\"gzip\")"), "{error}");
+    // Where a coding stands a server can put anything, so what is no coding is not shown.
+    let echo = http::HeaderValue::from_static("s3cr3t-value");
+    let coded = Answer::new(status(200)).header(http::header::CONTENT_ENCODING, echo);
+    let error = crate::failures::error(&authority, coded.body("x")).await;
+    assert!(error.to_string().contains("the answer is coded (in a way of its own)"), "{error}");
     assert!(error.is_retryable(), "a proxy may have done that");
 }
 

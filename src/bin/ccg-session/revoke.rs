@@ -7,6 +7,7 @@ use ccg_session::{
     ConfigError, Grant, GrantRequest, HttpTokenManager, Session, SessionConfig, TokenError,
     TokenManager, TokenRequestOptions, TokenText,
 };
+use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
 use crate::args::RevokeArgs;
@@ -30,6 +31,11 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(problem.into()));
     }
     let text = input::secret_from_stdin("the token to revoke")?;
+    if text.expose_secret().trim_start().starts_with(['{', '[', '"']) {
+        let problem = "stdin has JSON, not a token: give the value of access_token alone, as \
+                       `ccg-session token` prints it without --format";
+        return Err(Failure::Usage(problem.into()));
+    }
     let token = Grant::bearer(text)
         .map_err(|_| Failure::Usage("what stdin has is not a token: no header takes it".into()))?;
     let manager = Given { token: token.expires_in(LONG_ENOUGH), server };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Stopwatch};
 use super::driver::{ASSUMED_LIFETIME, START, scope, secs};
 use crate::config::SessionConfig;
 use crate::error::TokenError;
-use crate::grant::Grant;
+use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::machine::{Abilities, CallerId, Effects, Ended, Event, Machine, Moment, Request};
 use crate::request::{ExchangeKey, TokenRequestOptions};
@@ -21,6 +21,7 @@ struct Loaded {
     now: Instant,
     callers: CallerId,
     exchanges: Vec<Arc<ExchangeKey>>,
+    revocations: Vec<TokenText>,
     tokens: usize,
 }
 
@@ -35,7 +36,14 @@ impl Loaded {
         let abilities =
             Abilities { exchange: true, revoke: true, assumed_lifetime: ASSUMED_LIFETIME };
         let machine = Machine::new(config, abilities, 7);
-        Self { machine, now: START, callers: 0, exchanges: Vec::new(), tokens: 0 }
+        Self {
+            machine,
+            now: START,
+            callers: 0,
+            exchanges: Vec::new(),
+            revocations: Vec::new(),
+            tokens: 0,
+        }
     }
 
     fn tell(&mut self, event: Event<CallerId>) {
@@ -43,8 +51,10 @@ impl Loaded {
         let moment = Moment { now: self.now, random: 0.5, used: false };
         self.machine.handle(moment, event, &mut fx);
         for start in &fx.start {
-            if let Request::Exchange(key, ..) = &start.request {
-                self.exchanges.push(key.clone());
+            match &start.request {
+                Request::Exchange(key, ..) => self.exchanges.push(key.clone()),
+                Request::Revocation(text, _) => self.revocations.push(text.clone()),
+                Request::Grant(_) => {}
             }
         }
         black_box(fx);
@@ -219,5 +229,26 @@ fn an_event_costs_the_same_however_many_tokens_a_revoke_has_to_reach() {
         loaded.exchange(name);
         loaded.exchanged();
         loaded.tell(Event::Timer);
+    });
+}
+
+#[test]
+fn a_confirmation_costs_the_same_however_many_tokens_a_revoke_has_yet_to_reach() {
+    let build = |known| {
+        let mut loaded = Loaded::new(|config| config.exchange_capacity = 0);
+        loaded.ask();
+        loaded.granted();
+        for name in 0..known {
+            loaded.exchange(name);
+            loaded.exchanged();
+        }
+        loaded.callers += 1;
+        let options = TokenRequestOptions::new();
+        loaded.tell(Event::Revoke(loaded.callers, loaded.callers, options));
+        loaded
+    };
+    check("confirmed", build, |loaded, _| {
+        let text = loaded.revocations.pop().expect("there is another");
+        loaded.tell(Event::Ended(Ended::Revocation(text, Ok(()))));
     });
 }
