@@ -43,6 +43,13 @@ pub(crate) enum Message {
     Left(CallerId),
 }
 
+impl Message {
+    /// Whether somebody waits for an answer to it.
+    fn is_call(&self) -> bool {
+        matches!(self, Self::GetToken(..) | Self::Exchange(..) | Self::Revoke(..))
+    }
+}
+
 /// A message in the mailbox: a pointer, since tokio's channel keeps room for 32 of them at all times.
 pub(crate) type Mail = Box<Message>;
 
@@ -123,6 +130,9 @@ impl<M: TokenManager> SessionActor<M> {
                 Woken::Mail => {
                     self.inbox.reverse();
                     while let Some(message) = self.inbox.pop() {
+                        if message.is_call() {
+                            self.publisher.taken_up();
+                        }
                         self.handle((*message).into(), &mut effects);
                     }
                     self.inbox = Vec::new();

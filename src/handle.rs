@@ -51,18 +51,23 @@ enum Backing {
     Fixed(Arc<Fixed>),
 }
 
+/// How many calls may be on their way to the session's task at least; as many as may wait, if that is more.
+/// Those that it has taken up are not among them: it counts them itself.
+const MOST_CALLS: usize = 131_072;
+
 struct Live {
     /// The number in its tokens' ids.
     session: u64,
     reader: Reader,
-    /// Unbounded, but bounded by what is in it: callers that wait are counted by the machine, and of the
-    /// others there is one for each snapshot, token or abandoned wait.
+    /// Unbounded, but bounded by what is in it: at most `most_calls`, and of other messages one for each
+    /// snapshot, token or abandoned wait.
     mailbox: mpsc::UnboundedSender<Mail>,
     status: watch::Receiver<Facts>,
     /// Tells the session's task to come to an end.
     end: CancellationToken,
     /// Knows when it has.
     task: TaskTracker,
+    most_calls: usize,
     next_caller: AtomicU64,
 }
 
@@ -81,9 +86,11 @@ impl SessionHandle {
         status: watch::Receiver<Facts>,
         end: CancellationToken,
         task: TaskTracker,
+        max_held: usize,
     ) -> Self {
         let next_caller = AtomicU64::new(0);
-        let live = Live { session, reader, mailbox, status, end, task, next_caller };
+        let most_calls = max_held.max(MOST_CALLS);
+        let live = Live { session, reader, mailbox, status, end, task, most_calls, next_caller };
         Self(Backing::Live(Arc::new(live)))
     }
 
@@ -183,7 +190,7 @@ impl SessionHandle {
         }
         let (reply, answer) = oneshot::channel();
         let message = Message::GetToken(live.next_caller(), reply, TokenRequestOptions::NONE);
-        live.send(message);
+        live.call(message);
         answer.blocking_recv().ok().and_then(token).unwrap_or_else(|| Err(live.end()))
     }
 
@@ -415,6 +422,30 @@ impl Live {
         }
     }
 
+    /// Sends a call. Beyond those that may be on their way it is answered here, as one is that the machine
+    /// turns away.
+    fn call(&self, message: Message) {
+        if self.reader.lets_in(self.most_calls) {
+            self.send(message);
+            return;
+        }
+        let overloaded = SessionError::Overloaded;
+        // Whoever waits for it is here.
+        let _ = match message {
+            Message::GetToken(_, reply, _) => {
+                let snapshot = self.reader.load();
+                let token = snapshot.unexpired_token(clock::now()).cloned();
+                reply.send(Reply::Token(token.ok_or(overloaded)))
+            }
+            Message::Exchange(_, reply, _) => reply.send(Reply::Exchanged(Err(overloaded))),
+            Message::Revoke(_, reply, _) => reply.send(Reply::Revoked(Err(overloaded))),
+            Message::Asked(_)
+            | Message::Invalidate(_)
+            | Message::InvalidateOther(_)
+            | Message::Left(_) => Ok(()),
+        };
+    }
+
     /// Once the mailbox is closed the message is dropped, and the place for a reply with it.
     fn send(&self, message: Message) {
         let _ = self.mailbox.send(Box::new(message));
@@ -437,7 +468,7 @@ impl Live {
     ) -> Wait<'_, T> {
         let caller = self.next_caller();
         let (reply, answer) = oneshot::channel();
-        self.send(message(caller, reply));
+        self.call(message(caller, reply));
         Wait { live: self, caller, answer, kind, is_over: false }
     }
 }

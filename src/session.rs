@@ -163,6 +163,7 @@ impl<M: TokenManager> SessionBuilder<M> {
         self.manager.check(&self.config)?;
         let abilities = abilities_of(&self.manager);
         let session = next_session();
+        let max_held = self.config.max_held;
         let machine = Machine::new(self.config, abilities, session);
         let publisher = Publisher::new(machine.published().clone());
         let (sender, mailbox) = mpsc::unbounded_channel();
@@ -171,7 +172,8 @@ impl<M: TokenManager> SessionBuilder<M> {
         // Nothing but the session's task will be tracked: whoever waits waits for its end.
         task.close();
         let reader = publisher.reader();
-        let handle = SessionHandle::new(session, reader, sender, shown, end.clone(), task.clone());
+        let handle =
+            SessionHandle::new(session, reader, sender, shown, end.clone(), task.clone(), max_held);
         let actor = SessionActor {
             machine,
             manager: Arc::new(self.manager),

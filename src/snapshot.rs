@@ -89,6 +89,14 @@ impl Snapshot {
         is_usable.then(|| self.of_token.copies.of(token))
     }
 
+    /// For times of need: a token that is near its end, but not past it.
+    pub fn unexpired_token(&self, now: Instant) -> Option<&AccessToken> {
+        let token = &self.published.token.as_ref()?.token;
+        let is_good =
+            !token.issued().remaining(now).is_zero() && !self.of_token.doubted.load(Relaxed);
+        is_good.then_some(token)
+    }
+
     /// Notes that a caller used this; whether the actor wants to hear of it, from this caller.
     #[inline]
     pub fn note_use(&self, now: Instant) -> bool {
@@ -172,6 +180,8 @@ pub struct Publisher(Arc<Shared>);
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     exchanged: RwLock<HashMap<Arc<ExchangeKey>, Exchanged>>,
+    /// Calls that are on their way to the actor: those that it has taken up the machine counts.
+    calls: AtomicUsize,
 }
 
 /// An exchanged token that may be read.
@@ -185,7 +195,8 @@ impl Publisher {
     /// Has published this.
     pub fn new(first: Published) -> Self {
         let snapshot = ArcSwap::from_pointee(Snapshot::new(first));
-        Self(Arc::new(Shared { snapshot, exchanged: RwLock::default() }))
+        let (exchanged, calls) = (RwLock::default(), AtomicUsize::new(0));
+        Self(Arc::new(Shared { snapshot, exchanged, calls }))
     }
 
     /// What handles read from.
@@ -223,6 +234,11 @@ impl Publisher {
         }
     }
 
+    /// The actor has taken up a call that [was let in](Reader::lets_in).
+    pub fn taken_up(&self) {
+        self.0.calls.fetch_sub(1, Relaxed);
+    }
+
     /// Whether any caller has used what is published.
     pub fn is_used(&self) -> bool {
         self.0.snapshot.load().is_used()
@@ -250,6 +266,16 @@ impl Reader {
     #[inline]
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.0.snapshot.load()
+    }
+
+    /// Whether another call may be sent to the actor: no more than `most` may be on their way. Or calls that
+    /// are given up as fast as they are made would fill the memory.
+    pub fn lets_in(&self, most: usize) -> bool {
+        let is_room = self.0.calls.fetch_add(1, Relaxed) < most;
+        if !is_room {
+            self.0.calls.fetch_sub(1, Relaxed);
+        }
+        is_room
     }
 
     /// The exchanged token for this key, if the machine would give it at once. `snapshot` was loaded

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -259,5 +259,34 @@ fn a_flood_of_messages_delays_no_timer() {
         }
         assert!(held.await.unwrap());
         assert!(turned_away(&session) > SOON, "that was no flood");
+    });
+}
+
+#[test]
+fn calls_that_are_given_up_at_once_fill_no_memory_and_keep_nobody_from_an_end() {
+    runtime().block_on(async {
+        let session = Session::builder(Manager::default()).spawn().unwrap();
+        let token = session.get_token().await.unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turned_away = 0;
+        // The session's task does not run meanwhile.
+        for number in 0..200_000 {
+            let request = ExchangeRequest::scopes([format!("scope-{number}")]);
+            let mut call = std::pin::pin!(session.exchange(request));
+            if let Poll::Ready(answer) = call.as_mut().poll(&mut context) {
+                assert!(matches!(answer, Err(SessionError::Overloaded)), "{answer:?}");
+                turned_away += 1;
+            }
+        }
+        assert_eq!(turned_away, 200_000 - 131_072);
+        // A token that is good is given all the same.
+        let more = TokenRequestOptions::new().min_remaining(Duration::MAX);
+        assert_eq!(session.get_token_with(more).await.unwrap(), token);
+        let another = || session.exchange(ExchangeRequest::scopes(["a"]));
+        while let Err(error) = another().await {
+            assert!(matches!(error, SessionError::Overloaded), "{error}");
+            yield_now().await;
+        }
+        session.shutdown().await;
     });
 }
