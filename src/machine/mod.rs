@@ -20,7 +20,6 @@ mod status;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use event::*;
@@ -428,35 +427,5 @@ impl<R> Machine<R> {
             Event::Revoke(_, reply, _) => fx.replies.push((reply, Reply::Revoked(Err(error)))),
             _ => {}
         }
-    }
-}
-
-impl Published {
-    /// Apart from its number.
-    fn says_the_same(&self, other: &Self) -> bool {
-        let Self { number: _, token, ask_at, cooling, closed } = self;
-        let same_token = match (token, &other.token) {
-            (Some(token), Some(other)) => token.says_the_same(other),
-            (None, None) => true,
-            _ => false,
-        };
-        let same_cooling = match (cooling, &other.cooling) {
-            (Some(Cooling { until, last }), Some(other)) => {
-                *until == other.until && Arc::ptr_eq(last, &other.last)
-            }
-            (None, None) => true,
-            _ => false,
-        };
-        same_token && same_cooling && *ask_at == other.ask_at && *closed == other.closed
-    }
-}
-
-impl PublishedToken {
-    fn says_the_same(&self, other: &Self) -> bool {
-        let Self { token, usable_until, doubts_dismissed, doubts_honoured_from } = self;
-        *token == other.token
-            && *usable_until == other.usable_until
-            && *doubts_dismissed == other.doubts_dismissed
-            && *doubts_honoured_from == other.doubts_honoured_from
     }
 }
