@@ -1,22 +1,15 @@
 //! It makes a rustls configuration with the process's default provider, of which there has to be one.
 
+#[path = "../../use_the_crate.rs"]
+mod use_the_crate;
+
 #[tokio::main]
 async fn main() {
     let roots = rustls::RootCertStore::empty();
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let config =
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     assert!(config.enable_sni);
     drop(reqwest::Client::new());
-    use_the_crate().await;
+    use_the_crate::use_the_crate().await;
     println!("rustls_of_its_own: all is well");
-}
-
-/// A session with nobody there: what counts is that it gets as far as the network.
-async fn use_the_crate() {
-    use ccg_session::{HttpTokenManager, Provider, Session, TokenError};
-
-    let provider = Provider::generic("https://127.0.0.1:9/token");
-    let manager = HttpTokenManager::builder(provider, "id", "secret").build().unwrap();
-    let session = Session::builder(manager).spawn().unwrap();
-    let error = session.get_token().await.unwrap_err();
-    assert!(matches!(error.token_error(), Some(TokenError::Transport { .. })), "{error}");
 }
