@@ -180,6 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn the_password_of_a_proxy_is_among_what_could_be_repeated() {
+        use secrecy::ExposeSecret;
+
+        let of = |proxies: Proxies| -> Vec<String> {
+            proxies.secrets().map(|secret| secret.expose_secret().to_owned()).collect()
+        };
+        let proxies = from(&[("HTTPS_PROXY", "http://user:p%40ss+word@one:1")]).unwrap();
+        assert_eq!(of(proxies), ["p@ss+word"]);
+        assert_eq!(of(from(&[("HTTPS_PROXY", "http://one:1")]).unwrap()), [""; 0]);
+    }
+
+    #[test]
     fn a_proxy_is_decided_for_each_request() {
         let proxies = from(&[
             ("HTTPS_PROXY", "http://one:1"),

@@ -140,6 +140,25 @@ async fn revoke_asks_afterwards_where_it_can() {
     assert_eq!(authority.counts().introspections, 2);
 }
 
+/// Sent as it is, it would be confirmed as any unknown token is, and the one in it would live on.
+#[tokio::test(flavor = "multi_thread")]
+async fn revoke_takes_no_json_for_a_token_and_repeats_nothing_of_it() {
+    let authority = Authority::start().await.unwrap();
+    let token = result(&run(&mut at(&authority, "token")));
+    for json in [
+        format!("{{\"access_token\":\"{token}\"}}"),
+        format!("[\"{token}\"]"),
+        format!("\"{token}\""),
+    ] {
+        let mut revoke = as_client();
+        revoke.args(["revoke", "--issuer", authority.base_url()]);
+        let text = problem(&run_with_stdin(&mut revoke, &json), 2);
+        assert!(text.contains("stdin has JSON, not a token"), "{text}");
+        assert!(!text.contains(&token), "{text}");
+    }
+    assert_eq!(authority.counts().revocations, 0);
+}
+
 /// Words that are a program's, not a shell's.
 fn words_of_the_api(text: &str) -> Vec<String> {
     // What is quoted is what was given.

@@ -46,6 +46,18 @@ impl Loaded {
         }
     }
 
+    /// That has so many exchanged tokens, and keeps so many of them.
+    fn with_tokens(tokens: usize, kept: usize) -> Self {
+        let mut loaded = Self::new(|config| config.exchange_capacity = kept);
+        loaded.ask();
+        loaded.granted();
+        for name in 0..tokens {
+            loaded.exchange(name);
+            loaded.exchanged();
+        }
+        loaded
+    }
+
     fn tell(&mut self, event: Event<CallerId>) {
         let mut fx = Effects::default();
         let moment = Moment { now: self.now, random: 0.5, used: false };
@@ -194,16 +206,7 @@ fn an_event_costs_the_same_however_many_exchanges_wait_for_more_life() {
 
 #[test]
 fn an_event_costs_the_same_however_many_exchanged_tokens_are_kept() {
-    let build = |kept| {
-        let mut loaded = Loaded::new(|config| config.exchange_capacity = kept);
-        loaded.ask();
-        loaded.granted();
-        for name in 0..kept {
-            loaded.exchange(name);
-            loaded.exchanged();
-        }
-        loaded
-    };
+    let build = |kept| Loaded::with_tokens(kept, kept);
     check("kept", build, |loaded, name| {
         // One is pushed out.
         loaded.exchange(name);
@@ -215,16 +218,7 @@ fn an_event_costs_the_same_however_many_exchanged_tokens_are_kept() {
 
 #[test]
 fn an_event_costs_the_same_however_many_tokens_a_revoke_has_to_reach() {
-    let build = |known| {
-        let mut loaded = Loaded::new(|config| config.exchange_capacity = 0);
-        loaded.ask();
-        loaded.granted();
-        for name in 0..known {
-            loaded.exchange(name);
-            loaded.exchanged();
-        }
-        loaded
-    };
+    let build = |known| Loaded::with_tokens(known, 0);
     check("in the ledger", build, |loaded, name| {
         loaded.exchange(name);
         loaded.exchanged();
@@ -235,13 +229,7 @@ fn an_event_costs_the_same_however_many_tokens_a_revoke_has_to_reach() {
 #[test]
 fn a_confirmation_costs_the_same_however_many_tokens_a_revoke_has_yet_to_reach() {
     let build = |known| {
-        let mut loaded = Loaded::new(|config| config.exchange_capacity = 0);
-        loaded.ask();
-        loaded.granted();
-        for name in 0..known {
-            loaded.exchange(name);
-            loaded.exchanged();
-        }
+        let mut loaded = Loaded::with_tokens(known, 0);
         loaded.callers += 1;
         let options = TokenRequestOptions::new();
         loaded.tell(Event::Revoke(loaded.callers, loaded.callers, options));
