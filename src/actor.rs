@@ -2,7 +2,7 @@
 //! it says. It holds no rule of its own.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -20,10 +20,11 @@ use crate::error::{SessionError, TokenError};
 use crate::foreign::{contained, guarded};
 use crate::instant::Instant;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Facts, Machine, Moment, Published, Reply, Request,
-    Start,
+    Abilities, CallerId, Effects, Ended, Event, Facts, Machine, Moment, News, Published, Reply,
+    Request, Start,
 };
 use crate::manager::TokenManager;
+use crate::news::Queue;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::Publisher;
 use crate::token::{Issued, TokenId};
@@ -88,6 +89,7 @@ enum Woken {
     Attempt(Ended),
     Deadline,
     Mail,
+    News(News),
 }
 
 #[derive(Debug)]
@@ -103,6 +105,8 @@ pub(crate) struct SessionActor<M> {
     pub(crate) end: CancellationToken,
     pub(crate) random: fastrand::Rng,
     pub(crate) attempts: Attempts,
+    /// `None` where the manager has nothing to tell.
+    pub(crate) news: Option<Arc<Queue>>,
     /// Why it ends, if nobody told it to.
     pub(crate) time_paused: bool,
 }
@@ -127,6 +131,7 @@ impl<M: TokenManager> SessionActor<M> {
                     self.handle(Event::Ended(ended), &mut effects);
                 }
                 Woken::Deadline => self.handle(Event::Timer, &mut effects),
+                Woken::News(news) => self.handle(Event::News(news), &mut effects),
                 Woken::Mail => {
                     self.inbox.reverse();
                     while let Some(message) = self.inbox.pop() {
@@ -157,7 +162,7 @@ impl<M: TokenManager> SessionActor<M> {
         let deadline =
             self.machine.next_deadline().or(self.attempts.any().then_some(Instant::NEVER));
         tokio::select! {
-            // The end, results, the clock, then callers: a flood of messages delays none of the others.
+            // The end, results, the clock, callers, then news: a flood of one delays none of those before it.
             biased;
             () = self.end.cancelled() => Woken::End,
             Some(ended) = self.attempts.next() => Woken::Attempt(ended),
@@ -168,6 +173,7 @@ impl<M: TokenManager> SessionActor<M> {
             received = self.mailbox.recv_many(&mut self.inbox, BATCH) => {
                 if received == 0 { Woken::End } else { Woken::Mail }
             }
+            news = heard(self.news.as_deref()), if self.news.is_some() => Woken::News(news),
         }
     }
 
@@ -258,6 +264,13 @@ impl<M> SessionActor<M> {
 impl<M> Drop for SessionActor<M> {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+async fn heard(queue: Option<&Queue>) -> News {
+    match queue {
+        Some(queue) => queue.next().await,
+        None => pending().await,
     }
 }
 

@@ -17,6 +17,7 @@ pub struct Grant {
     text: TokenText,
     token_type: TokenType,
     expires_in: Option<Duration>,
+    age: Duration,
     refresh_in: Option<Duration>,
     scope: Option<Box<str>>,
     issued_token_type: Option<Box<str>>,
@@ -53,6 +54,7 @@ impl Grant {
             text,
             token_type: TokenType::Bearer,
             expires_in: None,
+            age: Duration::ZERO,
             refresh_in: None,
             scope: None,
             issued_token_type: None,
@@ -67,8 +69,17 @@ impl Grant {
         self
     }
 
-    /// When the server wants the token to be refreshed (`refresh_in`), counted as
-    /// [`expires_in`](Self::expires_in) is. It counts in place of `stale_buffer` if it lies between a
+    /// How long the token had lived when the call started that answers with this: for a manager that keeps
+    /// tokens. When it becomes stale follows from its whole life, which is this and what is left. Default:
+    /// zero.
+    #[must_use]
+    pub fn age(mut self, lived: Duration) -> Self {
+        self.age = lived;
+        self
+    }
+
+    /// When the server wants the token to be refreshed (`refresh_in`), counted from when it was
+    /// [issued](Self::age). It counts in place of `stale_buffer` if it lies between a
     /// tenth of the lifetime and the instant from which callers would wait; else it is ignored.
     #[must_use]
     pub fn refresh_in(mut self, wait: Duration) -> Self {
@@ -126,6 +137,11 @@ impl Grant {
     /// How much life is left, if that was [said](Self::expires_in).
     pub fn life(&self) -> Option<Duration> {
         self.expires_in
+    }
+
+    /// How long it had [lived](Self::age).
+    pub fn get_age(&self) -> Duration {
+        self.age
     }
 
     /// When the server wants it to be refreshed, if that was [said](Self::refresh_in).

@@ -94,11 +94,13 @@ mod grant;
 mod handle;
 #[cfg(feature = "http")]
 mod http;
+mod identity;
 mod instant;
 #[cfg(any(test, fuzzing))]
 mod judge;
 mod machine;
 mod manager;
+mod news;
 mod request;
 mod session;
 mod snapshot;
@@ -125,8 +127,10 @@ pub use config::{RefreshMode, RetryPolicy, SessionConfig};
 pub use error::{ConfigError, SessionError, TokenError};
 pub use grant::{Grant, TokenText};
 pub use handle::{GetToken, SessionHandle};
+pub use identity::Identity;
 pub use machine::{Counters, Phase};
 pub use manager::{BoxTokenManager, TokenManager};
+pub use news::NewsSender;
 pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::grant::{Grant, TokenText};
+use crate::identity::Identity;
+use crate::news::NewsSender;
 use crate::request::{ExchangeRequest, GrantRequest, TokenRequestOptions};
 use crate::token::AccessToken;
 
@@ -96,6 +98,18 @@ pub trait TokenManager: Send + Sync + 'static {
         Duration::from_secs(5 * 60)
     }
 
+    /// Called once, when the session starts: `news` tells it what the manager hears of its tokens from
+    /// elsewhere. Default: dropped.
+    fn attach(&self, news: NewsSender) {
+        let _ = news;
+    }
+
+    /// All that a token of this manager's depends on, so that sessions with equal identities can share one.
+    /// `None` where that cannot be known, as it is by default.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
+
     /// Called once, before the session starts: does the session's configuration fit this manager?
     ///
     /// # Errors
@@ -119,6 +133,14 @@ macro_rules! pass_on {
 
         fn assumed_lifetime(&self) -> Duration {
             self.$to().assumed_lifetime()
+        }
+
+        fn attach(&self, news: NewsSender) {
+            self.$to().attach(news);
+        }
+
+        fn identity(&self) -> Option<Identity> {
+            self.$to().identity()
         }
 
         fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
@@ -199,6 +221,8 @@ trait ErasedTokenManager: Send + Sync {
     fn can_exchange(&self) -> bool;
     fn can_revoke(&self) -> bool;
     fn assumed_lifetime(&self) -> Duration;
+    fn attach(&self, news: NewsSender);
+    fn identity(&self) -> Option<Identity>;
     fn check(&self, config: &SessionConfig) -> Result<(), ConfigError>;
 }
 
@@ -225,6 +249,14 @@ impl<M: TokenManager> ErasedTokenManager for M {
 
     fn assumed_lifetime(&self) -> Duration {
         TokenManager::assumed_lifetime(self)
+    }
+
+    fn attach(&self, news: NewsSender) {
+        TokenManager::attach(self, news);
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        TokenManager::identity(self)
     }
 
     fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
@@ -291,6 +323,14 @@ mod tests {
             Duration::from_secs(7)
         }
 
+        fn attach(&self, news: NewsSender) {
+            news.revoked(TokenText::new("heard-of").unwrap(), Duration::from_secs(7));
+        }
+
+        fn identity(&self) -> Option<Identity> {
+            Some(Identity::new().with("client_id", "all"))
+        }
+
         fn check(&self, _: &SessionConfig) -> Result<(), ConfigError> {
             Err(ConfigError::new("attempts", "are what it was asked about"))
         }
@@ -309,6 +349,11 @@ mod tests {
         assert!(revoked.unwrap_err().to_string().contains("not_today"));
         assert!(manager.can_exchange() && manager.can_revoke());
         assert_eq!(manager.assumed_lifetime(), Duration::from_secs(7));
+        let queue = Arc::new(crate::news::Queue::default());
+        manager.attach(queue.sender());
+        let crate::machine::News::Revoked { text, .. } = queue.next().await;
+        assert_eq!(text.expose(), "heard-of");
+        assert_eq!(manager.identity(), Some(Identity::new().with("client_id", "all")));
         assert_eq!(manager.check(&SessionConfig::default()).unwrap_err().setting(), "attempts");
     }
 

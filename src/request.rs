@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -88,6 +89,22 @@ pub struct GrantRequest {
     pub options: TokenRequestOptions,
     /// The token last invalidated or revoked: whoever keeps tokens must not answer with this one.
     pub refused: Option<TokenText>,
+    /// The token that the session holds, usable or not, and wants another for. Whoever keeps tokens must
+    /// not answer with this one either.
+    pub replaces: Option<TokenText>,
+    /// Every token that was revoked and may be alive.
+    pub marked: Option<Arc<[TokenText]>>,
+    /// How long this attempt may take. `None`: count with 10 seconds.
+    pub timeout: Option<Duration>,
+}
+
+impl GrantRequest {
+    /// Whether this token was invalidated or revoked: a session that is answered with it counts the attempt
+    /// as failed.
+    pub fn is_refused(&self, token: &TokenText) -> bool {
+        let mut marked = self.marked.iter().flat_map(|marked| marked.iter());
+        self.refused.as_ref() == Some(token) || marked.any(|marked| marked == token)
+    }
 }
 
 /// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693 §2.1). Goes to

@@ -11,11 +11,13 @@ use tokio_util::task::TaskTracker;
 use crate::actor::{Attempts, SessionActor, abilities_of};
 use crate::config::SessionConfig;
 use crate::error::ConfigError;
+use crate::foreign::guarded;
 use crate::handle::SessionHandle;
 #[cfg(feature = "http")]
 use crate::http::{Credential, HttpTokenManager, Provider, Subject};
 use crate::machine::Machine;
 use crate::manager::TokenManager;
+use crate::news::Queue;
 use crate::snapshot::Publisher;
 use crate::token::next_session;
 
@@ -160,8 +162,16 @@ impl<M: TokenManager> SessionBuilder<M> {
         task: &TaskTracker,
     ) -> Result<(Box<SessionActor<M>>, SessionHandle), ConfigError> {
         self.config.check()?;
-        self.manager.check(&self.config)?;
-        let abilities = abilities_of(&self.manager);
+        let manager = Arc::new(self.manager);
+        let news = Arc::new(Queue::default());
+        let abilities = guarded(|| {
+            manager.check(&self.config)?;
+            manager.attach(news.sender());
+            Ok(abilities_of(&*manager))
+        });
+        let abilities = abilities.unwrap_or_else(|| {
+            Err(ConfigError::new("manager", "panicked when it was asked what it can do"))
+        })?;
         let session = next_session();
         let max_held = self.config.max_held;
         let machine = Machine::new(self.config, abilities, session);
@@ -176,7 +186,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             SessionHandle::new(session, reader, sender, shown, end.clone(), task.clone(), max_held);
         let actor = SessionActor {
             machine,
-            manager: Arc::new(self.manager),
+            manager,
             mailbox,
             inbox: Vec::new(),
             publisher,
@@ -184,6 +194,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             end,
             random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             attempts: Attempts::default(),
+            news: Some(news).filter(|news| !news.is_deserted()),
             time_paused: false,
         };
         Ok((Box::new(actor), handle))

@@ -12,7 +12,7 @@ use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Moment, Published, PublishedExchange, Reply,
+    Abilities, CallerId, Effects, Ended, Event, Moment, News, Published, PublishedExchange, Reply,
     Request, Start, Warning,
 };
 use crate::request::{ExchangeKey, ExchangeRequest};
@@ -79,6 +79,8 @@ pub(crate) struct Token {
     pub(crate) purpose: Purpose,
     /// How many revokes had been taken when it was asked for.
     pub(crate) revokes: u64,
+    /// The text of what it was exchanged from.
+    pub(crate) subject: Option<String>,
     /// Counted from when it was asked for.
     pub(crate) expires_at: Instant,
     pub(crate) life: Duration,
@@ -98,6 +100,8 @@ pub(crate) struct Issued {
     pub(crate) revoked: bool,
     /// The session has said that a revoke cannot reach it any more.
     pub(crate) lost: bool,
+    /// Another session has revoked it, as this one was told.
+    pub(crate) revoked_elsewhere: bool,
 }
 
 impl Default for Issued {
@@ -109,12 +113,13 @@ impl Default for Issued {
             marked_until: Instant::ZERO,
             revoked: false,
             lost: false,
+            revoked_elsewhere: false,
         }
     }
 }
 
 impl Issued {
-    fn is_marked(&self, now: Instant) -> bool {
+    pub(crate) fn is_marked(&self, now: Instant) -> bool {
         self.marked_by.is_some() && now < self.marked_until
     }
 
@@ -388,6 +393,9 @@ impl History {
                 self.assumed_lifetime = abilities.assumed_lifetime;
                 self.can_revoke = abilities.revoke;
             }
+            Event::News(News::Revoked { text, left }) => {
+                self.revoked_elsewhere(text.expose(), *left)
+            }
             Event::Asked(_) | Event::Invalidate(_) | Event::Timer | Event::Shutdown => {}
         }
         self.refusals_stand(event, fx);
@@ -583,7 +591,10 @@ impl History {
         }
         // Nobody keeps one for a day that cannot be revoked then.
         known.lost = is_new && grant.life().is_none() && !self.can_revoke;
+        let subject = attempt.subject.and_then(|id| self.token(id.generation()));
+        let subject = subject.map(|token| token.text.clone());
         self.tokens.push(Token {
+            subject,
             generation: self.generation,
             text: text.into(),
             purpose,
@@ -602,6 +613,22 @@ impl History {
                 self.last_sent = Some(attempt.sent_at);
             }
         }
+    }
+
+    fn revoked_elsewhere(&mut self, text: &str, left: Duration) {
+        let (now, revokes) = (self.now, self.revokes);
+        if left.is_zero() && !self.texts.contains_key(text) {
+            return;
+        }
+        let known = self.texts.entry(text.into()).or_default();
+        if known.is_marked(now) {
+            return;
+        }
+        if known.expires_at == Instant::ZERO {
+            (known.expires_at, known.is_life_known) = (now + left.min(LONGEST_LIFE), true);
+        }
+        known.mark(revokes, now);
+        known.revoked_elsewhere = true;
     }
 
     fn revocation_ended(&mut self, text: &str, result: &Result<(), TokenError>) {

@@ -7,7 +7,7 @@ use super::history::{Counted, Handled, History, Purpose, Seen, Token, Want, is_t
 use super::{Verdict, named};
 use crate::error::SessionError;
 use crate::instant::Instant;
-use crate::machine::{CallerId, Effects, Ended, Event, Moment, Published, Reply, Request};
+use crate::machine::{CallerId, Effects, Ended, Event, Moment, News, Published, Reply, Request};
 use crate::request::TokenRequestOptions;
 use crate::snapshot::Snapshot;
 
@@ -36,6 +36,7 @@ pub(crate) const PROPERTIES: &[(&str, Property)] = named![
     nothing_but_revocations_starts_while_a_revoke_waits,
     a_revoke_takes_the_token_from_readers,
     no_revoked_exchanged_token_is_shown,
+    no_token_exchanged_from_one_revoked_elsewhere_is_shown,
     only_a_doubt_or_a_revoke_takes_a_usable_token,
     a_usable_token_is_an_answer_at_once,
     nobody_waits_after_an_attempt_beside_a_usable_token,
@@ -346,10 +347,33 @@ fn no_revoked_exchanged_token_is_shown(history: &History, seen: &Seen<'_>) -> Ve
     Ok(())
 }
 
+/// What was exchanged from a token that another session has revoked is shown to nobody from then on.
+fn no_token_exchanged_from_one_revoked_elsewhere_is_shown(
+    history: &History,
+    seen: &Seen<'_>,
+) -> Verdict {
+    let Seen::Handled(Handled { event: Event::News(_), .. }) = seen else { return Ok(()) };
+    for shown in history.exchanged.values().filter(|it| history.now < it.usable_until) {
+        let subject =
+            history.token(shown.token.id().generation()).and_then(|it| it.subject.as_ref());
+        let known = subject.and_then(|text| history.texts.get(text));
+        if known.is_some_and(|it| it.revoked_elsewhere && it.is_marked(history.now)) {
+            return Err(format!("{:?} is shown, and its subject is revoked", shown.token));
+        }
+    }
+    Ok(())
+}
+
 /// Whatever else happens, a usable token stays.
 fn only_a_doubt_or_a_revoke_takes_a_usable_token(history: &History, seen: &Seen<'_>) -> Verdict {
     let Seen::Handled(Handled { event, before, .. }) = seen else { return Ok(()) };
-    let takes = matches!(event, Event::Invalidate(_) | Event::Revoke(..) | Event::Shutdown);
+    let takes = match event {
+        Event::Invalidate(_) | Event::Revoke(..) | Event::Shutdown => true,
+        Event::News(News::Revoked { text, .. }) => {
+            before.token.as_ref().is_some_and(|token| token.token.secret() == text.expose())
+        }
+        _ => false,
+    };
     if !takes && is_usable(before, history.now) && history.published.token.is_none() {
         return Err(format!("{:?} is gone", before.token));
     }

@@ -43,6 +43,8 @@ pub enum Event<R> {
     Ended(Ended),
     /// What the manager can do, as far as it knows now.
     Abilities(Abilities),
+    /// The manager has learnt something of the session's tokens.
+    News(News),
     /// `next_deadline` has come; early, late or twice changes nothing.
     Timer,
     /// The session ends.
@@ -58,6 +60,18 @@ pub struct Abilities {
     pub revoke: bool,
     /// How long a token is taken to live whose server does not say.
     pub assumed_lifetime: Duration,
+}
+
+/// What a manager hears from elsewhere.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Another session with the same tokens has revoked this one, which has so much life left.
+    Revoked {
+        /// The token.
+        text: TokenText,
+        /// Until it would have expired.
+        left: Duration,
+    },
 }
 
 /// Which attempt ended, and how.

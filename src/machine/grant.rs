@@ -208,8 +208,15 @@ impl<R> Machine<R> {
         let sent = Sent { at: now, revokes: self.revokes };
         let Some((number, options)) = self.own.flight.depart(sent) else { return };
         self.counters.grants_started += 1;
-        let request = Request::Grant(GrantRequest { options, refused: self.refused.clone() });
-        fx.start.push(Start { number, timeout: self.config.retry.attempt_timeout, request });
+        let timeout = self.config.retry.attempt_timeout;
+        let request = GrantRequest {
+            options,
+            refused: self.refused.clone(),
+            replaces: self.own.kept().map(|kept| kept.issued.text().clone()),
+            marked: self.ledger.marked(),
+            timeout: Some(timeout),
+        };
+        fx.start.push(Start { number, timeout, request: Request::Grant(request) });
     }
 
     fn is_published(&self, kept: &Kept) -> bool {

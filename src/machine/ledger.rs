@@ -4,13 +4,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::grant::TokenText;
 use crate::instant::Instant;
 use crate::token::TokenId;
 
-/// The most that are kept. Beyond it those leave first whose life is not known, then the first to expire.
+/// The most that are kept. Beyond it those leave first that never came here, then those whose life is not
+/// known, then the first to expire.
 const CAPACITY: usize = 4_096;
 
 /// How long a token of unknown life may be alive after it was last heard of. And for how long a server
@@ -21,11 +23,13 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Default)]
 pub(crate) struct Ledger {
     entries: Entries,
-    /// Who leaves first: those of unknown life, and the others. What an entry no longer says is passed over.
-    leaving: [BinaryHeap<Reverse<Leaving>>; 2],
+    /// Who leaves first, for each origin. What an entry no longer says is passed over.
+    leaving: [BinaryHeap<Reverse<Leaving>>; 3],
     /// Marked and not confirmed. Those least often sent come first: one that the server will not take does
     /// not keep the rest from it.
     to_revoke: BTreeSet<(u32, Leaving)>,
+    /// The texts of all that are marked, until that changes.
+    marked: Option<Arc<[TokenText]>>,
 }
 
 /// In boxes, since a table has room for four at least, and most sessions know a single token.
@@ -35,9 +39,29 @@ type Entries = HashMap<TokenText, Box<Entry>, BuildHasherDefault<DefaultHasher>>
 #[cfg_attr(test, derive(Hash))]
 struct Entry {
     id: TokenId,
-    is_life_known: bool,
+    origin: Origin,
     leaves_at: Instant,
     mark: Option<Mark>,
+}
+
+/// Where what is known of a token comes from: who is of least concern leaves first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+enum Origin {
+    /// Another replica of this session has revoked it.
+    Heard,
+    /// It was received, without its life.
+    Received,
+    /// It was received, with its life.
+    ReceivedWithLife,
+}
+
+impl Origin {
+    const ALL: [Self; 3] = [Self::Heard, Self::Received, Self::ReceivedWithLife];
+
+    fn is_life_known(self) -> bool {
+        self != Self::Received
+    }
 }
 
 /// A revoke has come since this token did.
@@ -63,7 +87,8 @@ struct Leaving {
 /// One that had to make room: it lives on, out of reach.
 pub(crate) struct Evicted {
     pub(crate) id: TokenId,
-    pub(crate) is_life_known: bool,
+    /// An operator should read of it.
+    pub(crate) warns: bool,
 }
 
 impl Entry {
@@ -83,24 +108,44 @@ impl Ledger {
         life: Option<Duration>,
         current: Option<&TokenText>,
     ) -> Option<Evicted> {
-        let mut entry = Entry {
-            id,
-            is_life_known: life.is_some(),
-            leaves_at: now + life.unwrap_or(DAY),
-            mark: None,
-        };
+        let origin = if life.is_some() { Origin::ReceivedWithLife } else { Origin::Received };
+        let mut entry = Entry { id, origin, leaves_at: now + life.unwrap_or(DAY), mark: None };
         if let Some(known) = self.remove(text) {
             entry.mark = known.mark.filter(|mark| now < mark.until);
             // A server that repeats a revoked token says nothing of its life by that.
-            let is_no_news = entry.mark.is_some() && !entry.is_life_known;
+            let is_no_news = entry.mark.is_some() && !entry.origin.is_life_known();
             if is_no_news || entry.leaves_at < known.leaves_at {
-                entry.is_life_known = known.is_life_known;
                 entry.leaves_at = known.leaves_at;
+                entry.origin = match known.origin {
+                    Origin::Heard => Origin::ReceivedWithLife,
+                    origin => origin,
+                };
             }
         }
         self.insert(text, entry);
         self.list(text);
         self.make_room(text, current)
+    }
+
+    /// Another replica has revoked this token, which has so much life left: it is marked here too, and the
+    /// next revoke sends it. Its number, if it came here as well.
+    pub(crate) fn hear(
+        &mut self,
+        now: Instant,
+        text: &TokenText,
+        left: Duration,
+        current: Option<&TokenText>,
+    ) -> Option<TokenId> {
+        if !self.holds(text) {
+            let id = TokenId { session: 0, generation: 0 };
+            let entry = Entry { id, origin: Origin::Heard, leaves_at: now + left, mark: None };
+            self.insert(text, entry);
+            self.list(text);
+        }
+        self.mark(text, now);
+        self.make_room(text, current);
+        let entry = self.entries.get(text).filter(|entry| entry.origin != Origin::Heard);
+        entry.map(|entry| entry.id)
     }
 
     /// Whether it is known here already.
@@ -112,13 +157,14 @@ impl Ledger {
         if let Some(mark) = entry.mark.filter(|mark| !mark.confirmed) {
             self.to_revoke.insert((mark.sent, entry.leaving(text)));
         }
+        self.marked.take_if(|_| entry.mark.is_some());
         self.entries.insert(text.clone(), Box::new(entry));
     }
 
     /// Notes when an entry leaves, which is new.
     fn list(&mut self, text: &TokenText) {
         let Some(entry) = self.entries.get(text) else { return };
-        let heap = &mut self.leaving[usize::from(entry.is_life_known)];
+        let heap = &mut self.leaving[entry.origin as usize];
         if heap.is_empty() {
             // Most sessions know a single token at most times, and there may be many sessions.
             heap.reserve_exact(1);
@@ -127,8 +173,8 @@ impl Ledger {
         // What is passed over shall not pile up where one text comes again and again.
         if self.leaving.iter().map(BinaryHeap::len).sum::<usize>() > 2 * self.entries.len() + 8 {
             let entries = &self.entries;
-            for (heap, is_life_known) in self.leaving.iter_mut().zip([false, true]) {
-                heap.retain(|Reverse(leaving)| is_so(entries, leaving, is_life_known));
+            for (heap, origin) in self.leaving.iter_mut().zip(Origin::ALL) {
+                heap.retain(|Reverse(leaving)| is_so(entries, leaving, origin));
             }
         }
     }
@@ -137,6 +183,7 @@ impl Ledger {
         let entry = *self.entries.remove(text)?;
         if let Some(mark) = entry.mark {
             self.to_revoke.remove(&(mark.sent, entry.leaving(text)));
+            self.marked = None;
         }
         Some(entry)
     }
@@ -161,33 +208,34 @@ impl Ledger {
         }
         let mut stay = Vec::new();
         let mut leaves = None;
-        for is_life_known in [false, true] {
+        for origin in Origin::ALL {
             while leaves.is_none()
-                && let Some(Reverse(leaving)) = self.leaving[usize::from(is_life_known)].pop()
+                && let Some(Reverse(leaving)) = self.leaving[origin as usize].pop()
             {
-                if !is_so(&self.entries, &leaving, is_life_known) {
+                if !is_so(&self.entries, &leaving, origin) {
                     continue;
                 }
-                if leaving.text == *new || Some(&leaving.text) == current {
-                    stay.push((is_life_known, leaving));
+                let is_new = leaving.text == *new && origin != Origin::Heard;
+                if is_new || Some(&leaving.text) == current {
+                    stay.push((origin, leaving));
                 } else {
                     leaves = Some(leaving.text);
                 }
             }
         }
-        for (is_life_known, leaving) in stay {
-            self.leaving[usize::from(is_life_known)].push(Reverse(leaving));
+        for (origin, leaving) in stay {
+            self.leaving[origin as usize].push(Reverse(leaving));
         }
-        let Entry { id, is_life_known, .. } = self.remove(&leaves?)?;
-        Some(Evicted { id, is_life_known })
+        let Entry { id, origin, .. } = self.remove(&leaves?)?;
+        Some(Evicted { id, warns: origin == Origin::ReceivedWithLife })
     }
 
     pub(crate) fn forget_expired(&mut self, now: Instant) {
-        for is_life_known in [false, true] {
-            let index = usize::from(is_life_known);
+        for origin in Origin::ALL {
+            let index = origin as usize;
             while self.leaving[index].peek().is_some_and(|Reverse(leaving)| leaving.at <= now) {
                 let Some(Reverse(leaving)) = self.leaving[index].pop() else { return };
-                if is_so(&self.entries, &leaving, is_life_known) {
+                if is_so(&self.entries, &leaving, origin) {
                     self.remove(&leaving.text);
                 }
             }
@@ -195,6 +243,7 @@ impl Ledger {
     }
 
     pub(crate) fn mark_all(&mut self, now: Instant) {
+        self.marked = None;
         for (text, entry) in &mut self.entries {
             if entry.mark.is_none_or(|mark| mark.until <= now) {
                 if let Some(mark) = entry.mark {
@@ -217,6 +266,17 @@ impl Ledger {
         mark.is_some_and(|mark| now < mark.until)
     }
 
+    /// The texts of all that are marked, whether or not the server repeats them. `None` if none is.
+    pub(crate) fn marked(&mut self) -> Option<Arc<[TokenText]>> {
+        let marked = self.marked.get_or_insert_with(|| {
+            let marked = self.entries.iter().filter(|(_, entry)| entry.mark.is_some());
+            let mut marked: Vec<_> = marked.map(|(text, entry)| (entry.id, text)).collect();
+            marked.sort_unstable();
+            marked.into_iter().map(|(_, text)| text.clone()).collect()
+        });
+        Some(Arc::clone(marked)).filter(|marked| !marked.is_empty())
+    }
+
     pub(crate) fn confirm(&mut self, text: &TokenText, now: Instant) {
         self.heard_of(text, now, |mark| mark.confirmed = true);
     }
@@ -237,7 +297,7 @@ impl Ledger {
 
     fn heard_of(&mut self, text: &TokenText, now: Instant, change: impl FnOnce(&mut Mark)) {
         self.change(text, |entry| {
-            if !entry.is_life_known {
+            if !entry.origin.is_life_known() {
                 entry.leaves_at = now + DAY;
             }
             if let Some(mark) = &mut entry.mark {
@@ -254,9 +314,9 @@ impl Mark {
     }
 }
 
-fn is_so(entries: &Entries, leaving: &Leaving, is_life_known: bool) -> bool {
+fn is_so(entries: &Entries, leaving: &Leaving, origin: Origin) -> bool {
     entries.get(&leaving.text).is_some_and(|entry| {
-        entry.is_life_known == is_life_known
+        entry.origin == origin
             && entry.leaves_at == leaving.at
             && entry.id.generation == leaving.generation
     })

@@ -9,53 +9,54 @@
 use std::time::Duration;
 
 use crate::config::SessionConfig;
+use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::token::Issued;
 
 /// Nobody who says longer means it: such figures come from a missing division by a thousand.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The instants of one token, counted from when its request was *sent*: the server may have issued it
-/// at any time since, so this errs on the safe side.
+/// The instants of one token. Its life is counted from when its request was *sent*: the server may have
+/// issued it at any time since, so this errs on the safe side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Lifetime {
-    pub(crate) acquired_at: Instant,
     pub(crate) stale_at: Instant,
     pub(crate) hold_at: Instant,
     pub(crate) expires_at: Instant,
-    /// The whole of it.
+    /// The whole of it, with what had passed before it came here.
     pub(crate) length: Duration,
 }
 
 impl Lifetime {
-    /// `refresh_in` is the server's own word for `stale_at`, and counts where it makes sense: one in
+    /// The server's own word for `stale_at`, `refresh_in`, counts where it makes sense: one in
     /// the first tenth of the life would be a loop, one after `hold_at` would have callers wait.
     ///
     /// Else the buffers decide. They are capped by the life itself, or a short-lived token would be born stale and be
     /// refreshed in a loop. `random` moves `stale_at` ahead by up to a tenth of its buffer, so that a
     /// fleet which started together does not refresh together.
+    ///
+    /// All is reckoned back from the end, since a token that has lived a while may be older than the clock.
     pub(crate) fn new(
-        acquired_at: Instant,
-        expires_in: Duration,
-        refresh_in: Option<Duration>,
+        sent_at: Instant,
+        left: Duration,
+        grant: &Grant,
         config: &SessionConfig,
         random: f64,
     ) -> Self {
-        let length = expires_in.min(LONGEST);
-        let expires_at = acquired_at + length;
+        let length = left.saturating_add(grant.get_age()).min(LONGEST);
+        let expires_at = sent_at + left.min(LONGEST);
         let stale_buffer = config.stale_buffer.min(length / 2).mul_f64(1.0 + random / 10.0);
-        let hold_at = expires_at - config.expired_buffer.min(length / 10);
-        let sensible = acquired_at + length / 10..=hold_at;
-        let told = refresh_in.map(|wait| acquired_at + wait).filter(|at| sensible.contains(at));
+        let expired_buffer = config.expired_buffer.min(length / 10);
+        let sensible = expired_buffer..=length - length / 10;
+        let told = grant.get_refresh_in().and_then(|wait| length.checked_sub(wait));
         // It is moved ahead by chance too: a fleet is told the same.
-        let told = told.map(|at| {
-            (at - expires_at.since(at).mul_f64(random / 10.0)).max(acquired_at + length / 10)
-        });
+        let told = told
+            .filter(|left| sensible.contains(left))
+            .map(|left| left.mul_f64(1.0 + random / 10.0).min(length - length / 10));
         Self {
-            acquired_at,
-            stale_at: told.unwrap_or((expires_at - stale_buffer).min(hold_at)),
-            hold_at,
+            stale_at: expires_at - told.unwrap_or(stale_buffer.max(expired_buffer)),
+            hold_at: expires_at - expired_buffer,
             expires_at,
             length,
         }

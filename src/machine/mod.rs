@@ -175,6 +175,9 @@ impl<R> Machine<R> {
                 self.revocation_ended(moment, &text, result);
             }
             Event::Abilities(abilities) => self.abilities = abilities,
+            Event::News(News::Revoked { text, left }) => {
+                self.revoked_elsewhere(moment.now, &text, left);
+            }
             Event::Timer => {}
             Event::Shutdown => self.shutdown(fx),
         }
@@ -212,6 +215,23 @@ impl<R> Machine<R> {
         self.count_held();
     }
 
+    /// The row `News`: another replica has revoked this token. It is no `Invalidate`, and opens no flight.
+    fn revoked_elsewhere(&mut self, now: Instant, text: &TokenText, left: Duration) {
+        if self.ledger.is_marked(text, now) {
+            return;
+        }
+        let current = self.own.kept().map(|kept| kept.issued.text());
+        let left = left.min(lifetime::LONGEST);
+        if let Some(id) = self.ledger.hear(now, text, left, current) {
+            self.exchanges.drop_children(id);
+        }
+        self.warm = false;
+        if let Some(kept) = self.own.take_if(|kept| kept.issued.text() == text) {
+            self.exchanges.drop_children(kept.issued.id());
+            self.refused = Some(text.clone());
+        }
+    }
+
     fn left(&mut self, now: Instant, caller: CallerId) {
         if self.own.callers.remove(&caller).is_none() && !self.barrier.leave(caller) {
             self.exchanges.leave(caller, now);
@@ -247,17 +267,16 @@ impl<R> Machine<R> {
             self.lifetime_assumed = true;
             fx.warnings.push(Warning::LifetimeAssumed(life));
         }
-        let refresh_in = grant.get_refresh_in();
-        let lifetime = Lifetime::new(sent.at, life, refresh_in, &self.config, moment.random);
+        let lifetime = Lifetime::new(sent.at, life, &grant, &self.config, moment.random);
         let text = grant.text().clone();
         let current = self.own.kept().map(|kept| kept.issued.text());
         // One of unknown life is kept for a day: for nothing, where nothing can be revoked.
         let is_kept = grant.life().is_some() || self.abilities.revoke || self.ledger.holds(&text);
         if is_kept {
             let evicted = self.ledger.join(moment.now, id, &text, grant.life(), current);
-            if let Some(Evicted { id, is_life_known }) = evicted {
+            if let Some(Evicted { id, warns }) = evicted {
                 self.counters.ledger_evicted += 1;
-                if is_life_known {
+                if warns {
                     fx.warnings.push(Warning::LedgerOverflow(id));
                 }
             }

@@ -93,6 +93,10 @@ impl<R> Slot<R> {
         self.kept.take()
     }
 
+    pub(crate) fn take_if(&mut self, is_it: impl FnOnce(&Kept) -> bool) -> Option<Kept> {
+        self.kept.take_if(|kept| is_it(kept))
+    }
+
     pub(crate) fn take_callers(&mut self) -> impl Iterator<Item = R> + use<R> {
         std::mem::take(&mut self.callers).into_values()
     }

@@ -8,6 +8,7 @@ mod counting;
 mod exchanging;
 mod fixed;
 mod invalidation;
+mod news;
 mod refresh;
 mod revocation;
 mod runtimes;

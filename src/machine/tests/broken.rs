@@ -37,6 +37,9 @@ pub(super) enum Fault {
     /// A refused revocation counts as done.
     TakesARefusalForARevocation,
     IgnoresInvalidate,
+    IgnoresNews,
+    /// What was exchanged from a token that is revoked elsewhere is still shown.
+    ShowsChildrenOfOneRevokedElsewhere,
     ForgetsTheTimer,
     SpinsOnTheTimer,
     /// What readers see is usable for a second longer than it is.
@@ -112,7 +115,7 @@ impl Fault {
     /// end of a run.)
     #[rustfmt::skip]
     pub(super) const JUDGED: &[(Self, &str, &str)] = &[
-        (Self::LosesAnAnswer, "whoever_waits_is_known_and_waits_for_something", "callers, and"),
+        (Self::LosesAnAnswer, "nobody_waits_after_an_attempt_beside_a_usable_token", "still waits"),
         (Self::KeepsDepartedCallers, "whoever_waits_is_known_and_waits_for_something", "callers, and"),
         (Self::GivesTheFirstTokenAgain, "no_earlier_token_after_a_revoke", "is given"),
         (Self::GivesTheFirstExchangedTokenAgain, "a_token_is_given_only_to_those_who_asked_for_it", "is given"),
@@ -123,6 +126,8 @@ impl Fault {
         (Self::AnswersARevokeAtOnce, "a_revoke_that_is_ok_left_nothing_alive", "revoked, but"),
         (Self::TakesARefusalForARevocation, "a_revoke_that_is_ok_left_nothing_alive", "revoked, but"),
         (Self::IgnoresInvalidate, "a_doubt_is_settled", "was not honoured"),
+        (Self::IgnoresNews, "no_earlier_token_after_a_revoke", "is given"),
+        (Self::ShowsChildrenOfOneRevokedElsewhere, "no_token_exchanged_from_one_revoked_elsewhere_is_shown", "its subject is revoked"),
         (Self::ForgetsTheTimer, "whoever_waits_is_known_and_waits_for_something", "wait for ever"),
         (Self::SpinsOnTheTimer, "the_next_deadline_is_ahead", "the next deadline is"),
         (Self::PublishesTooLongALife, "a_read_gives_what_the_session_would_give", "a read gives"),
@@ -222,7 +227,8 @@ impl Broken {
     fn distort(&self, event: Event<CallerId>) -> Event<CallerId> {
         match (self.fault, event) {
             (Fault::KeepsDepartedCallers, Event::Left(_))
-            | (Fault::IgnoresInvalidate, Event::Invalidate(_)) => Event::Timer,
+            | (Fault::IgnoresInvalidate, Event::Invalidate(_))
+            | (Fault::IgnoresNews, Event::News(_)) => Event::Timer,
             (Fault::TakesAnOldAsked, Event::Asked(_)) => Event::Asked(self.published().number),
             (Fault::TakesARefusalForARevocation, Event::Ended(Ended::Revocation(text, _))) => {
                 Event::Ended(Ended::Revocation(text, Ok(())))
@@ -263,6 +269,7 @@ impl Broken {
                 fx.start.extend(again);
             }
             (Fault::DoesNotPublishARevoke, Event::Revoke(..)) => fx.publish = None,
+            (Fault::ShowsChildrenOfOneRevokedElsewhere, Event::News(_)) => fx.exchanged.clear(),
             (Fault::AnswersARevokeAtOnce, Event::Revoke(caller, ..)) if fx.replies.is_empty() => {
                 fx.replies.push((*caller, Reply::Revoked(Ok(()))));
             }

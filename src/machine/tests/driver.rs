@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::script::duration;
 use crate::config::{RefreshMode, SessionConfig};
 use crate::error::{SessionError, TokenError};
-use crate::grant::Grant;
+use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::judge::History;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, Reply, Request, Start,
+    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, News, Reply, Request, Start,
 };
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::Snapshot;
@@ -192,6 +193,12 @@ impl Session {
 
     pub(crate) fn invalidate_id(&mut self, id: TokenId) -> String {
         self.send(Event::Invalidate(id))
+    }
+
+    /// Another session has revoked the token of this name.
+    pub(super) fn hear(&mut self, name: &str, left: &str) -> String {
+        let text = TokenText::new(name).expect("a token");
+        self.send(Event::News(News::Revoked { text, left: duration(left) }))
     }
 
     /// What the manager has learnt of its server.

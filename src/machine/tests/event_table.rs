@@ -197,6 +197,53 @@ scripts! {
          suspend 4.6s, invalidate t2 -> publish t2";
 }
 
+// News
+scripts! {
+    news_of_the_token_held_drops_it_usable_or_not in [WhileUsed, OnRequest, Always] =>
+        "fresh, hear t1 -> publish nothing",
+        "stale, hear t1 -> publish nothing",
+        "refreshing, hear t1 -> publish nothing",
+        "stale_and_cooling, hear t1 -> publish nothing",
+        "unusable, hear t1 -> publish nothing";
+
+    news_of_the_token_held_serves_those_who_wait_by_a_flight =>
+        "refreshing, ask 40s, hear t1 -> publish nothing
+         granted 60s -> publish t2; 3: t2",
+        "fresh, exchange a, hear t1 -> publish nothing
+         exchanged 60s -> 2: x1
+         +1s, ask -> publish nothing; grant #1";
+
+    news_of_another_token_leaves_the_one_that_is_held =>
+        "fresh, hear t0 -> nothing
+         ask -> 2: t1",
+        "fresh, hear t2 -> nothing
+         suspend 28.5s, ask, granted 60s -> publish t1";
+
+    news_is_no_invalidate =>
+        "fresh, hear t1, ask, +1s, granted 60s, invalidate t2 -> publish nothing";
+
+    news_does_not_shorten_the_gap_after_a_token =>
+        "fresh, hear t1, ask -> publish nothing
+         +1s -> grant #1";
+
+    news_does_not_shorten_a_cooling =>
+        "stale_and_cooling, hear t1, ask -> 3: cooling";
+
+    what_another_session_revoked_is_sent_with_the_next_revoke =>
+        "fresh, hear t1, revoke -> publish nothing; revoke t1",
+        "fresh, hear t0, revoke -> publish nothing; revoke t0; revoke t1",
+        "hear t0, suspend 60s, revoke -> 1: revoked";
+
+    what_a_revoke_has_marked_already_is_no_news =>
+        "revoking, hear t1 -> nothing
+         confirmed -> publish nothing; 2: revoked
+         hear t1, revoke -> publish nothing; 3: revoked";
+
+    tokens_exchanged_from_one_that_is_revoked_elsewhere_are_dropped_and_stay_in_the_ledger =>
+        "fresh_for_1h, exchange a, exchanged 60s, hear t1, +1s, exchange a -> publish nothing; grant #1
+         leave_all, granted 60s, revoke -> publish nothing; revoke x1; revoke t2; revoke t1";
+}
+
 // Revoke
 scripts! {
     revoke_with_no_token_at_all_ends_at_once in [WhileUsed, OnRequest] =>

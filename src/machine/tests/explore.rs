@@ -55,6 +55,7 @@ const WIDE: Budget = Budget {
     revokes: 2,
     leaves: 1,
     doubts: 1,
+    news: 1,
     reads: true,
     late: 1,
     suspends: 1,
@@ -83,6 +84,7 @@ const EXCHANGES: Budget = Budget {
     revokes: 1,
     leaves: 1,
     doubts: 2,
+    news: 1,
     reads: false,
     late: 0,
     suspends: 0,
@@ -311,8 +313,9 @@ fn where_to_look(fault: Fault) -> Budget {
         | Fault::AsksAFailingEndpoint
         | Fault::DropsARefusedSubject
         | Fault::ShowsAnExchangedTokenAfterARevoke
+        | Fault::ShowsChildrenOfOneRevokedElsewhere
         | Fault::ShowsAnExchangedTokenForTooLong => EXCHANGES,
-        Fault::GivesATokenInPlaceOfAnError => Budget { outcomes: FEW, ..GRANTS },
+        Fault::GivesATokenInPlaceOfAnError => Budget { outcomes: FEW, news: 0, ..GRANTS },
         Fault::TakesASuccessForARefusal => GRANTS,
         Fault::GivesTheFirstTokenAgain
         | Fault::PublishesTheFirstTokenAgain

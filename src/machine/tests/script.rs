@@ -111,6 +111,8 @@ impl Session {
                 None => "nothing".into(),
             },
             ["invalidate", name] => self.invalidate(name),
+            ["hear", name] => self.hear(name, "60s"),
+            ["hear", name, left] => self.hear(name, left),
             ["can", "exchange", "and", "revoke"] => self.can(true, true),
             ["can", "exchange"] => self.can(true, false),
             ["can", "revoke"] => self.can(false, true),
@@ -229,7 +231,7 @@ pub(crate) fn outcome(words: &[&str]) -> Outcome {
     }
 }
 
-fn duration(word: &str) -> Duration {
+pub(super) fn duration(word: &str) -> Duration {
     let units = [("ms", 0.001), ("s", 1.0), ("h", 3_600.0), ("d", 86_400.0)];
     let number = |(unit, factor): (&str, f64)| {
         Some(Duration::from_secs_f64(word.strip_suffix(unit)?.parse::<f64>().ok()? * factor))

@@ -13,7 +13,7 @@ use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::judge::{History, Purpose, Session, Verdict};
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, Published, Reply,
+    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, News, Published, Reply,
 };
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::token::TokenId;
@@ -64,6 +64,8 @@ pub(super) enum Step {
     InvalidateArrives,
     /// The last exchanged token was refused; the message arrives.
     RefuseExchanged,
+    /// Another session has revoked the last token of this one's own, which would live for a minute.
+    Hear,
     Grant(Outcome),
     Exchanged(u8, Outcome),
     /// The first revocation on the wire ends.
@@ -87,6 +89,8 @@ pub(super) struct Budget {
     pub(super) leaves: u8,
     /// Tokens that are doubted.
     pub(super) doubts: u8,
+    /// Tokens that another session revokes.
+    pub(super) news: u8,
     /// Whether the session is read without a call.
     pub(super) reads: bool,
     /// How often time runs past a timer that was not delivered.
@@ -263,6 +267,9 @@ impl<S: Session + Clone> World<S> {
         if !self.invalidate_messages.is_empty() {
             steps.push(Step::InvalidateArrives);
         }
+        if self.left.news > 0 && self.last_text().is_some() {
+            steps.push(Step::Hear);
+        }
         if self.left.doubts > 0 {
             if self.history.published.token.is_some() && !self.is_doubted() {
                 steps.push(Step::Doubt);
@@ -271,6 +278,11 @@ impl<S: Session + Clone> World<S> {
                 steps.push(Step::RefuseExchanged);
             }
         }
+    }
+
+    fn last_text(&self) -> Option<String> {
+        let last = self.history.tokens.iter().rfind(|token| token.purpose == Purpose::Grant);
+        last.map(|token| token.text.clone())
     }
 
     pub(super) fn is_doubted(&self) -> bool {
@@ -347,6 +359,13 @@ impl<S: Session + Clone> World<S> {
                 spend(&mut self.left.doubts);
                 let id = self.last_exchanged.take();
                 id.map_or(Ok(()), |id| self.tell(Event::Invalidate(id)))
+            }
+            Step::Hear => {
+                spend(&mut self.left.news);
+                let text = self.last_text().and_then(|text| TokenText::new(&text));
+                let left = Duration::from_secs(60);
+                let heard = |text| self.tell(Event::News(News::Revoked { text, left }));
+                text.map_or(Ok(()), heard)
             }
             Step::Grant(outcome) => self.attempt_ends(None, outcome),
             Step::Exchanged(key, outcome) => self.attempt_ends(Some(key), outcome),

@@ -14,6 +14,7 @@ pub(super) const LONG: Budget = Budget {
     revokes: 4,
     leaves: 4,
     doubts: 4,
+    news: 2,
     reads: true,
     late: 3,
     suspends: 1,

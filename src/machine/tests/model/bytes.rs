@@ -80,11 +80,12 @@ impl Bytes<'_> {
                 To(self.pick(&marks), self.pick(&[0, -1, 1]))
             }
             14 => Wake,
-            _ => match self.byte() % 4 {
+            _ => match self.byte() % 6 {
                 0 => Timer,
                 1 => Wake,
                 2 => Abilities { exchange: self.byte() != 1, revoke: self.byte() < 128 },
-                _ => Shutdown,
+                3 => Shutdown,
+                _ => Hear(self.byte() % 4, self.pick(&[60, 3_600, 0, 10_000_000])),
             },
         }
     }

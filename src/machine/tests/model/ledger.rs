@@ -69,6 +69,21 @@ impl Ledger {
         self.entries.push(entry);
     }
 
+    pub fn hear(&mut self, text: &str, left: Nanos, now: Nanos) {
+        if !self.holds(text) {
+            self.join(text, Some(left), now);
+        }
+        self.mark(|other| other == text, now);
+    }
+
+    /// The texts of all that have a mark, sorted.
+    pub fn marked(&self) -> Vec<String> {
+        let marked = self.entries.iter().filter(|entry| entry.mark.is_some());
+        let mut marked: Vec<_> = marked.map(|entry| entry.text.clone()).collect();
+        marked.sort();
+        marked
+    }
+
     pub fn is_marked(&self, text: &str, now: Nanos) -> bool {
         let is_marked = |entry: &Entry| entry.mark.as_ref().is_some_and(|mark| now < mark.until);
         self.entries.iter().any(|entry| entry.text == text && is_marked(entry))

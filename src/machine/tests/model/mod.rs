@@ -22,7 +22,7 @@ use operations::{ASSUMED_LIFETIME, Failure, Mode, Setup};
 use revocation::Barrier;
 use words::{Came, Found, Output, Seen, SeenToken, Start, Told, Wrong, found, span};
 
-use crate::machine::{CallerId, Ended, Event};
+use crate::machine::{CallerId, Ended, Event, News};
 use crate::request::TokenRequestOptions;
 
 /// An instant or a span, in nanoseconds.
@@ -102,6 +102,8 @@ struct Model {
     revocation: Flight,
     revokes: u64,
     generation: u64,
+    /// The text of each generation that came.
+    texts: Vec<(u64, String)>,
     refused: Option<String>,
     invalidated_at: Option<Nanos>,
     subject_refused_at: Option<Nanos>,
@@ -136,6 +138,7 @@ impl Model {
             revocation: Flight::default(),
             revokes: 0,
             generation: 0,
+            texts: Vec::new(),
             refused: None,
             invalidated_at: None,
             subject_refused_at: None,
@@ -170,6 +173,9 @@ impl Model {
             Event::Abilities(abilities) => {
                 (self.setup.can_exchange, self.setup.can_revoke) =
                     (abilities.exchange, abilities.revoke);
+            }
+            Event::News(News::Revoked { text, left }) => {
+                self.revoked_elsewhere(text.expose(), span(*left));
             }
             Event::Invalidate(_) | Event::Timer => {}
             Event::Shutdown => return self.shutdown(),
@@ -291,6 +297,20 @@ impl Model {
             self.doubts_dismissed += 1;
         }
         self.invalidate_exchanged(generation);
+    }
+
+    fn revoked_elsewhere(&mut self, text: &str, left: Nanos) {
+        if self.ledger.is_marked(text, self.now) {
+            return;
+        }
+        self.ledger.hear(text, left.min(LONGEST_LIFE), self.now);
+        for (generation, _) in self.texts.clone().iter().filter(|(_, known)| known == text) {
+            self.drop_exchanged_from(*generation);
+        }
+        self.warm = false;
+        if let Some(token) = self.held.take_if(|token| token.text == text) {
+            self.refused = Some(token.text);
+        }
     }
 
     fn left(&mut self, id: u64) {
@@ -449,7 +469,10 @@ impl Model {
         }
         let number = self.grant.start(self.now, self.revokes);
         let options = self.grant.options.clone();
-        self.out.starts.push(Start::Grant { number, options, refused: self.refused.clone() });
+        let refused = self.refused.clone();
+        let replaces = self.held.as_ref().map(|token| token.text.clone());
+        let marked = self.ledger.marked();
+        self.out.starts.push(Start::Grant { number, options, refused, replaces, marked });
     }
 
     // ---- What all of them need.
@@ -467,6 +490,7 @@ impl Model {
         });
         let lifetime = lifetime.min(LONGEST_LIFE);
         self.generation += 1;
+        self.texts.push((self.generation, text.clone()));
         if life.is_some() || self.setup.can_revoke || self.ledger.holds(&text) {
             self.ledger.join(&text, life, self.now);
         }

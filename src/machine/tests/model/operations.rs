@@ -270,6 +270,9 @@ pub enum Op {
         exchange: bool,
         revoke: bool,
     },
+    /// Another session has revoked the token received last, or the one so many before; or, from 3 on, the
+    /// next new one. It has so many seconds left.
+    Hear(u8, u32),
     Timer,
     /// Time passes up to the deadline, and the timer rings.
     Wake,

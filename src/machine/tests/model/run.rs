@@ -11,7 +11,9 @@ use crate::error::TokenError;
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::judge::{History, Session, Verdict};
-use crate::machine::{self, CallerId, Effects, Ended, Event, Machine, Moment, Reply, Request};
+use crate::machine::{
+    self, CallerId, Effects, Ended, Event, Machine, Moment, News, Reply, Request,
+};
 use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
 use crate::token::TokenId;
 
@@ -142,6 +144,13 @@ impl Run {
             Abilities { exchange, revoke } => {
                 let abilities = self.abilities;
                 Some(Event::Abilities(machine::Abilities { exchange, revoke, ..abilities }))
+            }
+            Hear(back, left) => {
+                let next = || format!("token-{}", self.texts.len());
+                let text = self.texts.iter().rev().nth(usize::from(back)).filter(|_| back < 3);
+                let text = TokenText::new(&text.cloned().unwrap_or_else(next)).ok_or("no token")?;
+                let left = Duration::from_secs(left.into());
+                Some(Event::News(News::Revoked { text, left }))
             }
             Shutdown => Some(Event::Shutdown),
             End(which, outcome) => self.end(usize::from(which), outcome),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Nanos;
 use super::operations::{ATTEMPT_TIMEOUT, Failure};
 use crate::error::{SessionError, TokenError};
-use crate::grant::Grant;
+use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::machine::{CallerId, Effects, Published, PublishedExchange, Reply, Request, Warning};
 use crate::request::{ExchangeKey, TokenRequestOptions};
@@ -73,9 +73,24 @@ pub(super) struct SeenExchanged {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Start {
-    Grant { number: u32, options: TokenRequestOptions, refused: Option<String> },
-    Exchange { number: u32, key: ExchangeKey, subject: u64, options: TokenRequestOptions },
-    Revocation { number: u32, text: String, options: TokenRequestOptions },
+    Grant {
+        number: u32,
+        options: TokenRequestOptions,
+        refused: Option<String>,
+        replaces: Option<String>,
+        marked: Vec<String>,
+    },
+    Exchange {
+        number: u32,
+        key: ExchangeKey,
+        subject: u64,
+        options: TokenRequestOptions,
+    },
+    Revocation {
+        number: u32,
+        text: String,
+        options: TokenRequestOptions,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,11 +157,20 @@ fn start(start: &crate::machine::Start) -> Start {
     let number = start.number;
     assert_eq!(start.timeout, ATTEMPT_TIMEOUT);
     match &start.request {
-        Request::Grant(request) => Start::Grant {
-            number,
-            options: request.options.clone(),
-            refused: request.refused.as_ref().map(|text| text.expose().into()),
-        },
+        Request::Grant(request) => {
+            assert_eq!(request.timeout, Some(ATTEMPT_TIMEOUT));
+            let text = |text: &TokenText| text.expose().to_owned();
+            let mut marked: Vec<_> =
+                request.marked.iter().flat_map(|it| it.iter().map(text)).collect();
+            marked.sort();
+            Start::Grant {
+                number,
+                options: request.options.clone(),
+                refused: request.refused.as_ref().map(text),
+                replaces: request.replaces.as_ref().map(text),
+                marked,
+            }
+        }
         Request::Exchange(key, subject, request) => Start::Exchange {
             number,
             key: (**key).clone(),

@@ -1,0 +1,132 @@
+//! What a manager hears of its session's tokens from elsewhere, on its way to the session.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::grant::TokenText;
+use crate::instant::Instant;
+use crate::machine::News;
+
+/// The most that waits. Whoever keeps the tokens still has what had to leave.
+const PLACES: usize = 16;
+
+/// Tells one session what was heard of its tokens elsewhere: see [`TokenManager::attach`](crate::TokenManager::attach).
+///
+/// It does not keep the session alive. Clones tell the same session.
+#[derive(Clone)]
+pub struct NewsSender(Weak<Queue>);
+
+impl NewsSender {
+    /// Another session with the same tokens has revoked this one, which would live so much longer. This
+    /// session no longer hands it out, nor tokens exchanged from it; nobody who has it is told. Never blocks.
+    /// Up to 16 tokens wait to be heard of; of more, the first is forgotten.
+    pub fn revoked(&self, token: TokenText, left: Duration) {
+        if let Some(queue) = self.0.upgrade() {
+            queue.push(token, clock::now() + left);
+        }
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+impl fmt::Debug for NewsSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewsSender").field("is_closed", &self.is_closed()).finish()
+    }
+}
+
+/// Where the session finds it.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    revoked: Mutex<VecDeque<(TokenText, Instant)>>,
+    came: Notify,
+}
+
+impl Queue {
+    pub(crate) fn sender(self: &Arc<Self>) -> NewsSender {
+        NewsSender(Arc::downgrade(self))
+    }
+
+    /// Whether nobody can tell anything any more.
+    pub(crate) fn is_deserted(self: &Arc<Self>) -> bool {
+        Arc::weak_count(self) == 0
+    }
+
+    fn push(&self, token: TokenText, ends_at: Instant) {
+        let mut revoked = self.revoked();
+        if revoked.iter().any(|(known, _)| *known == token) {
+            return;
+        }
+        if revoked.len() == PLACES {
+            revoked.pop_front();
+        }
+        revoked.push_back((token, ends_at));
+        self.came.notify_one();
+    }
+
+    /// Waits for the next. Cancel safe.
+    pub(crate) async fn next(&self) -> News {
+        loop {
+            let next = self.revoked().pop_front();
+            if let Some((text, ends_at)) = next {
+                return News::Revoked { text, left: ends_at.since(clock::now()) };
+            }
+            self.came.notified().await;
+        }
+    }
+
+    fn revoked(&self) -> MutexGuard<'_, VecDeque<(TokenText, Instant)>> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(name: &str) -> TokenText {
+        TokenText::new(name).unwrap()
+    }
+
+    async fn next(queue: &Queue) -> String {
+        let News::Revoked { text, left } = queue.next().await;
+        assert!(left <= Duration::from_secs(60));
+        text.expose().to_owned()
+    }
+
+    #[tokio::test]
+    async fn the_last_sixteen_wait_and_none_twice() {
+        let queue = Arc::new(Queue::default());
+        let sender = queue.sender();
+        for number in 0..20 {
+            sender.revoked(text(&format!("t{number}")), Duration::from_secs(60));
+            sender.revoked(text("t19"), Duration::from_secs(60));
+        }
+        let mut heard = Vec::new();
+        for _ in 0..PLACES {
+            heard.push(next(&queue).await);
+        }
+        assert_eq!(heard.iter().filter(|name| *name == "t19").count(), 1);
+        assert_eq!(heard.last().unwrap(), "t18");
+        sender.revoked(text("more"), Duration::from_secs(60));
+        assert_eq!(next(&queue).await, "more");
+    }
+
+    #[test]
+    fn a_sender_knows_that_its_session_has_ended() {
+        let queue = Arc::new(Queue::default());
+        let sender = queue.sender();
+        assert!(!sender.is_closed() && !queue.is_deserted());
+        drop(queue);
+        assert!(sender.is_closed());
+        sender.revoked(text("nobody"), Duration::ZERO);
+    }
+}
