@@ -29,7 +29,7 @@ pub(crate) struct Ledger {
 }
 
 /// In boxes, since a table has room for four at least, and most sessions know a single token.
-type Entries = HashMap<TokenText, Box<Entry>, BuildHasherDefault<DefaultHasher>>;
+type Entries = HashMap<Box<TokenText>, Box<Entry>, BuildHasherDefault<DefaultHasher>>;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(test, derive(Hash))]
@@ -112,7 +112,7 @@ impl Ledger {
         if let Some(mark) = entry.mark.filter(|mark| !mark.confirmed) {
             self.to_revoke.insert((mark.sent, entry.leaving(text)));
         }
-        self.entries.insert(text.clone(), Box::new(entry));
+        self.entries.insert(Box::new(text.clone()), Box::new(entry));
     }
 
     /// Notes when an entry leaves, which is new.
