@@ -113,10 +113,11 @@ impl<R> Machine<R> {
             self.doubts_dismissed += 1;
             return;
         }
-        self.refused = Some(kept.issued.text().clone());
+        let text = kept.issued.text().clone();
         self.own.take();
         self.doubts_honoured_from = moment.now + INVALIDATE_GAP;
-        self.exchanges.drop_children(id);
+        self.exchanges.drop_children(&text);
+        self.refused = Some(text);
         self.counters.invalidations += 1;
     }
 

@@ -222,12 +222,10 @@ impl<R> Machine<R> {
         }
         let current = self.own.kept().map(|kept| kept.issued.text());
         let left = left.min(lifetime::LONGEST);
-        if let Some(id) = self.ledger.hear(now, text, left, current) {
-            self.exchanges.drop_children(id);
-        }
+        self.ledger.hear(now, text, left, current);
+        self.exchanges.drop_children(text);
         self.warm = false;
-        if let Some(kept) = self.own.take_if(|kept| kept.issued.text() == text) {
-            self.exchanges.drop_children(kept.issued.id());
+        if self.own.take_if(|kept| kept.issued.text() == text).is_some() {
             self.refused = Some(text.clone());
         }
     }

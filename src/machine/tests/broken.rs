@@ -152,7 +152,7 @@ impl Fault {
     ];
 
     /// What the model has to find.
-    pub(super) const SEEDED: [Self; 22] = [
+    pub(super) const SEEDED: [Self; 23] = [
         Self::ForgetsTheLedgerAtAnInvalidate,
         Self::AnswersTheLastFirst,
         Self::GrantsAgainAtAnInvalidate,
@@ -175,6 +175,7 @@ impl Fault {
         Self::ForgetsMarks,
         Self::RefreshesNoExchangedToken,
         Self::TakesAnySubject,
+        Self::IgnoresNews,
     ];
 }
 

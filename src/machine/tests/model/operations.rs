@@ -230,6 +230,7 @@ pub enum Mark {
     UsableUntil,
     NotBefore,
     /// Of the exchanged token that comes to it first.
+    ExchangedStaleAt,
     ExchangedHoldAt,
 }
 pub use Mark::*;

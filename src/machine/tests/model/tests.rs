@@ -43,7 +43,7 @@ fn the_model_finds_every_seeded_fault() {
     for fault in Fault::SEEDED {
         let around = |machine| Broken::around(machine, fault);
         let found =
-            search_seeded(&stories(), 255, |(setup, steps)| play(&around, setup, steps).map(drop));
+            search_seeded(&stories(), 511, |(setup, steps)| play(&around, setup, steps).map(drop));
         let Err(Failure { cases, value: (setup, steps), .. }) = found else {
             missed.push(fault);
             continue;
