@@ -582,6 +582,16 @@ impl<R> Exchanges<R> {
         }
     }
 
+    /// Another session has revoked this token. That is rare, so all are looked at.
+    pub(crate) fn drop_text(&mut self, text: &TokenText) {
+        let is_it =
+            |it: &Exchange<R>| it.slot.kept().is_some_and(|kept| kept.issued.text() == text);
+        let keys = self.keys.iter().filter(|(_, exchange)| is_it(exchange));
+        for key in keys.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
+            self.drop_token(&key);
+        }
+    }
+
     /// A revoke.
     pub(crate) fn drop_all(&mut self) {
         let Some(lists) = self.lists.made() else { return };

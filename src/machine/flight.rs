@@ -105,7 +105,9 @@ impl Flight {
         if let Some(series) = &mut self.0 {
             series.is_open = false;
         }
-        if !self.remembers() {
+        // A pause counts too, though it may follow on a success in part.
+        let has_paused = |series: &Series| series.course.next_attempt_at > Instant::ZERO;
+        if !self.remembers() && !self.0.as_deref().is_some_and(has_paused) {
             self.0 = None;
         }
     }

@@ -224,6 +224,7 @@ impl<R> Machine<R> {
         let left = left.min(lifetime::LONGEST);
         self.ledger.hear(now, text, left, current);
         self.exchanges.drop_children(text);
+        self.exchanges.drop_text(text);
         self.warm = false;
         if self.own.take_if(|kept| kept.issued.text() == text).is_some() {
             self.refused = Some(text.clone());

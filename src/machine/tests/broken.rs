@@ -270,7 +270,6 @@ impl Broken {
                 fx.start.extend(again);
             }
             (Fault::DoesNotPublishARevoke, Event::Revoke(..)) => fx.publish = None,
-            (Fault::ShowsChildrenOfOneRevokedElsewhere, Event::News(_)) => fx.exchanged.clear(),
             (Fault::AnswersARevokeAtOnce, Event::Revoke(caller, ..)) if fx.replies.is_empty() => {
                 fx.replies.push((*caller, Reply::Revoked(Ok(()))));
             }
@@ -323,7 +322,8 @@ impl Broken {
                 }
             }
             (Fault::GoesOnAfterTheEnd, Event::Asked(_)) if self.closed => fx.start.extend(again),
-            (Fault::ShowsAnExchangedTokenAfterARevoke, Event::Revoke(..)) => fx.exchanged.clear(),
+            (Fault::ShowsAnExchangedTokenAfterARevoke, Event::Revoke(..))
+            | (Fault::ShowsChildrenOfOneRevokedElsewhere, Event::News(_)) => fx.exchanged.clear(),
             (Fault::ShowsAnExchangedTokenForTooLong, _) => {
                 for (_, shown) in &mut fx.exchanged {
                     if let Some(shown) = shown {

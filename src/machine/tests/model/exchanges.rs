@@ -478,6 +478,12 @@ impl Model {
         }
     }
 
+    pub(super) fn drop_exchanged(&mut self, text: &str) {
+        for key in &mut self.keys {
+            key.token.take_if(|token| token.text == text);
+        }
+    }
+
     pub(super) fn drop_all_exchanged(&mut self) {
         for key in &mut self.keys {
             key.token = None;
