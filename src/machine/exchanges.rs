@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::endpoint::Known;
-use super::event::{CallerId, Cooling, PublishedExchange};
+use super::event::{CallerId, Cooling, Effects, PublishedExchange, Purpose, Wait};
 use super::flight::Sent;
 use super::lifetime::Lifetime;
 use super::slot::{Kept, Slot};
@@ -74,6 +74,8 @@ pub(crate) enum Place {
     Paused(Instant),
     /// Its turn: a free place on the wire, and a subject.
     Ready,
+    /// Leave to be sent.
+    AtGate,
     /// A subject with more life left.
     MoreLife,
     /// A subject that is not the one which was refused with this.
@@ -91,11 +93,14 @@ struct Lists {
     keys: BTreeMap<Turn, Arc<ExchangeKey>>,
     paused: BTreeSet<(Instant, Turn)>,
     ready: BTreeSet<Turn>,
+    at_gate: BTreeSet<Turn>,
     more_life: BTreeSet<Turn>,
     next_subject: BTreeSet<Turn>,
     on_wire: BTreeSet<Turn>,
     /// Those that have nothing on the wire and nobody who waits for them.
     unwanted: BTreeSet<Turn>,
+    /// Those that waited for leave, and do not now.
+    left_gate: Vec<Arc<ExchangeKey>>,
     /// Keys whose flight is closed, by when they stop to be of use: with a token, and with nothing but the
     /// memory of a failure.
     cached: BTreeSet<(Instant, Arc<ExchangeKey>)>,
@@ -411,6 +416,34 @@ impl<R> Exchanges<R> {
         Some((key, refusal??))
     }
 
+    pub(crate) fn at_gate(&self) -> usize {
+        self.lists.at_gate.len()
+    }
+
+    /// The key has its leave: it waits for its turn, which is now. `false` if it did not wait for leave.
+    pub(crate) fn let_go(&mut self, key: &Arc<ExchangeKey>) -> bool {
+        let open = self.keys.get(key).and_then(|exchange| exchange.open.as_deref());
+        let waits = open.is_some_and(|open| matches!(open.place, Place::AtGate));
+        if waits {
+            self.change(key, |exchange| exchange.wait_for(Place::Ready));
+            self.lists.left_gate.clear();
+        }
+        waits
+    }
+
+    /// No leave is of use now.
+    pub(crate) fn leave_the_gate(&mut self) {
+        while let Some(turn) = self.lists.at_gate.first().copied() {
+            self.requeue(turn, |_| {});
+        }
+    }
+
+    pub(crate) fn give_up_leaves(&mut self, fx: &mut Effects<R>) {
+        let left = self.lists.made().map(|lists| std::mem::take(&mut lists.left_gate));
+        let left = left.into_iter().flatten();
+        fx.waits.extend(left.map(|key| Wait::GiveUp(Purpose::Exchange(key))));
+    }
+
     fn ready(&mut self, turn: Turn, grants_ended: u64) {
         self.requeue(turn, |open| open.grants_ended = grants_ended);
     }
@@ -528,9 +561,14 @@ impl<R> Exchanges<R> {
         waiting.map(|(_, key)| Arc::clone(key)).collect()
     }
 
-    /// The keys that wait for their turn.
+    /// The keys that wait for their turn, or for leave.
     pub(crate) fn ready_keys(&self) -> Vec<Arc<ExchangeKey>> {
-        self.lists.ready.iter().filter_map(|turn| self.lists.keys.get(turn)).cloned().collect()
+        self.lists
+            .ready
+            .union(&self.lists.at_gate)
+            .filter_map(|turn| self.lists.keys.get(turn))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn is_any_ready(&self) -> bool {
@@ -656,6 +694,11 @@ impl Lists {
         match open.place {
             Place::Paused(until) => drop(self.paused.insert((until, open.turn))),
             Place::Ready => drop(self.ready.insert(open.turn)),
+            Place::AtGate => {
+                self.at_gate.insert(open.turn);
+                // It has been struck for another change.
+                self.left_gate.pop_if(|left| left == key);
+            }
             Place::MoreLife => drop(self.more_life.insert(open.turn)),
             Place::NextSubject(_) => drop(self.next_subject.insert(open.turn)),
             Place::OnWire => drop(self.on_wire.insert(open.turn)),
@@ -675,6 +718,10 @@ impl Lists {
         match open.place {
             Place::Paused(until) => drop(self.paused.remove(&(until, open.turn))),
             Place::Ready => drop(self.ready.remove(&open.turn)),
+            Place::AtGate => {
+                self.at_gate.remove(&open.turn);
+                self.left_gate.push(Arc::clone(key));
+            }
             Place::MoreLife => drop(self.more_life.remove(&open.turn)),
             Place::NextSubject(_) => drop(self.next_subject.remove(&open.turn)),
             Place::OnWire => drop(self.on_wire.remove(&open.turn)),

@@ -100,6 +100,11 @@ impl Flight {
         series.course.options = options;
     }
 
+    /// What goes with its attempts.
+    pub(crate) fn options(&self) -> TokenRequestOptions {
+        self.opened().map(|course| course.options.clone()).unwrap_or_default()
+    }
+
     /// Nobody wants its result any more. What is remembered of earlier flights stays.
     pub(crate) fn abandon(&mut self) {
         if let Some(series) = &mut self.0 {
@@ -164,6 +169,18 @@ impl Flight {
             series.failure = None;
         }
         self.renew(now);
+    }
+
+    /// No attempt may be sent, and the flight is over: the server has not failed, so only what was said of
+    /// coming again keeps the next one from opening.
+    pub(crate) fn turn_away(&mut self, error: TokenError, now: Instant) -> Instant {
+        let series = self.0.get_or_insert_default();
+        let retry_after = error.retry_after().unwrap_or_default();
+        let until = now + retry_after.clamp(FIRST_COOLING, LONGEST_RETRY_AFTER);
+        series.is_open = false;
+        series.course = Course::default();
+        series.failure = Some(Cooling { until, last: Arc::new(error) });
+        until
     }
 
     /// An attempt failed: the flight waits for its next one, or it is over and the server is left

@@ -71,6 +71,9 @@ pub(super) enum Fault {
     /// Who reads after the end starts a grant.
     GoesOnAfterTheEnd,
 
+    SendsWithoutLeave,
+    WaitsForLeaveBehindTheBarrier,
+
     /// More exchanges are on the wire than may be.
     SendsTooManyExchanges,
     /// An endpoint that fails is asked on.
@@ -210,6 +213,7 @@ impl Broken {
         if fault == Fault::SendsTooManyExchanges {
             machine.config.exchanges_at_once += 1;
         }
+        machine.abilities.gated &= fault != Fault::SendsWithoutLeave;
         Self {
             fault,
             token: None,
@@ -270,6 +274,7 @@ impl Broken {
                 fx.start.extend(again);
             }
             (Fault::DoesNotPublishARevoke, Event::Revoke(..)) => fx.publish = None,
+            (Fault::WaitsForLeaveBehindTheBarrier, Event::Revoke(..)) => fx.waits.clear(),
             (Fault::AnswersARevokeAtOnce, Event::Revoke(caller, ..)) if fx.replies.is_empty() => {
                 fx.replies.push((*caller, Reply::Revoked(Ok(()))));
             }
