@@ -22,6 +22,7 @@ mod profiles;
 mod proxies;
 mod rotation;
 mod secrets;
+mod subjects;
 mod tls;
 mod transport;
 mod wire;

@@ -211,7 +211,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 32] = [
+const SETTINGS: [(&str, &str); 33] = [
     ("algorithm", "--algorithm"),
     ("assumed_lifetime", "--assumed-lifetime"),
     ("attempt_timeout", "--attempt-timeout"),
@@ -238,6 +238,7 @@ const SETTINGS: [(&str, &str); 32] = [
     ("revocation_url", "--revocation-url"),
     ("root_certificate", "--root-certificate"),
     ("runtime", "the runtime"),
+    ("scope", "--scope"),
     ("spawn", "the session"),
     ("spawn_thread", "the session's thread"),
     ("stale_buffer", "--stale-buffer"),
