@@ -12,9 +12,9 @@ use url::form_urlencoded;
 use super::address::without_secrets;
 use super::dpop::DpopKey;
 use super::jwt::Object;
-use super::limits::{MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
+use super::limits::{MAX_SCOPE, MAX_TOKENS, MAX_WORDS, SHORT_SECRET};
 use super::names::CODINGS;
-use super::words::fit;
+use super::words::{REDACTED, fit};
 use crate::error::TokenError;
 use crate::grant::Grant;
 
@@ -332,8 +332,7 @@ impl ServerAnswer<'_> {
 
     /// As [`words`](Self::words), of what is data: a short secret's word may be one of its own by chance.
     fn data(&self, text: &str, object: &Object) -> String {
-        let mut secrets = self.secrets.to_vec();
-        push_tokens(object, &mut secrets);
+        let Some(mut secrets) = self.hidden(Some(object)) else { return REDACTED.into() };
         secrets.retain(|secret| secret.chars().count() >= SHORT_SECRET);
         fit(text, &secrets, MAX_SCOPE)
     }
@@ -353,11 +352,17 @@ impl ServerAnswer<'_> {
 
     /// A server's words, fit to be kept: without what was sent, nor the tokens that it gave itself.
     fn words(&self, words: &str, object: Option<&Object>) -> String {
-        let mut secrets = self.secrets.to_vec();
+        self.hidden(object).map_or(REDACTED.into(), |secrets| fit(words, &secrets, MAX_WORDS))
+    }
+
+    /// What must not be seen of this answer: what was sent, and the tokens that it gave itself. `None` if those
+    /// are too many to look for.
+    fn hidden<'a>(&'a self, object: Option<&'a Object>) -> Option<Vec<&'a str>> {
+        let mut tokens = Vec::new();
         if let Some(object) = object {
-            push_tokens(object, &mut secrets);
+            push_tokens(object, &mut tokens);
         }
-        fit(words, &secrets, MAX_WORDS)
+        (tokens.len() <= MAX_TOKENS).then(|| [self.secrets, &tokens].concat())
     }
 }
 

@@ -8,6 +8,9 @@ use url::form_urlencoded;
 
 use super::limits::SHORT_SECRET;
 
+/// What stands in place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
 /// The visible part of this text, without what shows one of these secrets, and no longer than this many
 /// characters.
 pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
@@ -24,7 +27,7 @@ pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
     let mut at = 0;
     for hidden in hidden(&text, &traces, end) {
         kept += &text[at..hidden.start];
-        kept += "[redacted]";
+        kept += REDACTED;
         at = hidden.end;
     }
     kept += text.get(at..end).unwrap_or_default();
@@ -154,11 +157,13 @@ fn undone(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 /// Where the traces are in this text that begin before `end`, in order and apart.
 fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
+    let mut by_first_byte = vec![Vec::new(); 256];
+    for (index, trace) in traces.iter().enumerate() {
+        by_first_byte[usize::from(plain(trace.bytes[0]))].push(index);
+    }
     let mut view = written(text);
     for _ in 0..=ESCAPED_IN_ESCAPED {
-        for trace in traces {
-            find(&view, trace, end, &mut found);
-        }
+        find(&view, traces, &by_first_byte, end, &mut found);
         match unescaped(&view) {
             Some(next) => view = next,
             None => break,
@@ -179,41 +184,60 @@ fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
     apart
 }
 
-fn find(view: &[Written], trace: &Trace, before: usize, found: &mut Vec<Range<usize>>) {
-    // A form writes a space as `+`.
-    let plain = |byte| if byte == b'+' { b' ' } else { byte };
+/// A form writes a space as `+`.
+fn plain(byte: u8) -> u8 {
+    if byte == b'+' { b' ' } else { byte }
+}
+
+/// Looks at each place for those traces alone that begin with its byte.
+fn find(
+    view: &[Written],
+    traces: &[Trace],
+    by_first_byte: &[Vec<usize>],
+    before: usize,
+    found: &mut Vec<Range<usize>>,
+) {
+    // Where each may begin again: none begins within itself.
+    let mut from = vec![0; traces.len()];
+    for (at, first) in view.iter().enumerate().take_while(|(_, seen)| seen.from < before) {
+        for index in &by_first_byte[usize::from(plain(first.byte))] {
+            if at >= from[*index]
+                && let Some(range) = match_at(view, at, &traces[*index])
+            {
+                found.push(view[range.start].from..view[range.end - 1].to);
+                from[*index] = range.end;
+            }
+        }
+    }
+}
+
+fn match_at(view: &[Written], at: usize, trace: &Trace) -> Option<Range<usize>> {
     let alike = |at: usize, bytes: &[u8]| {
         let pairs = view[at..].iter().zip(bytes);
         pairs.take_while(|(seen, wanted)| plain(seen.byte) == plain(**wanted)).count()
     };
     let (enough, rest) = trace.bytes.split_at(trace.bytes.len().min(ENOUGH));
-    let mut at = 0;
-    while view.get(at).is_some_and(|seen| seen.from < before) {
-        if alike(at, enough) < enough.len() {
-            at += 1;
-            continue;
-        }
-        let end = at + enough.len();
-        let (mut start, mut end) = (at, end + alike(end, rest));
-        let is_part = || {
-            let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
-            around.iter().flatten().any(|seen| is_of_word(seen.byte))
-        };
-        if trace.only_whole_words && is_part() {
-            at += 1;
-            continue;
-        }
-        if trace.is_base64 {
-            while start > 0 && is_base64(view[start - 1].byte) {
-                start -= 1;
-            }
-            while view.get(end).is_some_and(|next| is_base64(next.byte)) {
-                end += 1;
-            }
-        }
-        found.push(view[start].from..view[end - 1].to);
-        at = end;
+    if alike(at, enough) < enough.len() {
+        return None;
     }
+    let end = at + enough.len();
+    let (mut start, mut end) = (at, end + alike(end, rest));
+    let is_part = || {
+        let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
+        around.iter().flatten().any(|seen| is_of_word(seen.byte))
+    };
+    if trace.only_whole_words && is_part() {
+        return None;
+    }
+    if trace.is_base64 {
+        while start > 0 && is_base64(view[start - 1].byte) {
+            start -= 1;
+        }
+        while view.get(end).is_some_and(|next| is_base64(next.byte)) {
+            end += 1;
+        }
+    }
+    Some(start..end)
 }
 
 fn is_of_word(byte: u8) -> bool {

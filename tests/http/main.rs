@@ -13,6 +13,7 @@ mod dated;
 mod discovery;
 mod dpop;
 mod echoes;
+mod endless;
 mod examples;
 mod failures;
 mod loopback;

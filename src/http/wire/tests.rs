@@ -325,6 +325,71 @@ fn a_servers_words_are_cut_to_length() {
 
 /// A refusal is left alone for as long as it says, too; and so is what makes no sense.
 #[test]
+fn words_among_more_tokens_than_can_be_looked_for_are_not_shown() {
+    for (tokens, expected) in [(16, "denied 400 e; d"), (17, "denied 400 [redacted]; [redacted]")] {
+        let tokens: String = numbered(tokens, r#",{"id_token":"t-#"}"#);
+        let body = format!(r#"{{"error":"e","error_description":"d","x":[0{tokens}]}}"#);
+        let result = with_answer(400, "", body.as_bytes(), |answer| answer.token(Asked::Grant));
+        assert_eq!(shown(result), expected);
+    }
+}
+
+/// So many of it, each with its number in place of `#`.
+fn numbered(count: usize, part: &str) -> String {
+    (0..count).fold(String::new(), |all, at| all + &part.replace('#', &format!("{at:x}")))
+}
+
+/// Of at most 1 MiB, as they are read.
+#[test]
+fn an_answer_of_many_parts_is_read_in_little_time() {
+    let many = |part: &str| part.repeat(1_000_000 / part.len());
+    let list = |part: &str| format!("[{}0]", many(part));
+    let scopes =
+        r#""access_token":"the-token-itself","refresh_token":"another-token-of-it","scope""#;
+    for (what, status, body) in [
+        ("scopes in a text", 200, format!("{{{scopes}:\"{}\"}}", many("abc "))),
+        ("scopes in a list", 200, format!("{{{scopes}:{}}}", list("\"ab%63\","))),
+        (
+            "members",
+            400,
+            format!(
+                "{{\"error\":\"e\",\"error_description\":\"d\"{}}}",
+                numbered(100_000, r##","#":1"##)
+            ),
+        ),
+        ("words", 400, format!("{{\"error\":\"e\",\"error_description\":\"{}\"}}", many("w%25 "))),
+        (
+            "tokens",
+            400,
+            format!(
+                "{{\"error\":\"e\",\"error_description\":\"{}\",\"x\":{}}}",
+                "w ".repeat(9_000),
+                list("{\"access_token\":\"aaaaaaaaaa\"},")
+            ),
+        ),
+        (
+            "other tokens",
+            400,
+            format!(
+                "{{\"error\":\"e\",\"error_description\":\"{}\",\"x\":[{}0]}}",
+                "w ".repeat(9_000),
+                numbered(20_000, r##"{"access_token":"token-#"},"##)
+            ),
+        ),
+        ("errors", 400, format!("{{\"errors\":{}}}", list("{\"message\":\"m\"},"))),
+        ("pairs of a form", 400, format!("error=e&{}", many("a=b&"))),
+        ("digits", 200, format!("{{\"access_token\":\"T\",\"expires_in\":{}}}", many("9"))),
+        ("large numbers", 200, format!("{{\"access_token\":\"T\",\"x\":{}}}", list("1e999,"))),
+        ("escapes", 400, format!("{{\"error\":\"{}\"}}", many("%25"))),
+    ] {
+        let begun = std::time::Instant::now();
+        let _ = with_answer(status, "", body.as_bytes(), |answer| answer.token(Asked::Grant));
+        let elapsed = begun.elapsed();
+        assert!(elapsed < Duration::from_secs(5), "{what}: {elapsed:?}");
+    }
+}
+
+#[test]
 fn retry_after_counts_for_every_failure() {
     for (status, body, expected) in [
         (401, r#"{"error":"invalid_client"}"#, "Denied"),
