@@ -108,3 +108,31 @@ async fn a_secret_in_a_pipe_is_enough_for_all_attempts() {
     writer.join().unwrap();
     assert_eq!(authority.counts().grants, 2);
 }
+
+/// Wherever they run out: in the event loop, for signals, for the port.
+#[cfg(unix)]
+#[test]
+fn too_few_files_are_an_error_and_no_panic() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let program = env!("CARGO_BIN_EXE_ccg-session");
+    for files in 5..16 {
+        for subcommand in [
+            format!("authority --port {port}"),
+            format!(
+                "token --token-url http://127.0.0.1:{port}/ --attempts 1 --attempt-timeout 50ms"
+            ),
+        ] {
+            let line = format!("ulimit -n {files}; exec '{program}' {subcommand}");
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &line])
+                .env("CCG_SESSION_CLIENT_ID", ID)
+                .env("CCG_SESSION_CLIENT_SECRET", SECRET);
+            let output = run(&mut shell);
+            let text = stderr(&output);
+            assert!(matches!(output.status.code(), Some(2 | 4)), "{files}: {text}");
+            assert!(!text.contains("panicked") && !text.is_empty(), "{files}: {text}");
+        }
+    }
+}
