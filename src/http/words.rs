@@ -80,6 +80,7 @@ fn traces(secret: &str) -> Vec<Trace> {
     let mut traces = Vec::new();
     let signature = secret.rsplit_once('.').filter(|(rest, _)| rest.contains('.'));
     let signature = signature.map(|(_, signature)| signature);
+    push_mangled(secret, &mut traces);
     for text in [Some(secret), signature.filter(|text| text.len() >= SHORT_SECRET)] {
         let Some(text) = text else { continue };
         traces.push(Trace::new(text.as_bytes(), false));
@@ -97,6 +98,24 @@ fn traces(secret: &str) -> Vec<Trace> {
         }
     }
     traces
+}
+
+/// What becomes of letters that are not ASCII, where a server takes them for another encoding or normalizes them:
+/// Latin-1, the mark for what cannot be read, or anything. The longer parts between them stay what they are.
+fn push_mangled(secret: &str, traces: &mut Vec<Trace>) {
+    if secret.is_ascii() {
+        return;
+    }
+    let latin1 = secret.chars().map(|char| u8::try_from(u32::from(char)).ok());
+    if let Some(latin1) = latin1.collect::<Option<Vec<u8>>>().map(Zeroizing::new) {
+        traces.push(Trace::new(&latin1, false));
+        let unread = Zeroizing::new(String::from_utf8_lossy(&latin1).into_owned());
+        traces.push(Trace::new(unread.as_bytes(), false));
+    }
+    let parts = secret.split(|char: char| !char.is_ascii()).map(str::trim);
+    for part in parts.filter(|part| part.len() >= SHORT_SECRET) {
+        traces.push(Trace::new(part.as_bytes(), false));
+    }
 }
 
 fn push_base64(text: &str, traces: &mut Vec<Trace>) {
@@ -291,7 +310,7 @@ fn hex(view: &[Written], at: usize, digits: usize) -> Option<u32> {
 }
 
 fn number(digits: &[Written], base: u32) -> Option<u32> {
-    if digits.is_empty() || digits.len() > 8 {
+    if digits.is_empty() {
         return None;
     }
     digits.iter().try_fold(0_u32, |number, digit| {
@@ -329,7 +348,17 @@ fn backslash(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
 /// What it stands for, and how long it is.
 fn entity(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
     let rest = view.get(at + 1..)?;
-    let length = rest.iter().take(10).position(|seen| seen.byte == b';')?;
+    if rest.first()?.byte == b'#' {
+        let is_hex = rest.get(1).is_some_and(|seen| matches!(seen.byte, b'x' | b'X'));
+        let (from, base) = if is_hex { (2, 16) } else { (1, 10) };
+        // However many zeros it begins with; and browsers do without its end.
+        let digits = rest.get(from..)?;
+        let length = digits.iter().take_while(|seen| char::from(seen.byte).is_digit(base)).count();
+        let char = char::from_u32(number(&digits[..length], base)?)?;
+        let has_end = digits.get(length).is_some_and(|seen| seen.byte == b';');
+        return Some((Escaped::Char(char), 1 + from + length + usize::from(has_end)));
+    }
+    let length = rest.iter().take(8).position(|seen| seen.byte == b';')?;
     let name: Vec<u8> = rest[..length].iter().map(|seen| seen.byte).collect();
     let char = match &*name {
         b"amp" => '&',
@@ -341,8 +370,6 @@ fn entity(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
         b"plus" => '+',
         b"equals" => '=',
         b"nbsp" => ' ',
-        [b'#', b'x' | b'X', ..] => char::from_u32(number(&rest[2..length], 16)?)?,
-        [b'#', ..] => char::from_u32(number(&rest[1..length], 10)?)?,
         _ => return None,
     };
     Some((Escaped::Char(char), length + 2))
@@ -436,6 +463,32 @@ mod tests {
         assert_eq!(fit("the signature pl4nted-s1gnature", &[jwt], 99), "the signature [redacted]");
         assert_eq!(fit("token=AbC%2FdEf&x", &["AbC/dEf"], 99), "token=[redacted]&x");
         assert_eq!(fit("s3c\u{200b}r\net!", &["s3cret"], 99), "[redacted]!");
+    }
+
+    #[test]
+    fn a_secret_is_recognized_in_forms_that_no_encoder_should_write() {
+        let secret = "p+s3cr3t/ü-and-mörë";
+        let numbered = |form: &dyn Fn(u32) -> String| {
+            secret.chars().map(|char| form(u32::from(char))).collect::<Vec<_>>().concat()
+        };
+        let latin1 = |char: char| match char {
+            'a'..='z' | '0'..='9' => char.to_string(),
+            other => format!("%{:02X}", u32::from(other)),
+        };
+        for shown in [
+            numbered(&|code| format!("&#{code}")),
+            numbered(&|code| format!("&#{code:0>30};")),
+            numbered(&|code| format!("&#x{code:0>30x};")),
+            numbered(&|code| format!("&#X{code:0>3X}")).replace("&#X02D", "-"),
+            secret.chars().map(latin1).collect(),
+            secret.replace(|char: char| !char.is_ascii(), "\u{fffd}"),
+        ] {
+            let words = format!("the secret ({shown}), no");
+            assert_eq!(fit(&words, &[secret], 1_024), "the secret ([redacted]), no", "{shown}");
+        }
+        // Decomposed, or whatever else: what is ASCII of it is gone.
+        let decomposed = "p+s3cr3t/u\u{308}-and-mo\u{308}re\u{308}";
+        assert_eq!(fit(decomposed, &[secret], 99), "[redacted]u\u{308}-and-mo\u{308}re\u{308}");
     }
 
     #[test]
