@@ -136,3 +136,33 @@ fn too_few_files_are_an_error_and_no_panic() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_break_or_a_blank_inside_is_refused_with_its_flag_before_anything_is_sent() {
+    let authority = Authority::start().await.unwrap();
+    let at = ["--issuer", authority.base_url()];
+    for (subcommand, flag, value) in [
+        ("token", "--scope", "a\nb"),
+        ("token", "--audience", "a\nb"),
+        ("token", "--resource", "urn:a\nb"),
+        ("token", "--client-id", "a\nb"),
+        ("token", "--client-id", "a b"),
+        ("check", "--scope", "a\nb"),
+        ("check", "--audience", "a\nb"),
+        ("check", "--exchange-scope", "a\nb"),
+        ("exchange", "--scope", "a\nb"),
+        ("exchange", "--audience", "a\nb"),
+        ("exchange", "--resource", "urn:a\nb"),
+        ("exchange", "--grant-scope", "a\nb"),
+        ("exchange", "--grant-audience", "a\nb"),
+        ("exchange", "--grant-resource", "urn:a\nb"),
+    ] {
+        let output = run(as_client().arg(subcommand).args(at).args([flag, value]));
+        let text = problem(&output, 2);
+        assert!(text.starts_with(&format!("ccg-session: {flag} has a ")), "{subcommand}: {text}");
+    }
+    let jwt = ["token", "--auth", "secret-jwt", "--assertion-audience", "a\nb"];
+    let text = problem(&run(as_client().args(jwt).args(at)), 2);
+    assert!(text.starts_with("ccg-session: --assertion-audience has a "), "{text}");
+    assert_eq!(authority.counts().of(Kind::Any), 0);
+}

@@ -1,6 +1,6 @@
 //! The command and its authority with TLS: certificates of a CA of their own, and of clients.
 
-use super::certificates::{Ca, Pair};
+use super::certificates::{Ca, Pair, self_signed};
 use super::*;
 
 /// A CA, and an authority of its own that asks for clients' certificates of it, in a process of its own.
@@ -84,5 +84,37 @@ fn what_is_wrong_with_tls_is_named_first_with_its_flag() {
         let said = stdout(&output);
         let first = said.lines().find_map(|line| line.split_once(" FAILED  ")).expect(&said).1;
         assert!(first.starts_with(says), "{says:?}: {said}");
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_has_issued_is_named_with_what_would_do() {
+    let of_a_ca = "the server shows the certificate of a CA as its own: have it issue one for its name, and give \
+                   the CA with --root-certificate";
+    let unknown = "this machine does not trust who issued the server's certificate: give its CA with \
+                   --root-certificate";
+    for (is_ca, trusted, says) in [
+        (false, false, unknown),
+        (false, true, "discovery      ok"),
+        (true, false, of_a_ca),
+        (true, true, of_a_ca),
+    ] {
+        let own =
+            files(&format!("self-signed-{is_ca}-{trusted}"), &self_signed("127.0.0.1", is_ca));
+        let mut authority = command();
+        authority
+            .arg("authority")
+            .arg("--tls-certificate")
+            .arg(&own.0.0)
+            .arg("--tls-key")
+            .arg(&own.1.0);
+        let authority = Listening::start(&mut authority);
+        let mut check = as_client();
+        check.args(["check", "--issuer", authority.get("issuer"), "--attempts", "1"]);
+        if trusted {
+            check.arg("--root-certificate").arg(&own.0.0);
+        }
+        let said = stdout(&run(&mut check));
+        assert!(said.lines().next().unwrap().contains(says), "{is_ca} {trusted}: {said}");
     }
 }

@@ -211,12 +211,13 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 33] = [
+const SETTINGS: [(&str, &str); 34] = [
     ("algorithm", "--algorithm"),
+    ("assertion_audience", "--assertion-audience"),
     ("assumed_lifetime", "--assumed-lifetime"),
     ("attempt_timeout", "--attempt-timeout"),
     ("attempts", "--attempts"),
-    ("audience", "--assertion-audience"),
+    ("audience", "--audience"),
     ("base_url", "--box-base-url"),
     ("client_certificate", "--client-certificate"),
     ("client_id", "--client-id"),
@@ -233,7 +234,7 @@ const SETTINGS: [(&str, &str); 33] = [
     ("issuer", "--issuer"),
     ("max_held", "the session's number of callers"),
     ("param", "--param"),
-    ("proxy", "the proxy"),
+    ("proxy", "--proxy"),
     ("resource", "--resource"),
     ("revocation_url", "--revocation-url"),
     ("root_certificate", "--root-certificate"),

@@ -48,6 +48,7 @@ pub(crate) fn builder_with(
         root_certificate,
         client_certificate,
         client_key,
+        proxy,
         connect_timeout,
         assumed_lifetime,
         allow_insecure_http,
@@ -86,6 +87,9 @@ pub(crate) fn builder_with(
     };
     let mut builder = HttpTokenManager::builder(provider, client_id, credential)
         .allow_insecure_http(*allow_insecure_http);
+    if let Some(url) = proxy {
+        builder = builder.proxy(url.as_str());
+    }
     if let Some(timeout) = connect_timeout {
         builder = builder.connect_timeout(*timeout);
     }

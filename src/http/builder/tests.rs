@@ -164,6 +164,7 @@ fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
     };
     for (builder, setting) in [
         (HttpTokenManager::builder(generic(), "my\nid", "s3cr3t"), "client_id"),
+        (HttpTokenManager::builder(generic(), "my id", "s3cr3t"), "client_id"),
         (builder(Provider::generic("http://127.0.0.1:1/a\nb")), "token_url"),
         (builder(Provider::generic("http://127.0.0.1:1/a b")), "token_url"),
         (builder(generic().revocation_url("http://127.0.0.1:1/a\tb")), "revocation_url"),
@@ -172,7 +173,7 @@ fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
         (builder(generic().audience("a\nb")), "audience"),
         (builder(generic().resource("urn:a\nb")), "resource"),
         (builder(generic().scope("a\nb")), "scope"),
-        (builder(generic().client_auth(jwt("a\nb"))), "audience"),
+        (builder(generic().client_auth(jwt("a\nb"))), "assertion_audience"),
         (builder(Provider::box_ccg(Subject::user("1\n2"))), "subject"),
         (
             HttpTokenManager::builder(
