@@ -79,6 +79,10 @@ impl Known<'_> {
                 "the server gives tokens that have expired: its clock, or their life there, is wrong".into()
             }
             TokenError::Transport { source, .. } => self.transport(asked, &**source),
+            TokenError::TimedOut { address: Some(place), .. } if place.starts_with("the file ") => {
+                "what --client-secret-file names does not answer: check the path, and what is mounted there"
+                    .into()
+            }
             TokenError::TimedOut { .. } => format!(
                 "the server does not answer in time: check {}, the network and its proxy, or give it \
                  longer (--attempt-timeout)",

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::{input, output, provider};
 
 pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
+    output::open()?;
     let settings = args.settings.complete(args.grant)?;
     let manager = provider::builder(&settings)?.build()?;
     let asked = ask(manager, provider::config(&settings), async |session| {
@@ -29,6 +30,7 @@ pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
+    output::open()?;
     let ExchangeArgs {
         scopes,
         grant_scope: scope,
