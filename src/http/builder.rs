@@ -59,7 +59,8 @@ impl HttpTokenManagerBuilder {
     }
 
     /// Whether the client's secret and the tokens may travel without TLS. Default: no, except to a
-    /// loopback address, where `http:` is always allowed.
+    /// loopback address, where `http:` is always allowed. A hostile server that speaks it can hold a thread of the
+    /// runtime for a few seconds, by interim answers or a chunk's size without an end.
     pub fn allow_insecure_http(mut self, allow: bool) -> Self {
         self.allow_insecure_http = allow;
         self

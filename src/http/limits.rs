@@ -43,7 +43,7 @@ pub(super) const MAX_NAME: usize = 256;
 /// of them.
 pub(super) const MAX_SCOPE: usize = 16 * 1024;
 
-/// How deep the values of an answer may be nested that are read: serde_json gives up at 128.
+/// How deep the values of an answer may be nested that are read: `serde_json` gives up at 128.
 pub(super) const MAX_DEPTH: usize = 100;
 
 /// How many tokens of an answer are looked for in its words: servers give one, or two besides. Words of one that

@@ -160,13 +160,14 @@ impl ServerAnswer<'_> {
     /// Whether the server itself refuses, without a code, and not somebody before it: a firewall's page is tried
     /// again, and so is a bare status that RFC 6749 §5.2 does not know.
     fn is_refusal_without_code(&self, object: &Result<Object, Unread>) -> bool {
-        match (self.status, object) {
+        let is_usual = matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN);
+        match object {
             // A page too: some say so to browsers.
-            (StatusCode::UNAUTHORIZED, _) => true,
-            (_, Err(Unread::Page)) => false,
-            // Of an application, with words of its own.
-            (_, Ok(_) | Err(Unread::NoObject)) => true,
-            (status, _) => matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN),
+            _ if self.status == StatusCode::UNAUTHORIZED => true,
+            Err(Unread::Page) => false,
+            Err(Unread::Empty | Unread::TooLong | Unread::NoJson | Unread::Coded) => is_usual,
+            // An application's own words.
+            Ok(_) | Err(Unread::NoObject) => true,
         }
     }
 

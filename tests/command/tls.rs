@@ -1,6 +1,8 @@
 //! The command and its authority with TLS: certificates of a CA of their own, and of clients.
 
-use super::certificates::{Ca, Pair, self_signed};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+use super::certificates::{Ca, Pair};
 use super::*;
 
 /// A CA, and an authority of its own that asks for clients' certificates of it, in a process of its own.
@@ -85,6 +87,16 @@ fn what_is_wrong_with_tls_is_named_first_with_its_flag() {
         let first = said.lines().find_map(|line| line.split_once(" FAILED  ")).expect(&said).1;
         assert!(first.starts_with(says), "{says:?}: {said}");
     }
+}
+
+/// One that nobody has issued: a server's own, or a CA's that a server shows as its own.
+fn self_signed(name: &str, is_ca: bool) -> Pair {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    if is_ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
 }
 
 #[test]

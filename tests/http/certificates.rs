@@ -10,16 +10,6 @@ pub struct Pair {
 
 pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
-/// One that nobody has issued: a server's own, or a CA's that a server shows as its own.
-pub fn self_signed(name: &str, is_ca: bool) -> Pair {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-    if is_ca {
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    }
-    Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
-}
-
 impl Ca {
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();

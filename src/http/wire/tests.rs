@@ -405,7 +405,7 @@ fn an_answer_of_many_parts_is_read_in_little_time() {
             format!(
                 "{{\"error\":\"e\",\"error_description\":\"{}\",\"x\":[{}0]}}",
                 "w ".repeat(9_000),
-                numbered(20_000, r##"{"access_token":"token-#"},"##)
+                numbered(20_000, r#"{"access_token":"token-#"},"#)
             ),
         ),
         ("errors", 400, format!("{{\"errors\":{}}}", list("{\"message\":\"m\"},"))),
