@@ -267,7 +267,7 @@ impl TokenManager for HttpTokenManager {
 impl HttpTokenManager {
     /// Where requests go. Asks the server if they are to be [discovered](Provider::discover) and are not
     /// known yet. No session bounds the time that this takes: put a timeout around it. (A session owns its
-    /// manager: this is for one that was built besides.)
+    /// manager: ask a clone.)
     ///
     /// # Errors
     /// Those of a discovery.
@@ -280,7 +280,7 @@ impl HttpTokenManager {
 
     /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
     /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks; as with
-    /// [`endpoints`](Self::endpoints), use a manager that was built besides, and a timeout.
+    /// [`endpoints`](Self::endpoints), ask a clone, with a timeout.
     ///
     /// # Errors
     /// As those of an attempt; [`Denied`](TokenError::Denied) with status zero if the provider has no

@@ -110,7 +110,7 @@ async fn a_secret_in_a_pipe_is_enough_for_all_attempts() {
 }
 
 /// Wherever they run out: in the event loop, for signals, for the port.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn too_few_files_are_an_error_and_no_panic() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -81,6 +81,24 @@ async fn managers_that_are_made_from_one_share_its_discovery() {
     assert_eq!((counts.discoveries, counts.grants), (1, 4));
 }
 
+/// What a pool of them costs while nothing is asked.
+#[tokio::test]
+async fn five_thousand_sessions_share_one_client() {
+    let base = of(Provider::box_ccg(Subject::enterprise("12345")));
+    let mut sessions = Vec::with_capacity(5_000);
+    let begun = Instant::now();
+    let counted = measure(|| {
+        sessions.extend((0..5_000).map(|id| {
+            let manager = base.for_subject(Subject::user(format!("user-{id}")));
+            Session::builder(manager).spawn().unwrap()
+        }));
+    });
+    let elapsed = begun.elapsed();
+    println!("5,000 sessions: {elapsed:?}, {} bytes on the heap", counted.bytes_current);
+    assert!(counted.bytes_current <= 5_000 * 5_632, "{counted:?}");
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+}
+
 /// Each with a client of its own took 40 ms and 142 KiB.
 #[test]
 fn five_thousand_subjects_cost_little_more_than_one() {

@@ -25,10 +25,9 @@ pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     let scopes = settings.scope.iter().flat_map(|scope| scope.trim().split(' '));
     settings.scope = scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
     let credential = provider::credential(&settings)?;
-    let builder = provider::builder_with(&settings, credential.clone())?;
-    let server = builder.clone().build()?;
+    let server = provider::builder_with(&settings, credential.clone())?.build()?;
     let life_is_said = Arc::new(AtomicBool::new(false));
-    let manager = Watched { server: builder.build()?, life_is_said: Arc::clone(&life_is_said) };
+    let manager = Watched { server: server.clone(), life_is_said: Arc::clone(&life_is_said) };
     let mut config = provider::config(&settings);
     if is_good_once(&settings) {
         config.retry.attempts = 1;

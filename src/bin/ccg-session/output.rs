@@ -20,8 +20,8 @@ fn is_closed() -> bool {
     let is_null = read_link("/proc/self/fd/1").is_ok_and(|path| path.as_os_str() == "/dev/null");
     let told = read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
     let flags = told.lines().find_map(|line| line.strip_prefix("flags:"));
-    // In octal; the last digit's lower half is how it is open, and 2 is both ways.
-    is_null && flags.is_some_and(|flags| flags.trim().ends_with(['2', '6']))
+    // In octal: its last digit is how it is open, and 2 is both ways.
+    is_null && flags.is_some_and(|flags| flags.ends_with('2'))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -309,9 +309,6 @@ impl Known<'_> {
                     its place"
                 .into();
         }
-        if reason.contains("407 Proxy Authentication") || reason.contains("(407)") {
-            return PROXY_PASSWORD.into();
-        }
         "the server publishes no metadata for this --issuer: check it, or give --token-url in its place".into()
     }
 
@@ -387,5 +384,23 @@ impl Known<'_> {
         format!(
             "the connection broke or could not be made: check {flag}, the network and its proxy (HTTPS_PROXY)"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_hangs_is_named_and_no_address() {
+        let settings = Settings::default();
+        let known = Known { settings: &settings, endpoints: None, basic_differs: false };
+        let late = || TokenError::timed_out(Duration::from_secs(10));
+        let at = |place: &str| known.remedy(Asked::Grant, &late().with_address(place));
+        assert!(at("the file /run/secret").contains("--client-secret-file"));
+        assert!(at("https://as.example/token").contains("--token-url"));
+        assert!(known.remedy(Asked::Grant, &late()).contains("--token-url"));
     }
 }
