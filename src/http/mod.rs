@@ -164,8 +164,8 @@ impl HttpTokenManager {
     }
 
     /// This manager for another subject of Box, in place of its provider's. Nothing is built anew: the two
-    /// share client, addresses, identity and the key that tokens are bound to. An id that cannot be one, and a subject for a provider
-    /// that is not Box, are refused when the session is spawned.
+    /// share client, addresses, identity and the key that tokens are bound to. An id that cannot be one, and a
+    /// subject for a provider that is not Box, are refused when the session is spawned.
     ///
     /// ```
     /// use ccg_session::{ConfigError, HttpTokenManager, Session, SessionHandle, Subject};
