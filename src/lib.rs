@@ -105,6 +105,8 @@ mod snapshot;
 mod status;
 mod token;
 
+#[cfg(any(feature = "reqwest-middleware", feature = "tower"))]
+pub mod middleware;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 #[cfg(feature = "testing")]
