@@ -1,4 +1,4 @@
-//! Middleware that puts the session's token on requests, and meets a 401: for [`reqwest`](::reqwest) (feature
+//! Middleware that puts the session's token on requests, and meets a 401: for reqwest (feature
 //! `reqwest-middleware`), and for everything that is a `tower` service (feature `tower`), such as a client of
 //! hyper-util or a channel of tonic.
 //!
@@ -20,8 +20,7 @@
 //! # Where a token goes
 //! To the origins that were [listed](Attach::to), and nowhere else. A request to another origin passes without
 //! one (the event `token.withheld` says so), and so does one that has an `Authorization` already. No token, no
-//! request: then the call gets the [`SessionError`](crate::SessionError), by `downcast_ref` from the
-//! client's error.
+//! request: then the call gets the [`SessionError`], by `downcast_ref` from the client's error.
 //!
 //! # What happens at a 401
 //! An answer counts as a refusal of the token if it is a 401 with a challenge of the token's own scheme
@@ -71,13 +70,18 @@ mod tests;
 mod tower;
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body::Body;
+use tokio_util::bytes::Buf;
 
 use crate::error::{ConfigError, SessionError};
+use crate::foreign::guarded;
 use crate::handle::SessionHandle;
 use crate::request::ExchangeRequest;
 use crate::token::AccessToken;
@@ -130,16 +134,25 @@ impl Attach {
     }
 
     /// Where a request goes, if that is listed and the token is not there already.
-    fn destination(&self, scheme: &str, authority: &str, headers: &HeaderMap) -> Option<&Origin> {
+    fn destination(
+        &self,
+        scheme: &str,
+        authority: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<&Origin>, ConfigError> {
+        if self.0.origins.is_empty() {
+            let problem = "was never called on this Attach: list the origins that tokens go to";
+            return Err(ConfigError::new("to", problem));
+        }
         if headers.contains_key(AUTHORIZATION) {
-            return None;
+            return Ok(None);
         }
         let origin = self.0.origins.iter().find(|origin| origin.is(scheme, authority));
         if origin.is_none() {
             let host = authority.rsplit('@').next();
             tracing::debug!(name: "token.withheld", scheme, host, "token.withheld");
         }
-        origin
+        Ok(origin)
     }
 
     async fn token(&self) -> Result<AccessToken, Problem> {
@@ -183,7 +196,7 @@ impl Attach {
         }
         match verdict(status, headers, token.header_value()) {
             Verdict::Pass => false,
-            Verdict::Nonce => true,
+            Verdict::Nonce => is_bound(token),
             Verdict::Refused => self.refused(token),
             Verdict::RefusedCall => {
                 self.refused(token);
@@ -216,6 +229,27 @@ fn put(headers: &mut HeaderMap, token: &AccessToken, proof: Option<HeaderValue>)
     headers.insert(AUTHORIZATION, token.header_value().clone());
     if let Some(proof) = proof {
         headers.insert(DPOP, proof);
+    }
+}
+
+/// Reads a body to its end, so that the connection can be used again, unless that takes too much.
+async fn drain<A: Body + Unpin>(mut body: A) {
+    // There is none in a runtime without timers.
+    let Some(time) = guarded(|| tokio::time::sleep(DRAIN_TIME)) else { return };
+    let read = async {
+        let mut left = DRAIN_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        {
+            let read = frame.data_ref().map_or(0, Buf::remaining);
+            left = left.saturating_sub(read as u64);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = time => {}
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::pin::Pin;
 
-use ::reqwest::{Request, Response};
+use ::reqwest::{Body, Request, Response};
 use http::Extensions;
 use reqwest_middleware::{Error, Middleware, Next, Result};
 use url::Position;
 
 use super::decide::Origin;
-use super::{Attach, DRAIN_BYTES, DRAIN_TIME, Problem, put};
+use super::{Attach, Problem, drain, put};
 use crate::error::ConfigError;
 
 impl Middleware for Attach {
@@ -36,14 +36,16 @@ impl Attach {
         next: Next<'_>,
     ) -> Result<Response> {
         let url = request.url();
-        let Some(origin) = self.destination(url.scheme(), url.authority(), request.headers())
+        let Some(origin) = self
+            .destination(url.scheme(), url.authority(), request.headers())
+            .map_err(Problem::from)?
         else {
             return next.run(request, extensions).await;
         };
         let copy = request.try_clone();
         let (answer, again) = self.once(origin, request, extensions, next.clone()).await?;
         let Some(request) = copy.filter(|_| again) else { return Ok(answer) };
-        drain(answer).await;
+        drain(Body::from(answer)).await;
         Ok(self.once(origin, request, extensions, next).await?.0)
     }
 
@@ -74,21 +76,6 @@ impl Attach {
         let again = has_seen_it && self.hear(origin, &token, answer.status(), answer.headers());
         Ok((answer, again))
     }
-}
-
-/// Reads a body to its end, so that the connection can be used again, unless that takes too much.
-async fn drain(mut answer: Response) {
-    let mut left = DRAIN_BYTES;
-    let read = async {
-        while let Ok(Some(chunk)) = answer.chunk().await {
-            left = left.saturating_sub(chunk.len() as u64);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // Whatever came, it is dropped with the answer.
-    let _ = tokio::time::timeout(DRAIN_TIME, read).await;
 }
 
 impl From<Problem> for Error {

@@ -20,10 +20,14 @@ fn destinations(attach: &Attach, url: &str) -> [Option<bool>; 2] {
     let tower = url.parse::<Uri>().ok();
     let tower = tower.filter(|uri| uri.authority().is_some());
     [
-        reqwest.map(|url| attach.destination(url.scheme(), url.authority(), &none).is_some()),
+        reqwest
+            .map(|url| attach.destination(url.scheme(), url.authority(), &none).unwrap().is_some()),
         tower.map(|uri| {
             let authority = uri.authority().unwrap().as_str();
-            attach.destination(uri.scheme_str().unwrap_or_default(), authority, &none).is_some()
+            attach
+                .destination(uri.scheme_str().unwrap_or_default(), authority, &none)
+                .unwrap()
+                .is_some()
         }),
     ]
 }

@@ -11,14 +11,12 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tokio_util::bytes::Buf;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::decide::{self, Origin};
-use super::{Attach, DRAIN_BYTES, DRAIN_TIME, Problem, put};
+use super::{Attach, Problem, drain, put};
 use crate::error::ConfigError;
-use crate::foreign::guarded;
 use crate::token::AccessToken;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -26,7 +24,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 impl Attach {
     /// For a stack of tower services that ends at a client. Requests must have an absolute URL, which says
-    /// where they go: clients that tonic generates have `with_origin` for it.
+    /// where they go. Clients that tonic generates have `with_origin` for it: give it the address that the
+    /// channel connects to, which does so whatever URLs say.
     pub fn layer(&self) -> AttachLayer {
         AttachLayer { attach: self.clone(), repeat: EmptyBodies }
     }
@@ -162,7 +161,7 @@ fn destination<'a>(attach: &'a Attach, parts: &Parts) -> Result<Option<&'a Origi
         return Err(ConfigError::new("url", problem));
     }
     let authority = authority.map_or("", Authority::as_str);
-    Ok(attach.destination(scheme.unwrap_or_default(), authority, &parts.headers))
+    attach.destination(scheme.unwrap_or_default(), authority, &parts.headers)
 }
 
 async fn sign(attach: &Attach, origin: &Origin, parts: &mut Parts) -> Result<AccessToken, Problem> {
@@ -170,27 +169,6 @@ async fn sign(attach: &Attach, origin: &Origin, parts: &mut Parts) -> Result<Acc
     let proof = Attach::proof(origin, &token, &parts.method, &parts.uri)?;
     put(&mut parts.headers, &token, proof);
     Ok(token)
-}
-
-/// Reads a body to its end, so that the connection can be used again, unless that takes too much.
-async fn drain<A: Body + Unpin>(mut body: A) {
-    // There is none in a runtime without timers.
-    let Some(time) = guarded(|| tokio::time::sleep(DRAIN_TIME)) else { return };
-    let read = async {
-        let mut left = DRAIN_BYTES;
-        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-        {
-            let read = frame.data_ref().map_or(0, Buf::remaining);
-            left = left.saturating_sub(read as u64);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = read => {}
-        () = time => {}
-    }
 }
 
 fn watched<A>(
