@@ -273,7 +273,7 @@ fn a_bound_token_has_challenges_of_its_own() {
     let nonce = ("dpop-nonce", "n");
     let judged = |challenge: &str, with_nonce: bool| {
         let headers = [("www-authenticate", challenge), nonce];
-        judged("DPoP", 401, &headers[..1 + usize::from(with_nonce)])
+        judged("DPoP", 401, &headers[..=usize::from(with_nonce)])
     };
     for (challenge, expected) in [
         ("DPoP error=\"use_dpop_nonce\"", Nonce),
