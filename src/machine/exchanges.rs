@@ -15,6 +15,8 @@ use super::event::{CallerId, Cooling, PublishedExchange};
 use super::flight::Sent;
 use super::lifetime::Lifetime;
 use super::slot::{Kept, Slot};
+#[cfg(test)]
+use super::tests::cost::touched;
 use crate::error::TokenError;
 use crate::instant::Instant;
 use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
@@ -342,6 +344,8 @@ impl<R> Exchanges<R> {
         key: &Arc<ExchangeKey>,
         change: impl FnOnce(&mut Exchange<R>) -> T,
     ) -> Option<T> {
+        #[cfg(test)]
+        touched(1);
         let exchange = self.keys.get_mut(key)?;
         let before = exchange.published();
         self.lists.strike(key, exchange);
@@ -522,13 +526,13 @@ impl<R> Exchanges<R> {
 
     /// The open flights that have nothing on the wire.
     pub(crate) fn waiting(&self) -> Vec<Arc<ExchangeKey>> {
-        let waiting = self.lists.keys.iter().filter(|(turn, _)| !self.lists.on_wire.contains(turn));
-        waiting.map(|(_, key)| Arc::clone(key)).collect()
+        let is_waiting = |turn: &&Turn| !self.lists.on_wire.contains(turn);
+        self.lists.keys_of(self.lists.keys.keys().filter(is_waiting))
     }
 
     /// The keys that wait for their turn.
     pub(crate) fn ready_keys(&self) -> Vec<Arc<ExchangeKey>> {
-        self.lists.ready.iter().filter_map(|turn| self.lists.keys.get(turn)).cloned().collect()
+        self.lists.keys_of(&self.lists.ready)
     }
 
     pub(crate) fn is_any_ready(&self) -> bool {
@@ -563,14 +567,7 @@ impl<R> Exchanges<R> {
                 self.drop_token(&key);
             }
         }
-        let on_wire: Vec<_> = self
-            .lists
-            .on_wire
-            .iter()
-            .filter_map(|turn| self.lists.keys.get(turn))
-            .cloned()
-            .collect();
-        for key in on_wire {
+        for key in self.lists.keys_of(&self.lists.on_wire) {
             self.change(&key, |exchange| {
                 if let Some(open) = &mut exchange.open {
                     open.is_orphaned |= open.subject == Some(subject);
@@ -667,6 +664,14 @@ impl Lists {
             Place::OnWire => drop(self.on_wire.remove(&open.turn)),
         }
         self.unwanted.remove(&open.turn);
+    }
+
+    fn keys_of<'a>(&self, turns: impl IntoIterator<Item = &'a Turn>) -> Vec<Arc<ExchangeKey>> {
+        let keys: Vec<_> =
+            turns.into_iter().filter_map(|turn| self.keys.get(turn)).cloned().collect();
+        #[cfg(test)]
+        touched(keys.len());
+        keys
     }
 
     /// A key that has to go: its token has expired, or there are too many.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::time::Duration;
 
+#[cfg(test)]
+use super::tests::cost::touched;
 use crate::grant::TokenText;
 use crate::instant::Instant;
 use crate::token::TokenId;
@@ -134,6 +136,8 @@ impl Ledger {
     }
 
     fn remove(&mut self, text: &TokenText) -> Option<Entry> {
+        #[cfg(test)]
+        touched(1);
         let entry = *self.entries.remove(text)?;
         if let Some(mark) = entry.mark {
             self.to_revoke.remove(&(mark.sent, entry.leaving(text)));
@@ -195,6 +199,8 @@ impl Ledger {
     }
 
     pub(crate) fn mark_all(&mut self, now: Instant) {
+        #[cfg(test)]
+        touched(self.entries.len());
         for (text, entry) in &mut self.entries {
             if entry.mark.is_none_or(|mark| mark.until <= now) {
                 if let Some(mark) = entry.mark {
@@ -255,6 +261,8 @@ impl Mark {
 }
 
 fn is_so(entries: &Entries, leaving: &Leaving, is_life_known: bool) -> bool {
+    #[cfg(test)]
+    touched(1);
     entries.get(&leaving.text).is_some_and(|entry| {
         entry.is_life_known == is_life_known
             && entry.leaves_at == leaving.at
