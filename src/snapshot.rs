@@ -292,7 +292,8 @@ impl Reader {
     }
 
     /// Reads what is published. A thread keeps the snapshot that it read last, of whichever session: as long
-    /// as nothing newer is published, getting at it costs no atomic write.
+    /// as nothing newer is published, getting at it costs no atomic write. (So a token's text may stay in memory
+    /// after its session has ended.)
     #[inline]
     pub fn with<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
         thread_local! {
