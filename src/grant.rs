@@ -14,7 +14,7 @@ use crate::error::{ConfigError, TokenError};
 /// A server's answer to a grant or an exchange.
 #[derive(Clone)]
 pub struct Grant {
-    token: Token,
+    token: GrantedToken,
     expires_in: Option<Duration>,
     age: Duration,
     refresh_in: Option<Duration>,
@@ -22,7 +22,7 @@ pub struct Grant {
 
 /// What of it outlives the answer.
 #[derive(Clone)]
-pub(crate) struct Token {
+pub(crate) struct GrantedToken {
     pub(crate) text: TokenText,
     token_type: TokenType,
     pub(crate) scope: Option<Box<str>>,
@@ -58,7 +58,7 @@ impl Grant {
         })?;
         let token_type = TokenType::Bearer;
         Ok(Self {
-            token: Token { text, token_type, scope: None, issued_token_type: None },
+            token: GrantedToken { text, token_type, scope: None, issued_token_type: None },
             expires_in: None,
             age: Duration::ZERO,
             refresh_in: None,
@@ -120,7 +120,7 @@ impl Grant {
         self
     }
 
-    pub(crate) fn into_token(self) -> Token {
+    pub(crate) fn into_token(self) -> GrantedToken {
         self.token
     }
 
@@ -161,7 +161,7 @@ impl Grant {
     }
 }
 
-impl Token {
+impl GrantedToken {
     pub(crate) fn is_access_token(&self) -> bool {
         !matches!(self.token_type, TokenType::Other)
     }

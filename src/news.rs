@@ -82,15 +82,11 @@ impl Queue {
     /// The next, or word when it is there.
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<News> {
         let mut waiting = self.lock();
-        match waiting.revoked.pop_front() {
-            Some((text, ends_at)) => {
-                Poll::Ready(News::Revoked { text, left: ends_at.since(clock::now()) })
-            }
-            None => {
-                waiting.session = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
+        let Some((text, ends_at)) = waiting.revoked.pop_front() else {
+            waiting.session = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        Poll::Ready(News::Revoked { text, left: ends_at.since(clock::now()) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -197,10 +197,12 @@ struct Shared {
     /// by itself or by word of another thread, never takes an older one for the last.
     stamp: AtomicU64,
     /// Made when the first is published: most sessions exchange nothing.
-    exchanged: OnceLock<Box<RwLock<HashMap<Arc<ExchangeKey>, Exchanged>>>>,
+    exchanged: OnceLock<Box<ExchangedTokens>>,
     /// Calls that are on their way to the actor: those that it has taken up the machine counts.
     calls: AtomicUsize,
 }
+
+type ExchangedTokens = RwLock<HashMap<Arc<ExchangeKey>, Exchanged>>;
 
 /// An exchanged token that may be read.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use crate::clock;
 use crate::error::ConfigError;
-use crate::grant::{Grant, Token, TokenText};
+use crate::grant::{Grant, GrantedToken, TokenText};
 use crate::instant::Instant;
 
 /// An access token that was usable when it was handed out.
@@ -192,7 +192,7 @@ struct Counted {
 
 struct Inner {
     id: TokenId,
-    token: Token,
+    token: GrantedToken,
     expires_at: Instant,
     lifetime: Duration,
     is_exchanged: bool,
@@ -263,7 +263,7 @@ impl Issued {
         self.0.inner.id
     }
 
-    pub(crate) fn token(&self) -> &Token {
+    pub(crate) fn token(&self) -> &GrantedToken {
         &self.0.inner.token
     }
 
