@@ -119,9 +119,31 @@ impl<M: TokenManager> SessionActor<M> {
         let mut turn_began = clock::now();
         loop {
             let woken = self.woken().await;
-            if !self.meet(woken) {
-                break;
+            // Anew each time, and not before: an idle session keeps no room for what it does when it is busy.
+            let mut effects = Effects::default();
+            match woken {
+                Woken::End => break,
+                Woken::Attempt(ended) => {
+                    // The attempt may have taught the manager what its server can do.
+                    if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
+                        self.handle(Event::Abilities(abilities), &mut effects);
+                    }
+                    self.handle(Event::Ended(ended), &mut effects);
+                }
+                Woken::Deadline => self.handle(Event::Timer, &mut effects),
+                Woken::News(news) => self.handle(Event::News(news), &mut effects),
+                Woken::Mail => {
+                    self.inbox.reverse();
+                    while let Some(message) = self.inbox.pop() {
+                        if message.is_call() {
+                            self.publisher.taken_up();
+                        }
+                        self.handle((*message).into(), &mut effects);
+                    }
+                    self.inbox = Vec::new();
+                }
             }
+            self.show(None);
             if clock::now().since(turn_began) >= TURN {
                 yield_now().await;
                 turn_began = clock::now();
@@ -132,37 +154,6 @@ impl<M: TokenManager> SessionActor<M> {
         }
         self.close();
         self.attempts.stop().await;
-    }
-
-    /// Does what is to be done now; `false` at the end.
-    ///
-    /// Not within `run`: its future would keep room for the effects, in each idle session.
-    fn meet(&mut self, woken: Woken) -> bool {
-        let mut effects = Effects::default();
-        match woken {
-            Woken::End => return false,
-            Woken::Attempt(ended) => {
-                // The attempt may have taught the manager what its server can do.
-                if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
-                    self.handle(Event::Abilities(abilities), &mut effects);
-                }
-                self.handle(Event::Ended(ended), &mut effects);
-            }
-            Woken::Deadline => self.handle(Event::Timer, &mut effects),
-            Woken::News(news) => self.handle(Event::News(news), &mut effects),
-            Woken::Mail => {
-                self.inbox.reverse();
-                while let Some(message) = self.inbox.pop() {
-                    if message.is_call() {
-                        self.publisher.taken_up();
-                    }
-                    self.handle((*message).into(), &mut effects);
-                }
-                self.inbox = Vec::new();
-            }
-        }
-        self.show(None);
-        true
     }
 
     /// Waits for what comes next.

@@ -105,6 +105,8 @@ mod request;
 mod session;
 mod snapshot;
 mod status;
+#[cfg(feature = "store")]
+mod store;
 mod token;
 
 #[cfg(feature = "test-util")]
@@ -134,6 +136,11 @@ pub use news::NewsSender;
 pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};
+#[cfg(feature = "store")]
+pub use store::{
+    Buried, Fleet, FleetBuilder, FleetCounts, Found, Heard, Id, LEASE, Record, Sealed,
+    SharedTokenManager, SharedTokenManagerBuilder, Slot, Store, StoreError, StoreTime, Taken, Want,
+};
 pub use token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The README's examples compile, and run where they can.

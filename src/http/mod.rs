@@ -23,7 +23,7 @@ mod blanks;
 mod builder;
 mod client_auth;
 mod credential;
-mod crypto;
+pub(crate) mod crypto;
 mod discovery;
 mod dpop;
 mod event;

@@ -394,7 +394,7 @@ impl History {
                 self.can_revoke = abilities.revoke;
             }
             Event::News(News::Revoked { text, left }) => {
-                self.revoked_elsewhere(text.expose(), *left);
+                self.revoked_elsewhere(text.expose(), *left)
             }
             Event::Asked(_) | Event::Invalidate(_) | Event::Timer | Event::Shutdown => {}
         }
@@ -624,7 +624,7 @@ impl History {
         if known.is_marked(now) {
             return;
         }
-        if known.expires_at <= now {
+        if known.expires_at == Instant::ZERO {
             (known.expires_at, known.is_life_known) = (now + left.min(LONGEST_LIFE), true);
         }
         known.mark(revokes, now);

@@ -306,7 +306,7 @@ impl<R> Machine<R> {
         let known = self.endpoint.depart(sent);
         let departed = self
             .exchanges
-            .change(key, |exchange| exchange.depart(subject.issued().clone(), sent, known));
+            .change(key, |exchange| exchange.depart(subject.issued().id(), sent, known));
         let Some((number, request)) = departed.flatten() else { return false };
         self.counters.exchanges_started += 1;
         let request = Request::Exchange(key.clone(), subject, request);

@@ -20,15 +20,10 @@ const FIRST_COOLING: Duration = Duration::from_millis(750);
 /// A `Retry-After` beyond this is a mistake, or an attack.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// The flights of one purpose: the one that is open, and what is remembered of those before it. Most have
-/// nothing of either at most times, and take no room for it.
+/// The flights of one purpose: the one that is open, and what is remembered of those before it.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct Flight(Option<Box<Series>>);
-
-#[derive(Clone, Debug, Default)]
-#[cfg_attr(test, derive(Hash))]
-struct Series {
+pub(crate) struct Flight {
     is_open: bool,
     /// Of the flight that is open; or of one that was abandoned between its attempts. The next one goes
     /// on where that was: or callers who leave, again and again, would be worth new attempts each time.
@@ -57,26 +52,22 @@ pub(crate) struct Sent {
 }
 
 impl Flight {
-    fn opened(&self) -> Option<&Course> {
-        self.0.as_ref().filter(|series| series.is_open).map(|series| &series.course)
-    }
-
     pub(crate) fn is_open(&self) -> bool {
-        self.opened().is_some()
+        self.is_open
     }
 
     pub(crate) fn is_on_wire(&self) -> bool {
-        self.opened().is_some_and(|course| course.on_wire.is_some())
+        self.is_open && self.course.on_wire.is_some()
     }
 
     /// Whether an attempt was made, since the last that started the count again.
     pub(crate) fn has_begun(&self) -> bool {
-        self.0.as_ref().is_some_and(|series| series.course.attempts > 0)
+        self.course.attempts > 0
     }
 
     /// The instant before which the next flight may not open.
     pub(crate) fn not_before(&self) -> Instant {
-        self.last_failure().map_or(Instant::ZERO, |failure| failure.until)
+        self.failure.as_ref().map_or(Instant::ZERO, |failure| failure.until)
     }
 
     pub(crate) fn may_open(&self, now: Instant) -> bool {
@@ -85,45 +76,36 @@ impl Flight {
 
     /// What the last flight failed with, while it keeps the next from opening.
     pub(crate) fn cooling(&self, now: Instant) -> Option<&Cooling> {
-        self.last_failure().filter(|failure| now < failure.until)
+        self.failure.as_ref().filter(|failure| now < failure.until)
     }
 
     /// The same, whatever the time.
     pub(crate) fn last_failure(&self) -> Option<&Cooling> {
-        self.0.as_ref()?.failure.as_ref()
+        self.failure.as_ref()
     }
 
     /// `options` are the opener's, and go with every attempt.
     pub(crate) fn open(&mut self, options: TokenRequestOptions) {
-        let series = self.0.get_or_insert_default();
-        series.is_open = true;
-        series.course.options = options;
+        self.is_open = true;
+        self.course.options = options;
     }
 
     /// Nobody wants its result any more. What is remembered of earlier flights stays.
     pub(crate) fn abandon(&mut self) {
-        if let Some(series) = &mut self.0 {
-            series.is_open = false;
-        }
-        // A pause counts too, though it may follow on a success in part.
-        let has_paused = |series: &Series| series.course.next_attempt_at > Instant::ZERO;
-        if !self.remembers() && !self.0.as_deref().is_some_and(has_paused) {
-            self.0 = None;
-        }
+        self.is_open = false;
     }
 
     /// Whether there is anything that the next flight has to know of those before it.
     pub(crate) fn remembers(&self) -> bool {
-        self.0.as_deref().is_some_and(|Series { is_open, course, failure, .. }| {
-            let left_off = !is_open && (course.attempts > 0 || course.credentials_reread);
-            failure.is_some() || left_off
-        })
+        let left_off =
+            !self.is_open && (self.course.attempts > 0 || self.course.credentials_reread);
+        self.failure.is_some() || left_off
     }
 
     /// When the next attempt may start: `None` if no flight is open, or an attempt is on the wire.
     pub(crate) fn next_attempt_at(&self) -> Option<Instant> {
-        let waits = self.opened().filter(|course| course.on_wire.is_none());
-        waits.map(|course| course.next_attempt_at)
+        let waits = self.is_open && self.course.on_wire.is_none();
+        waits.then_some(self.course.next_attempt_at)
     }
 
     pub(crate) fn is_due(&self, now: Instant) -> bool {
@@ -133,36 +115,31 @@ impl Flight {
     /// Starts an attempt; its number, and the options that go with it. `None` where none may start.
     pub(crate) fn depart(&mut self, sent: Sent) -> Option<(u32, TokenRequestOptions)> {
         self.next_attempt_at()?;
-        let course = &mut self.0.as_mut()?.course;
-        course.attempts += 1;
-        course.on_wire = Some(sent);
-        Some((course.attempts, course.options.clone()))
+        self.course.attempts += 1;
+        self.course.on_wire = Some(sent);
+        Some((self.course.attempts, self.course.options.clone()))
     }
 
     /// The attempt on the wire has ended; `None` if there was none.
     pub(crate) fn land(&mut self) -> Option<Sent> {
-        self.0.as_mut().filter(|series| series.is_open)?.course.on_wire.take()
+        if self.is_open { self.course.on_wire.take() } else { None }
     }
 
     /// The flight has reached its purpose, and all failures are forgotten.
     pub(crate) fn succeed(&mut self) {
-        self.0 = None;
+        *self = Self::default();
     }
 
     /// Begins again with all its attempts, at once: the last one was worth it.
     pub(crate) fn renew(&mut self, now: Instant) {
-        if let Some(series) = &mut self.0 {
-            series.course.attempts = 0;
-            series.course.next_attempt_at = now;
-        }
+        self.course.attempts = 0;
+        self.course.next_attempt_at = now;
     }
 
     /// A success that is not yet the whole: all failures are forgotten, and the flight goes on.
     pub(crate) fn succeed_in_part(&mut self, now: Instant) {
-        if let Some(series) = &mut self.0 {
-            series.failed_in_a_row = 0;
-            series.failure = None;
-        }
+        self.failed_in_a_row = 0;
+        self.failure = None;
         self.renew(now);
     }
 
@@ -174,10 +151,9 @@ impl Flight {
         policy: &RetryPolicy,
         moment: Moment,
     ) -> Instant {
-        let series = self.0.get_or_insert_default();
         let retry_after = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
-        let allowed = if series.failed_in_a_row == 0 { policy.attempts } else { 1 };
-        let course = &mut series.course;
+        let allowed = if self.failed_in_a_row == 0 { policy.attempts } else { 1 };
+        let course = &mut self.course;
         let changed = matches!(error, TokenError::Denied { credentials_changed: true, .. });
         if changed && !course.credentials_reread && retry_after <= LONGEST_PAUSE {
             course.credentials_reread = true;
@@ -191,17 +167,17 @@ impl Flight {
             course.next_attempt_at = moment.now + pause;
             return course.next_attempt_at;
         }
-        series.is_open = false;
-        series.course = Course::default();
-        series.failed_in_a_row = series.failed_in_a_row.saturating_add(1);
+        self.is_open = false;
+        self.course = Course::default();
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         let alone = if error.is_retryable() {
-            doubled(FIRST_COOLING, series.failed_in_a_row, policy.cooling)
+            doubled(FIRST_COOLING, self.failed_in_a_row, policy.cooling)
                 .mul_f64(1.0 - moment.random / 2.0)
         } else {
             policy.cooling
         };
         let until = moment.now + alone.max(retry_after);
-        series.failure = Some(Cooling { until, last: Arc::new(error) });
+        self.failure = Some(Cooling { until, last: Arc::new(error) });
         until
     }
 }

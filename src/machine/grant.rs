@@ -113,11 +113,10 @@ impl<R> Machine<R> {
             self.doubts_dismissed += 1;
             return;
         }
-        let text = kept.issued.text().clone();
+        self.refused = Some(kept.issued.text().clone());
         self.own.take();
         self.doubts_honoured_from = moment.now + INVALIDATE_GAP;
-        self.exchanges.drop_children(&text);
-        self.refused = Some(text);
+        self.exchanges.drop_children(id);
         self.counters.invalidations += 1;
     }
 

@@ -222,11 +222,12 @@ impl<R> Machine<R> {
         }
         let current = self.own.kept().map(|kept| kept.issued.text());
         let left = left.min(lifetime::LONGEST);
-        self.ledger.hear(now, text, left, current);
-        self.exchanges.drop_children(text);
-        self.exchanges.drop_text(text);
+        if let Some(id) = self.ledger.hear(now, text, left, current) {
+            self.exchanges.drop_children(id);
+        }
         self.warm = false;
-        if self.own.take_if(|kept| kept.issued.text() == text).is_some() {
+        if let Some(kept) = self.own.take_if(|kept| kept.issued.text() == text) {
+            self.exchanges.drop_children(kept.issued.id());
             self.refused = Some(text.clone());
         }
     }

@@ -76,8 +76,7 @@ impl Bytes<'_> {
             // Any time up to a minute, in steps that meet no round number.
             12 => Pass(u64::from(self.byte()) * 235),
             13 => {
-                let marks =
-                    [Deadline, AskAt, UsableUntil, NotBefore, ExchangedHoldAt, ExchangedStaleAt];
+                let marks = [Deadline, AskAt, UsableUntil, NotBefore, ExchangedHoldAt];
                 To(self.pick(&marks), self.pick(&[0, -1, 1]))
             }
             14 => Wake,

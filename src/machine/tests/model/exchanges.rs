@@ -100,10 +100,10 @@ fn exchanged(token: &Kept) -> Told {
 }
 
 impl Model {
-    /// When the first of the exchanged tokens becomes stale, and when one is to be replaced.
-    pub fn exchanged_at(&self, instant: fn(&Kept) -> Nanos) -> Option<Nanos> {
+    /// When the first of the exchanged tokens is to be replaced.
+    pub fn exchanged_hold_at(&self) -> Option<Nanos> {
         let tokens = self.keys.iter().filter_map(|key| key.token.as_ref());
-        tokens.map(instant).filter(|at| *at > self.now).min()
+        tokens.map(|token| token.hold_at).filter(|hold_at| *hold_at > self.now).min()
     }
 
     fn unexpired(&self, at: usize) -> Option<Told> {
@@ -475,12 +475,6 @@ impl Model {
     pub(super) fn drop_exchanged_from(&mut self, parent: u64) {
         for key in self.keys.iter_mut().filter(|key| key.parent == parent) {
             key.token = None;
-        }
-    }
-
-    pub(super) fn drop_exchanged(&mut self, text: &str) {
-        for key in &mut self.keys {
-            key.token.take_if(|token| token.text == text);
         }
     }
 

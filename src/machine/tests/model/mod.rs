@@ -289,9 +289,10 @@ impl Model {
         let held = self.held.as_ref().is_some_and(|token| token.generation == generation);
         if held && self.invalidated_at.is_none_or(|at| self.now - at >= INVALIDATE_GAP) {
             let token = self.held.take().unwrap();
-            self.invalidated_at = Some(self.now);
-            self.give_up_exchanges_of(&token.text);
             self.refused = Some(token.text);
+            self.invalidated_at = Some(self.now);
+            self.invalidated.push(generation);
+            self.drop_exchanged_from(generation);
         } else if held {
             self.doubts_dismissed += 1;
         }
@@ -303,19 +304,12 @@ impl Model {
             return;
         }
         self.ledger.hear(text, left.min(LONGEST_LIFE), self.now);
-        self.give_up_exchanges_of(text);
-        self.drop_exchanged(text);
+        for (generation, _) in self.texts.clone().iter().filter(|(_, known)| known == text) {
+            self.drop_exchanged_from(*generation);
+        }
         self.warm = false;
         if let Some(token) = self.held.take_if(|token| token.text == text) {
             self.refused = Some(token.text);
-        }
-    }
-
-    /// What was exchanged from this is dropped, and what is on the wire will not be kept.
-    fn give_up_exchanges_of(&mut self, text: &str) {
-        for (generation, _) in self.texts.clone().iter().filter(|(_, known)| known == text) {
-            self.invalidated.push(*generation);
-            self.drop_exchanged_from(*generation);
         }
     }
 

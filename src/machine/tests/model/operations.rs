@@ -230,7 +230,6 @@ pub enum Mark {
     UsableUntil,
     NotBefore,
     /// Of the exchanged token that comes to it first.
-    ExchangedStaleAt,
     ExchangedHoldAt,
 }
 pub use Mark::*;

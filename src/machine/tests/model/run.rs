@@ -200,8 +200,7 @@ impl Run {
             AskAt => Some(words::nanos(published.ask_at)),
             UsableUntil => published.token.as_ref().map(|token| words::nanos(token.usable_until)),
             NotBefore => published.cooling.as_ref().map(|cooling| words::nanos(cooling.until)),
-            ExchangedStaleAt => self.model.exchanged_at(|token| token.stale_at),
-            ExchangedHoldAt => self.model.exchanged_at(|token| token.hold_at),
+            ExchangedHoldAt => self.model.exchanged_hold_at(),
         };
         let instant = instant.filter(|instant| *instant < Nanos::MAX / 2);
         if let Some(instant) = instant {
