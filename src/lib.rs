@@ -136,11 +136,15 @@ pub use news::NewsSender;
 pub use request::{Actor, ExchangeRequest, GrantRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};
+#[cfg(all(feature = "store", target_os = "linux"))]
+pub use store::FileStore;
 #[cfg(feature = "store")]
 pub use store::{
     Buried, Fleet, FleetBuilder, FleetCounts, Found, Heard, Id, LEASE, Record, Sealed,
     SharedTokenManager, SharedTokenManagerBuilder, Slot, Store, StoreError, StoreTime, Taken, Want,
 };
+#[cfg(feature = "redis")]
+pub use store::{RedisStore, RedisStoreBuilder};
 pub use token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The README's examples compile, and run where they can.

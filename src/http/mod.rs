@@ -43,7 +43,7 @@ mod proxy;
 mod request;
 mod response;
 mod server_clock;
-mod tls;
+pub(crate) mod tls;
 #[cfg(feature = "testing")]
 pub(crate) mod verify;
 mod wire;

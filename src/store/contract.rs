@@ -173,7 +173,11 @@ pub struct Want<'a> {
 }
 
 impl Want<'_> {
-    /// Only a look, at any entry.
+    /// Only a look, at any entry that has life left. The rest can be set.
+    pub fn look() -> Self {
+        Self::LOOK
+    }
+
     pub(crate) const LOOK: Self = Self {
         lease: None,
         least_life: Duration::ZERO,

@@ -2,8 +2,12 @@
 
 mod breaker;
 mod contract;
+#[cfg(target_os = "linux")]
+mod file;
 mod fleet;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod round;
 mod script;
 mod seal;
@@ -18,7 +22,11 @@ pub use contract::{
     Buried, Found, Heard, Id, LEASE, Record, Sealed, Slot, Store, StoreError, StoreTime, Taken,
     Want,
 };
+#[cfg(target_os = "linux")]
+pub use file::FileStore;
 pub use fleet::{Fleet, FleetBuilder, FleetCounts};
+#[cfg(feature = "redis")]
+pub use redis::{RedisStore, RedisStoreBuilder};
 pub use shared::{SharedTokenManager, SharedTokenManagerBuilder};
 
 // Run by the server, each in one step. They translate `script.rs`.

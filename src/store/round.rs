@@ -114,7 +114,7 @@ pub(crate) enum Step {
 /// A [`Want`] that owns what it names.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    pub(crate) id: Id,
+    pub(crate) lease: Option<Id>,
     seen: Option<Id>,
     not: Vec<[u8; 16]>,
     least_life: Duration,
@@ -122,9 +122,20 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    pub(crate) fn of(want: &Want<'_>) -> Self {
+        let Want { lease, least_life, buffer, seen, not } = *want;
+        Self { lease: lease.copied(), seen: seen.copied(), not: not.to_vec(), least_life, buffer }
+    }
+
     pub(crate) fn want(&self) -> Want<'_> {
-        let Self { id, seen, not, least_life, buffer } = self;
-        Want { lease: Some(id), least_life: *least_life, buffer: *buffer, seen: seen.as_ref(), not }
+        let Self { lease, seen, not, least_life, buffer } = self;
+        Want {
+            lease: lease.as_ref(),
+            least_life: *least_life,
+            buffer: *buffer,
+            seen: seen.as_ref(),
+            not,
+        }
     }
 }
 
@@ -214,7 +225,7 @@ impl Round {
         let mut not = self.not(memory);
         not.extend(&self.bad);
         Step::Take(Wanted {
-            id: at.id,
+            lease: Some(at.id),
             seen: self.holder.filter(|_| self.looks_last),
             not,
             least_life: self.asked.least_life,

@@ -244,9 +244,14 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                     Input::Granted(result.map(|grant| self.granted(grant, &keys)))
                 }
                 Step::Done(result, after) => {
-                    if let Some(After::Put(lease, granted)) = after {
-                        holding.lease = None;
-                        self.put(&place, &keys, lease, *granted);
+                    match after {
+                        Some(After::Put(lease, granted)) => {
+                            holding.lease = None;
+                            self.put(&place, &keys, lease, *granted);
+                        }
+                        // It is given back with the attempt.
+                        Some(After::Leave(lease)) => holding.lease = Some(lease.id),
+                        None => {}
                     }
                     return *result;
                 }
@@ -262,7 +267,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         keys: &Keys,
     ) -> Result<Look, StoreError> {
         let (inner, place) = (self.inner(), Arc::clone(&holding.place));
-        holding.lease = Some(wanted.id);
+        holding.lease = wanted.lease;
         let taken = inner.call(inner.store.take(&place.slot, &wanted.want())).await;
         match &taken {
             Ok(Taken { found: Found::Leased, .. }) => {}

@@ -141,11 +141,6 @@ fn each_rule_is_needed() {
             Scope { step: 2, revokes: 0, refreshes: 1, ..with(&[Kind::Clock]) },
             &["S4"],
         ),
-        (
-            &[Rule::Marked, Rule::Recheck],
-            Scope { refreshes: 1, ..with(&[Kind::Forge, Kind::Rollback]) },
-            &["S2", "S7"],
-        ),
         (&[Rule::FromAsked], Scope { revokes: 0, refreshes: 1, ..LAZY }, &["S4"]),
         (&[Rule::Recheck], LAZY, &["S2", "S3"]),
         (&[Rule::HandOverFirst], Scope { tokens: 3, ..LAZY }, &["S10"]),
@@ -168,4 +163,6 @@ fn some_rules_are_only_thrift() {
     ] {
         holds(&format!("without {off:?}"), Scope { off, ..scope }, true);
     }
+    let marked = Scope { off: &[Rule::Marked], revokes: 1, ..forge };
+    holds("without [Marked], 1 revoke", marked, false);
 }

@@ -1,0 +1,41 @@
+//! Fleets over real stores: `redis-server` processes and directories, replicas that are processes of their
+//! own, and all that goes wrong with them.
+
+mod contract;
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// All the rights that a user of Redis needs: the line of the documentation of `RedisStore`.
+const ACL: &str = "on >its-password resetkeys resetchannels -@all ~{payments:* &payments:news \
+    +evalsha +script|load +time +getrange +get +set +del +pttl +pexpire +publish +subscribe \
+    +unsubscribe +ping";
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// Removed with all that is in it when it is dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let name = format!("ccg-store-{}-{:x}", std::process::id(), fastrand::u64(..));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
