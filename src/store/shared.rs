@@ -220,6 +220,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         loop {
             let at = moment()?;
             // Between this decision and the answer to the session nothing is awaited.
+            let is_taken = matches!(&input, Input::Took(Ok(Look { found: Seen::Entry(_), .. })));
             let step = place.with(|memory| round.next(&at, input, memory));
             input = match step {
                 Step::Bury => {
@@ -244,6 +245,9 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                     Input::Granted(result.map(|grant| self.granted(grant, &keys)))
                 }
                 Step::Done(result, after) => {
+                    if is_taken {
+                        count(&self.inner().counts.taken);
+                    }
                     match after {
                         Some(After::Put(lease, granted)) => {
                             holding.lease = None;
@@ -290,7 +294,11 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                     is_refused: request.is_refused(grant.text()),
                     grant,
                 })),
-                None => Seen::Forged(sealed.tag()),
+                None => {
+                    count(&inner.counts.bad_entries);
+                    inner.warn("an entry of the store is not from a replica of this fleet");
+                    Seen::Forged(sealed.tag())
+                }
             },
         };
         Ok(Look { now: now.0, revoked, found })

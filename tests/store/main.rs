@@ -2,6 +2,9 @@
 //! own, and all that goes wrong with them.
 
 mod contract;
+mod fleets;
+mod place;
+mod replica;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +17,15 @@ const ACL: &str = "on >its-password resetkeys resetchannels -@all ~{payments:* &
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// For how long a test that takes as long as it is given shall run: `STORE_SECONDS=60`.
+fn long() -> Option<Duration> {
+    std::env::var("STORE_SECONDS").ok().and_then(|text| text.parse().ok()).map(secs)
 }
 
 /// Removed with all that is in it when it is dropped.
