@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{self, JoinSet, yield_now};
+use tokio::task::{self, AbortHandle, JoinSet, yield_now};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
@@ -20,11 +20,12 @@ use crate::error::{SessionError, TokenError};
 use crate::foreign::{contained, guarded};
 use crate::instant::Instant;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Facts, Machine, Moment, News, Published, Reply,
-    Request, Start,
+    Abilities, CallerId, Effects, Ended, Event, Facts, Machine, Moment, News, Published, Purpose,
+    Reply, Request, Start, Wait,
 };
 use crate::manager::TokenManager;
 use crate::news::Queue;
+use crate::permit::Permit;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::Publisher;
 use crate::token::{Issued, TokenId};
@@ -74,6 +75,7 @@ pub(crate) fn abilities_of(manager: &impl TokenManager) -> Abilities {
         exchange: manager.can_exchange(),
         revoke: manager.can_revoke(),
         assumed_lifetime: manager.assumed_lifetime(),
+        gated: manager.is_gated(),
     }
 }
 
@@ -87,6 +89,7 @@ const TURN: Duration = Duration::from_millis(1);
 enum Woken {
     End,
     Attempt(Ended),
+    Permit(Purpose, Result<Permit, TokenError>),
     Deadline,
     Mail,
     News(News),
@@ -119,31 +122,9 @@ impl<M: TokenManager> SessionActor<M> {
         let mut turn_began = clock::now();
         loop {
             let woken = self.woken().await;
-            // Anew each time, and not before: an idle session keeps no room for what it does when it is busy.
-            let mut effects = Effects::default();
-            match woken {
-                Woken::End => break,
-                Woken::Attempt(ended) => {
-                    // The attempt may have taught the manager what its server can do.
-                    if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
-                        self.handle(Event::Abilities(abilities), &mut effects);
-                    }
-                    self.handle(Event::Ended(ended), &mut effects);
-                }
-                Woken::Deadline => self.handle(Event::Timer, &mut effects),
-                Woken::News(news) => self.handle(Event::News(news), &mut effects),
-                Woken::Mail => {
-                    self.inbox.reverse();
-                    while let Some(message) = self.inbox.pop() {
-                        if message.is_call() {
-                            self.publisher.taken_up();
-                        }
-                        self.handle((*message).into(), &mut effects);
-                    }
-                    self.inbox = Vec::new();
-                }
+            if !self.meet(woken) {
+                break;
             }
-            self.show(None);
             if clock::now().since(turn_began) >= TURN {
                 yield_now().await;
                 turn_began = clock::now();
@@ -156,6 +137,43 @@ impl<M: TokenManager> SessionActor<M> {
         self.attempts.stop().await;
     }
 
+    /// Does what is to be done now; `false` at the end.
+    ///
+    /// Not within `run`: its future would keep room for the effects, in each idle session.
+    fn meet(&mut self, woken: Woken) -> bool {
+        let mut effects = Effects::default();
+        match woken {
+            Woken::End => return false,
+            Woken::Attempt(ended) => {
+                // The attempt may have taught the manager what its server can do.
+                if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
+                    self.handle(Event::Abilities(abilities), &mut effects);
+                }
+                self.handle(Event::Ended(ended), &mut effects);
+            }
+            Woken::Permit(purpose, result) => {
+                let result = result.map(|permit| self.attempts.permit = Some(permit));
+                self.handle(Event::Permitted(purpose, result), &mut effects);
+                // Nothing was sent with it.
+                guarded(|| self.attempts.permit = None);
+            }
+            Woken::Deadline => self.handle(Event::Timer, &mut effects),
+            Woken::News(news) => self.handle(Event::News(news), &mut effects),
+            Woken::Mail => {
+                self.inbox.reverse();
+                while let Some(message) = self.inbox.pop() {
+                    if message.is_call() {
+                        self.publisher.taken_up();
+                    }
+                    self.handle((*message).into(), &mut effects);
+                }
+                self.inbox = Vec::new();
+            }
+        }
+        self.show(None);
+        true
+    }
+
     /// Waits for what comes next.
     async fn woken(&mut self) -> Woken {
         // While attempts are on the wire there is something to sleep for, if only to see time pass.
@@ -165,7 +183,7 @@ impl<M: TokenManager> SessionActor<M> {
             // The end, results, the clock, callers, then news: a flood of one delays none of those before it.
             biased;
             () = self.end.cancelled() => Woken::End,
-            Some(ended) = self.attempts.next() => Woken::Attempt(ended),
+            Some(woken) = self.attempts.next() => woken,
             slept = clock::sleep_until(deadline.unwrap_or(Instant::NEVER)), if deadline.is_some() => {
                 self.time_paused = slept.is_err();
                 if self.time_paused { Woken::End } else { Woken::Deadline }
@@ -190,6 +208,9 @@ impl<M: TokenManager> SessionActor<M> {
         // Who is answered finds in the status what the answer rests on.
         if effects.publish.is_some() || !effects.replies.is_empty() {
             self.show(effects.publish.take());
+        }
+        for wait in effects.waits.drain(..) {
+            self.attempts.wait(&self.manager, wait);
         }
         for start in effects.start.drain(..) {
             self.attempts.start(&self.manager, start);
@@ -310,21 +331,33 @@ fn whole_seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs())
 }
 
-/// The attempts on the wire, each in a task of its own that ends exactly once. `None` while there are none:
-/// an idle session keeps no room for them.
+/// The attempts on the wire, and waits for leave to send one, each in a task of its own that ends exactly once.
+/// `None` while there are none: an idle session keeps no room for them.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts(Option<Box<OnWire>>);
+pub(crate) struct Attempts {
+    out: Option<Box<Out>>,
+    /// What has just been given, for the attempt that starts now.
+    permit: Option<Permit>,
+}
 
 #[derive(Debug, Default)]
-struct OnWire {
-    tasks: JoinSet<Ended>,
-    /// How each of them has ended if its task is lost, as by a subscriber of events that panics.
+struct Out {
+    tasks: JoinSet<Done>,
+    /// How each attempt has ended if its task is lost, as by a subscriber of events that panics.
     if_lost: HashMap<task::Id, Ended>,
+    waits: HashMap<task::Id, (Purpose, AbortHandle)>,
+}
+
+/// What a task has come to.
+#[derive(Debug)]
+enum Done {
+    Ended(Ended),
+    Permitted(Result<Permit, TokenError>),
 }
 
 impl Attempts {
     fn any(&self) -> bool {
-        self.0.is_some()
+        self.out.is_some()
     }
 
     fn start<M: TokenManager>(&mut self, manager: &Arc<M>, start: Start) {
@@ -338,36 +371,71 @@ impl Attempts {
             )
         });
         let lost = lost(&request);
-        let attempt = attempt(Arc::clone(manager), request, timeout);
-        let on_wire = self.0.get_or_insert_default();
-        let task = on_wire.tasks.spawn(attempt.instrument(span.unwrap_or_else(Span::none)));
-        on_wire.if_lost.insert(task.id(), lost);
+        let permit = self.permit.take().unwrap_or_default();
+        let attempt = attempt(Arc::clone(manager), request, timeout, permit);
+        let out = self.out.get_or_insert_default();
+        let task = out.tasks.spawn(attempt.instrument(span.unwrap_or_else(Span::none)));
+        out.if_lost.insert(task.id(), lost);
     }
 
-    /// `None` while nothing is on the wire.
-    async fn next(&mut self) -> Option<Ended> {
-        let OnWire { tasks, if_lost } = self.0.as_deref_mut()?;
+    fn wait<M: TokenManager>(&mut self, manager: &Arc<M>, wait: Wait) {
+        match wait {
+            Wait::Begin(purpose, request, longest) => {
+                let manager = Arc::clone(manager);
+                let permitted = async move {
+                    let ready = async { manager.ready(&request).await };
+                    Done::Permitted(within(longest, ready).await)
+                };
+                let out = self.out.get_or_insert_default();
+                let task = out.tasks.spawn(permitted);
+                out.waits.insert(task.id(), (purpose, task));
+            }
+            Wait::GiveUp(purpose) => {
+                let waits = self.out.iter_mut().flat_map(|out| &mut out.waits);
+                let id =
+                    waits.filter(|(_, (other, _))| *other == purpose).map(|(id, _)| *id).next();
+                let wait = self.out.as_mut().zip(id).and_then(|(out, id)| out.waits.remove(&id));
+                if let Some((_, task)) = wait {
+                    task.abort();
+                }
+            }
+        }
+    }
+
+    /// `None` while there are none.
+    async fn next(&mut self) -> Option<Woken> {
+        let Out { tasks, if_lost, waits } = self.out.as_deref_mut()?;
         while let Some(joined) = tasks.join_next_with_id().await {
             match joined {
-                Ok((id, ended)) => {
+                Ok((id, Done::Ended(ended))) => {
                     if_lost.remove(&id);
-                    return Some(ended);
+                    return Some(Woken::Attempt(ended));
                 }
+                Ok((id, Done::Permitted(result))) => match waits.remove(&id) {
+                    Some((purpose, _)) => return Some(Woken::Permit(purpose, result)),
+                    // It came too late.
+                    None => drop(guarded(|| drop(result))),
+                },
                 Err(error) => {
-                    guarded(|| tracing::error!("the task of an attempt panicked"));
+                    if error.is_panic() {
+                        guarded(|| tracing::error!("the task of an attempt panicked"));
+                    }
                     if let Some(ended) = if_lost.remove(&error.id()) {
-                        return Some(ended);
+                        return Some(Woken::Attempt(ended));
+                    }
+                    if let Some((purpose, _)) = waits.remove(&error.id()) {
+                        return Some(Woken::Permit(purpose, Err(TokenError::Panicked)));
                     }
                 }
             }
         }
-        self.0 = None;
+        self.out = None;
         None
     }
 
     async fn stop(&mut self) {
-        if let Some(on_wire) = &mut self.0 {
-            on_wire.tasks.shutdown().await;
+        if let Some(out) = &mut self.out {
+            out.tasks.shutdown().await;
         }
     }
 }
@@ -388,22 +456,33 @@ fn kind(request: &Request) -> &'static str {
     }
 }
 
-async fn attempt<M: TokenManager>(manager: Arc<M>, request: Request, timeout: Duration) -> Ended {
-    match request {
+async fn attempt<M: TokenManager>(
+    manager: Arc<M>,
+    request: Request,
+    timeout: Duration,
+    permit: Permit,
+) -> Done {
+    Done::Ended(match request {
         Request::Grant(request) => {
             let sent = async { manager.grant(request).await };
-            Ended::Grant(within(timeout, sent).await)
+            Ended::Grant(permitted(permit, within(timeout, sent).await))
         }
         Request::Exchange(key, subject, request) => {
             let sent = async { manager.exchange(subject, *request).await };
-            Ended::Exchange(key, within(timeout, sent).await)
+            Ended::Exchange(key, permitted(permit, within(timeout, sent).await))
         }
         Request::Revocation(text, options) => {
             let sent = async { manager.revoke(text.clone(), options).await };
             let result = within(timeout, sent).await;
             Ended::Revocation(text, result)
         }
-    }
+    })
+}
+
+/// Whoever gave the leave hears how the attempt has ended.
+fn permitted<T>(permit: Permit, result: Result<T, TokenError>) -> Result<T, TokenError> {
+    guarded(|| permit.end(result.as_ref().map(drop)));
+    result
 }
 
 /// The result, or `TimedOut` by the session's clock, or `Panicked`; the request has been dropped by then.

@@ -48,8 +48,12 @@ pub fn config(data: &[u8]) {
 /// and no failed server is left alone for longer than the configuration and its `Retry-After` allow.
 pub fn live(config: &SessionConfig, answer: &Result<Grant, TokenError>) {
     const CALLS: u64 = 5;
-    let abilities =
-        Abilities { exchange: false, revoke: false, assumed_lifetime: Duration::from_secs(300) };
+    let abilities = Abilities {
+        exchange: false,
+        revoke: false,
+        assumed_lifetime: Duration::from_secs(300),
+        gated: false,
+    };
     let mut machine = Machine::new(config.clone(), abilities, 1);
     let mut history = History::new(machine.published(), config, abilities);
     let mut now = Instant::from_nanos(1_000_000_000_000);

@@ -11,7 +11,8 @@ use crate::error::{ConfigError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::identity::Identity;
 use crate::news::NewsSender;
-use crate::request::{ExchangeRequest, GrantRequest, TokenRequestOptions};
+use crate::permit::Permit;
+use crate::request::{ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
 use crate::token::AccessToken;
 
 /// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the
@@ -98,6 +99,28 @@ pub trait TokenManager: Send + Sync + 'static {
         Duration::from_secs(5 * 60)
     }
 
+    /// Whether each grant and each exchange has to wait for [`ready`](Self::ready). Asked as the others are.
+    /// Default: no.
+    fn is_gated(&self) -> bool {
+        false
+    }
+
+    /// Waits until an attempt may be sent, as where many sessions share a server. Only called where
+    /// [`is_gated`](Self::is_gated) says yes, and before the attempt's time begins: neither its time-out nor
+    /// its token's life counts the wait. The session drops the future if it needs no attempt any more, as
+    /// after a revoke, and after 60 seconds, when its callers are told to come again. Default: at once.
+    ///
+    /// # Errors
+    /// Why nothing may be sent now. It ends the flight: callers get it, and the session asks again after its
+    /// [`retry_after`](TokenError::retry_after), and 750 ms at the earliest.
+    fn ready(
+        &self,
+        request: &PermitRequest,
+    ) -> impl Future<Output = Result<Permit, TokenError>> + Send {
+        let _ = request;
+        ready(Ok(Permit::free()))
+    }
+
     /// Called once, when the session starts: `news` tells it what the manager hears of its tokens from
     /// elsewhere. Default: dropped.
     fn attach(&self, news: NewsSender) {
@@ -133,6 +156,14 @@ macro_rules! pass_on {
 
         fn assumed_lifetime(&self) -> Duration {
             self.$to().assumed_lifetime()
+        }
+
+        fn is_gated(&self) -> bool {
+            self.$to().is_gated()
+        }
+
+        async fn ready(&self, request: &PermitRequest) -> Result<Permit, TokenError> {
+            self.$to().ready(request).await
         }
 
         fn attach(&self, news: NewsSender) {
@@ -221,6 +252,8 @@ trait ErasedTokenManager: Send + Sync {
     fn can_exchange(&self) -> bool;
     fn can_revoke(&self) -> bool;
     fn assumed_lifetime(&self) -> Duration;
+    fn is_gated(&self) -> bool;
+    fn ready<'a>(&'a self, request: &'a PermitRequest) -> Boxed<'a, Permit>;
     fn attach(&self, news: NewsSender);
     fn identity(&self) -> Option<Identity>;
     fn check(&self, config: &SessionConfig) -> Result<(), ConfigError>;
@@ -249,6 +282,14 @@ impl<M: TokenManager> ErasedTokenManager for M {
 
     fn assumed_lifetime(&self) -> Duration {
         TokenManager::assumed_lifetime(self)
+    }
+
+    fn is_gated(&self) -> bool {
+        TokenManager::is_gated(self)
+    }
+
+    fn ready<'a>(&'a self, request: &'a PermitRequest) -> Boxed<'a, Permit> {
+        Box::pin(TokenManager::ready(self, request))
     }
 
     fn attach(&self, news: NewsSender) {
@@ -323,6 +364,14 @@ mod tests {
             Duration::from_secs(7)
         }
 
+        fn is_gated(&self) -> bool {
+            true
+        }
+
+        async fn ready(&self, _: &PermitRequest) -> Result<Permit, TokenError> {
+            Err(TokenError::rate_limited(None))
+        }
+
         fn attach(&self, news: NewsSender) {
             news.revoked(TokenText::new("heard-of").unwrap(), Duration::from_secs(7));
         }
@@ -349,6 +398,9 @@ mod tests {
         assert!(revoked.unwrap_err().to_string().contains("not_today"));
         assert!(manager.can_exchange() && manager.can_revoke());
         assert_eq!(manager.assumed_lifetime(), Duration::from_secs(7));
+        assert!(manager.is_gated());
+        let refused = manager.ready(&PermitRequest::Exchange).await.unwrap_err();
+        assert!(matches!(refused, TokenError::RateLimited { .. }));
         let queue = Arc::new(crate::news::Queue::default());
         manager.attach(queue.sender());
         let crate::machine::News::Revoked { text, .. } = queue.next().await;

@@ -107,6 +107,16 @@ impl GrantRequest {
     }
 }
 
+/// What an attempt will be for that waits for its [`Permit`](crate::Permit).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum PermitRequest {
+    /// A grant, which will be asked for with this or what has become of it by then.
+    Grant(GrantRequest),
+    /// An exchange.
+    Exchange,
+}
+
 /// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693 §2.1). Goes to
 /// [`SessionHandle::exchange`](crate::SessionHandle::exchange). Left empty, the server decides.
 ///

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -61,7 +61,7 @@ impl Snapshot {
     }
 
     /// What the machine would answer at `now`, which was read after this was loaded; `None` if only
-    /// the actor can tell. The token is this thread's copy.
+    /// the actor can tell. The token is this thread's [copy](Copies).
     #[inline]
     pub fn read(
         &self,
@@ -146,11 +146,16 @@ impl Snapshot {
 /// Copies of one token, to clone from: a thread always takes the same one, and hardly ever one that
 /// another thread takes too. Each is made when it is first needed.
 #[derive(Debug, Default)]
-pub(crate) struct Copies(OnceLock<Box<[OnceLock<AccessToken>]>>);
+pub(crate) struct Copies {
+    /// The thread that read first takes the token itself, on which else only the actor counts, and those
+    /// who waited for it. So an idle session which one thread has read keeps no copies.
+    first: OnceLock<u32>,
+    others: OnceLock<Box<[OnceLock<AccessToken>]>>,
+}
 
 impl Copies {
     #[inline]
-    pub(crate) fn of(&self, token: &AccessToken) -> &AccessToken {
+    pub(crate) fn of<'a>(&'a self, token: &'a AccessToken) -> &'a AccessToken {
         /// Four for each processor: threads take numbers in the order in which they first read, and
         /// those that run at once seldom differ by a multiple of this. Not more than 1 KiB, in each
         /// session.
@@ -158,16 +163,20 @@ impl Copies {
             let processors = std::thread::available_parallelism().map_or(1, usize::from);
             (4 * processors).next_power_of_two().min(64)
         });
-        let copies = self.0.get_or_init(|| (0..*COUNT).map(|_| OnceLock::new()).collect());
-        copies[thread_number() & (copies.len() - 1)].get_or_init(|| token.copy())
+        let thread = thread_number();
+        if *self.first.get_or_init(|| thread) == thread {
+            return token;
+        }
+        let copies = self.others.get_or_init(|| (0..*COUNT).map(|_| OnceLock::new()).collect());
+        copies[thread as usize & (copies.len() - 1)].get_or_init(|| token.copy())
     }
 }
 
 /// Numbers the threads that read, from zero.
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+fn thread_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     thread_local! {
-        static NUMBER: usize = NEXT.fetch_add(1, Relaxed);
+        static NUMBER: u32 = NEXT.fetch_add(1, Relaxed);
     }
     NUMBER.with(|number| *number)
 }

@@ -121,7 +121,7 @@ impl JwtAuth {
         let audiences = [Some(&self.audience), self.revocation_audience.as_ref()];
         if audiences.contains(&Some(&AssertionAudience::Issuer)) && !has_issuer {
             return Err(ConfigError::new(
-                "audience",
+                "assertion_audience",
                 "is AssertionAudience::Issuer, but this provider's issuer is not known: give \
                  AssertionAudience::value(…)",
             ));
@@ -129,7 +129,7 @@ impl JwtAuth {
         for audience in audiences.into_iter().flatten() {
             if let AssertionAudience::Value(text) = audience {
                 check_line(trimmed(text))
-                    .map_err(|problem| ConfigError::new("audience", problem))?;
+                    .map_err(|problem| ConfigError::new("assertion_audience", problem))?;
             }
         }
         Ok(())

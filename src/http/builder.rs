@@ -1,11 +1,11 @@
 //! What can be set, and what is refused before anything is sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Proxy, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::HttpTokenManager;
 use super::client_auth::{ClientAuth, ClientIdentity};
 use super::credential::Credential;
 use super::dpop::{Dpop, DpopKey};
@@ -16,6 +16,7 @@ use super::proxy::Proxies;
 use super::response::Cause;
 use super::server_clock::ServerClock;
 use super::tls::Tls;
+use super::{HttpTokenManager, Shared};
 use crate::error::ConfigError;
 
 /// Builds an [`HttpTokenManager`]: from [`HttpTokenManager::builder`] to [`build`](Self::build).
@@ -58,7 +59,8 @@ impl HttpTokenManagerBuilder {
     }
 
     /// Whether the client's secret and the tokens may travel without TLS. Default: no, except to a
-    /// loopback address, where `http:` is always allowed.
+    /// loopback address, where `http:` is always allowed. A hostile server that speaks it can hold a thread of the
+    /// runtime for a few seconds, by interim answers or a chunk's size without an end.
     pub fn allow_insecure_http(mut self, allow: bool) -> Self {
         self.allow_insecure_http = allow;
         self
@@ -214,16 +216,12 @@ impl HttpTokenManagerBuilder {
             }
         };
         let scope = provider.scope_text();
-        Ok(HttpTokenManager {
-            provider,
-            scope,
-            addresses,
-            identity,
-            dpop: self.dpop.map(Dpop::new),
-            server_clock: ServerClock::default(),
-            sender,
-            connect_timeout,
-        })
+        let subject = provider.subject().cloned();
+        let dpop = self.dpop.map(Dpop::new);
+        let server_clock = ServerClock::default();
+        let shared =
+            Shared { provider, addresses, identity, dpop, server_clock, sender, connect_timeout };
+        Ok(HttpTokenManager { shared: Arc::new(shared), subject, scope })
     }
 }
 

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
 use super::assertion::{Endpoint, JwtAuth};
-use super::blanks::{check_line, check_word, trimmed};
+use super::blanks::{check_word, trimmed};
 use super::credential::{Credential, unusable};
 use super::keys::{self, SigningKey};
 use super::names::JWT_BEARER;
@@ -148,7 +148,7 @@ impl ClientIdentity {
         has_issuer: bool,
     ) -> Result<Self, ConfigError> {
         let id = trimmed(id).to_owned();
-        check_line(&id).map_err(|problem| ConfigError::new("client_id", problem))?;
+        check_word(&id).map_err(|problem| ConfigError::new("client_id", problem))?;
         if id.is_empty() && auth != ClientAuth::Assertion {
             return Err(ConfigError::new(
                 "client_id",
@@ -342,7 +342,7 @@ mod tests {
             (
                 private(JwtAuth::new().revocation_audience(AssertionAudience::Issuer)),
                 P256,
-                "audience is AssertionAudience::Issuer, but this provider's issuer is not known",
+                "assertion_audience is AssertionAudience::Issuer, but this provider's issuer is not known",
             ),
         ] {
             let error = new("id", key.into(), auth.clone()).unwrap_err();

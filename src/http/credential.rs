@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::limits::{MAX_FILE, MAX_READS};
+use crate::asked;
 use crate::error::TokenError;
 
 /// Where the client's secret comes from: a password, a key, or an assertion, as
@@ -70,7 +71,7 @@ impl Credential {
     /// [`TokenError::Credential`].
     ///
     /// Each read has a thread to itself, at most four at once. If the file's mount is dead, then attempts
-    /// time out, and those four threads hang until it is back; a runtime that ends does not wait for them.
+    /// time out, which names the file, and those four threads hang until it is back; a runtime that ends does not wait for them.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File { path: path.into(), reads: Arc::new(Semaphore::new(MAX_READS)) })
     }
@@ -201,6 +202,8 @@ fn variable(name: &str) -> Result<SecretString, String> {
 /// On a thread of its own: a file may be far away, and the runtime's threads for what blocks are shared
 /// with everybody else, and waited for when it ends.
 async fn read_apart(path: &Path, reads: &Arc<Semaphore>) -> Result<SecretString, AnyError> {
+    // An attempt that hangs here has not asked the server yet.
+    asked::note(&format!("the file {}", path.display()));
     let permit = Arc::clone(reads).acquire_owned().await?;
     let (done, result) = oneshot::channel();
     let own = path.to_owned();

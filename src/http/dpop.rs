@@ -147,9 +147,16 @@ impl Dpop {
         Self { key, nonce: Mutex::new(None) }
     }
 
-    /// For one request at the token endpoint, at this time by the server's clock.
-    pub(super) fn proof(&self, url: &Url, now: u64) -> Result<HeaderValue, ConfigError> {
-        let nonce = self.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    /// For one request at the token endpoint, at this time by the server's clock; with the nonce that was
+    /// told to this request, else the last one that was told to any.
+    pub(super) fn proof(
+        &self,
+        url: &Url,
+        now: u64,
+        told: Option<&str>,
+    ) -> Result<HeaderValue, ConfigError> {
+        let last = || self.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let nonce = told.map(str::to_owned).or_else(last);
         self.key.proof_at(now, &Method::POST, url.as_str(), None, nonce.as_deref())
     }
 
@@ -204,6 +211,17 @@ mod tests {
         let [_, claims] = parts(&key.proof(&Method::GET, url, None, None).unwrap());
         assert_ne!(claims["jti"], jti, "each has its own");
         assert!(claims.get("ath").is_none() && claims.get("nonce").is_none());
+    }
+
+    /// Another request may have been told a newer one meanwhile, which may be good for that one only.
+    #[test]
+    fn a_proof_repeats_the_nonce_that_was_told_to_its_own_request() {
+        let dpop = Dpop::new(DpopKey::generate().unwrap());
+        let url = Url::parse("https://as.example.com/token").unwrap();
+        let nonce = |told| parts(&dpop.proof(&url, 0, told).unwrap())[1]["nonce"].clone();
+        assert_eq!(nonce(None), Value::Null);
+        dpop.remember(&HeaderMap::from_iter([(DPOP_NONCE, "newer".parse().unwrap())]));
+        assert_eq!((nonce(None), nonce(Some("own"))), (json!("newer"), json!("own")));
     }
 
     #[test]

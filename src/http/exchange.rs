@@ -39,7 +39,9 @@ impl Texts {
             (None, None) if request.shared_link.is_some() => return Err(unknown("shared link")),
             (None, _) => None,
         };
-        Ok(Self { scope: scope_text(&request.scopes), actor_token })
+        let scope = scope_text(&request.scopes);
+        check_line(&scope).map_err(|problem| format!("scope {problem}"))?;
+        Ok(Self { scope, actor_token })
     }
 }
 
@@ -152,12 +154,13 @@ mod tests {
     fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
         let generic = Provider::generic("https://login.example.com/token");
         let request =
-            ExchangeRequest::scopes([" a\n", "b\nc"]).audience("\tx ").resource("urn:1\n");
+            ExchangeRequest::scopes([" a\n", "b  c"]).audience("\tx ").resource("urn:1\n");
         let sent = pairs(&generic, &request).unwrap();
         assert_eq!(sent, ["scope=a b c", "resource=urn:1", "audience=x"]);
         for request in [
             ExchangeRequest::default().audience("x\ny"),
             ExchangeRequest::default().resource("urn:x\ny"),
+            ExchangeRequest::scopes(["a", "b\nc"]),
         ] {
             assert!(pairs(&generic, &request).unwrap_err().contains("a line break"), "{request:?}");
         }

@@ -69,8 +69,9 @@ pub(super) fn check_resources(resources: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// Scopes as they are sent (RFC 6749 §3.3): there is one space between two.
+/// Scopes as they are sent (RFC 6749 §3.3): there is one space between two. A line break inside of one stays,
+/// to be refused.
 pub(super) fn scope_text(scopes: &[String]) -> String {
-    let scopes = scopes.iter().flat_map(|scope| trimmed(scope).split_whitespace());
-    scopes.collect::<Vec<_>>().join(" ")
+    let scopes = scopes.iter().flat_map(|scope| trimmed(scope).split(' '));
+    scopes.filter(|scope| !scope.is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -27,7 +27,7 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn introspect(&self, token: &str) -> Result<Introspection, TokenError> {
-        let endpoints = self.addresses.get(&self.sender).await?;
+        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
         let address =
             endpoints.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
         let (endpoint, form) = (endpoints.other(address), vec![("token", token)]);

@@ -43,6 +43,16 @@ pub(super) const MAX_NAME: usize = 256;
 /// of them.
 pub(super) const MAX_SCOPE: usize = 16 * 1024;
 
+/// How deep the values of an answer may be nested that are read: `serde_json` gives up at 128.
+pub(super) const MAX_DEPTH: usize = 100;
+
+/// How many tokens of an answer are looked for in its words: servers give one, or two besides. Words of one that
+/// has more are not shown.
+pub(super) const MAX_TOKENS: usize = 16;
+
+/// How long the body of an answer may take whose head says enough already. It only gives words.
+pub(super) const WORDS_TIME: Duration = Duration::from_secs(1);
+
 /// How many characters a secret must have to be looked for inside of other words: a shorter one would be
 /// found in many that have nothing to do with it.
 pub(super) const SHORT_SECRET: usize = 8;

@@ -49,6 +49,7 @@ pub(crate) mod verify;
 mod wire;
 mod words;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use assertion::{AssertionAudience, JwtAuth};
@@ -72,6 +73,7 @@ use client_auth::ClientIdentity;
 use discovery::Addresses;
 use dpop::Dpop;
 use event::Sender;
+use form::{Form, scope_text};
 use request::{Request, no_endpoint, refused};
 use server_clock::ServerClock;
 use wire::{Asked, ServerAnswer};
@@ -123,11 +125,24 @@ use wire::{Asked, ServerAnswer};
 ///         .build()?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
+///
+/// # Many subjects
+/// A manager is expensive to build, since its client reads the machine's CA certificates, and cheap to clone:
+/// clones share client, addresses and identity. So are those that ask for
+/// [another subject](Self::for_subject) or [other scopes](Self::with_scopes). Build one, and make the others
+/// from it.
+#[derive(Clone, Debug)]
 pub struct HttpTokenManager {
-    provider: Provider,
-    /// The provider's scopes, as they are sent.
+    shared: Arc<Shared>,
+    subject: Option<Subject>,
+    /// As it is sent.
     scope: String,
+}
+
+/// What is the same for all managers that were made from one: nothing of it depends on whom a token is for.
+#[derive(Debug)]
+struct Shared {
+    provider: Provider,
     addresses: Addresses,
     identity: ClientIdentity,
     dpop: Option<Dpop>,
@@ -147,15 +162,44 @@ impl HttpTokenManager {
     ) -> HttpTokenManagerBuilder {
         HttpTokenManagerBuilder::new(provider, client_id.into(), credential.into())
     }
+
+    /// This manager for another subject of Box, in place of its provider's. Nothing is built anew: the two
+    /// share client, addresses, identity and the key that tokens are bound to. An id that cannot be one, and a
+    /// subject for a provider that is not Box, are refused when the session is spawned.
+    ///
+    /// ```
+    /// use ccg_session::{ConfigError, HttpTokenManager, Session, SessionHandle, Subject};
+    ///
+    /// fn session_of_user(base: &HttpTokenManager, user: &str) -> Result<SessionHandle, ConfigError> {
+    ///     Session::builder(base.for_subject(Subject::user(user))).spawn()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn for_subject(&self, subject: Subject) -> Self {
+        Self { subject: Some(subject), ..self.clone() }
+    }
+
+    /// This manager with these scopes in place of its provider's; with none, the server decides. As with
+    /// [`for_subject`](Self::for_subject), nothing is built anew, and what is no scope is refused when the
+    /// session is spawned.
+    #[must_use]
+    pub fn with_scopes<S: Into<String>>(&self, scopes: impl IntoIterator<Item = S>) -> Self {
+        let scopes: Vec<String> = scopes.into_iter().map(Into::into).collect();
+        Self { scope: scope_text(&scopes), ..self.clone() }
+    }
+
+    /// Whom the grant is for and what it asks for, or what of that cannot be sent.
+    fn grant_form(&self) -> Result<Form<'_>, ConfigError> {
+        self.shared.provider.grant_form(self.subject.as_ref(), &self.scope)
+    }
 }
 
 impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
-        // The names were checked when this manager was built.
-        let form = self.provider.grant_form(&self.scope).map_err(refused)?;
-        let endpoints = self.addresses.get(&self.sender).await?;
+        let form = self.grant_form().map_err(|error| refused(error.to_string()))?;
+        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
-        let secrets = self.provider.secrets().collect();
+        let secrets = self.shared.provider.secrets().collect();
         let request = Request { endpoint, form, options, secrets };
         self.ask(&request, |answer| answer.token(Asked::Grant)).await
     }
@@ -166,9 +210,10 @@ impl TokenManager for HttpTokenManager {
         request: ExchangeRequest,
     ) -> Result<Grant, TokenError> {
         let texts =
-            exchange::Texts::new(&request, self.identity.id(), &self.provider).map_err(refused)?;
+            exchange::Texts::new(&request, self.shared.identity.id(), &self.shared.provider)
+                .map_err(refused)?;
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
-        let endpoints = self.addresses.get(&self.sender).await?;
+        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = exchange::secrets(subject.secret(), &request, &texts).collect();
         let request = Request { endpoint, form, options, secrets };
@@ -180,11 +225,11 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let endpoints = self.addresses.get(&self.sender).await?;
+        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
         let mut form = vec![("token", token)];
-        form.extend(self.provider.revocation_hint());
+        form.extend(self.shared.provider.revocation_hint());
         let request = Request { endpoint, form, options: &options, secrets: vec![token] };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.revocation()).await
     }
@@ -194,16 +239,17 @@ impl TokenManager for HttpTokenManager {
     }
 
     fn can_revoke(&self) -> bool {
-        self.addresses.known().is_none_or(|known| known.revocation.is_some())
+        self.shared.addresses.known().is_none_or(|known| known.revocation.is_some())
     }
 
     fn assumed_lifetime(&self) -> Duration {
-        self.provider.assumed_lifetime
+        self.shared.provider.assumed_lifetime
     }
 
     fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
+        self.grant_form()?;
         let attempt = config.retry.attempt_timeout;
-        match self.connect_timeout {
+        match self.shared.connect_timeout {
             Some(connect) if connect > attempt => Err(ConfigError::new(
                 "connect_timeout",
                 format!(
@@ -221,7 +267,7 @@ impl TokenManager for HttpTokenManager {
 impl HttpTokenManager {
     /// Where requests go. Asks the server if they are to be [discovered](Provider::discover) and are not
     /// known yet. No session bounds the time that this takes: put a timeout around it. (A session owns its
-    /// manager: this is for one that was built besides.)
+    /// manager: ask a clone.)
     ///
     /// # Errors
     /// Those of a discovery.
@@ -229,12 +275,12 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
-        Ok(Endpoints::clone(&*self.addresses.get(&self.sender).await?))
+        Ok(Endpoints::clone(&*self.shared.addresses.get(&self.shared.sender).await?))
     }
 
     /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
     /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks; as with
-    /// [`endpoints`](Self::endpoints), use a manager that was built besides, and a timeout.
+    /// [`endpoints`](Self::endpoints), ask a clone, with a timeout.
     ///
     /// # Errors
     /// As those of an attempt; [`Denied`](TokenError::Denied) with status zero if the provider has no

@@ -220,7 +220,7 @@ mod tests {
             assert_eq!(known.introspection_url().unwrap_or_default(), introspection, "{token}");
             assert_eq!(provider.client_auth, auth, "{token}");
             let scope = provider.scope_text();
-            let form = provider.grant_form(&scope).unwrap();
+            let form = provider.grant_form(provider.subject(), &scope).unwrap();
             let form: Vec<_> =
                 form[1..].iter().map(|(name, value)| format!("{name}={value}")).collect();
             assert_eq!(form.join(" "), asks, "{token}");

@@ -261,20 +261,35 @@ impl Provider {
         self.audiences.iter().map(|audience| trimmed(audience))
     }
 
-    /// What a grant sends, client authentication aside.
-    pub(super) fn grant_form<'a>(&'a self, scope: &'a str) -> Result<Form<'a>, String> {
+    pub(super) fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
+    }
+
+    /// What a grant for this subject sends, client authentication aside.
+    pub(super) fn grant_form<'a>(
+        &'a self,
+        subject: Option<&'a Subject>,
+        scope: &'a str,
+    ) -> Result<Form<'a>, ConfigError> {
         let mut form = vec![("grant_type", "client_credentials")];
-        if let Some(subject) = &self.subject {
+        if let Some(subject) = subject {
+            if self.actor_audience.is_none() {
+                // Another server would ignore it, and grant what is nobody's in particular.
+                let problem =
+                    "is set, but this provider knows of none, which only Box has: leave it out";
+                return Err(ConfigError::new("subject", problem));
+            }
             form.push(("box_subject_type", subject.kind));
-            form.push(("box_subject_id", trimmed(&subject.id)));
+            form.push(("box_subject_id", subject.id()?));
         }
+        check_line(scope).map_err(|problem| ConfigError::new("scope", problem))?;
         if !scope.is_empty() {
             form.push(("scope", scope));
         }
         form.extend(self.resources.iter().map(|resource| ("resource", trimmed(resource))));
         form.extend(self.audiences().map(|audience| ("audience", audience)));
         let params = self.params.iter().map(|(name, value)| (&**name, value.expose_secret()));
-        push_extras(&mut form, params)?;
+        push_extras(&mut form, params).map_err(|problem| ConfigError::new("param", problem))?;
         Ok(form)
     }
 
@@ -296,26 +311,15 @@ impl Provider {
 
     /// The checked addresses, or how to find them; `mtls`: for a client that shows a certificate.
     pub(super) fn check(&self, allow_http: bool, mtls: bool) -> Result<Addresses, ConfigError> {
-        if self.subject.as_ref().is_some_and(|subject| trimmed(&subject.id).is_empty()) {
-            return Err(ConfigError::new(
-                "subject",
-                "has an empty id: give the id of the enterprise or user to act as",
-            ));
-        }
         if self.assumed_lifetime.is_zero() {
             return Err(ConfigError::new(
                 "assumed_lifetime",
                 "is 0s, but then no token could be used: leave it out for 5m",
             ));
         }
-        self.grant_form(&self.scope_text())
-            .map_err(|problem| ConfigError::new("param", problem))?;
+        self.grant_form(self.subject(), &self.scope_text())?;
         for audience in self.audiences() {
             check_line(audience).map_err(|problem| ConfigError::new("audience", problem))?;
-        }
-        if let Some(subject) = &self.subject {
-            check_word(trimmed(&subject.id))
-                .map_err(|problem| ConfigError::new("subject", problem))?;
         }
         check_resources(&self.resources)
             .map_err(|problem| ConfigError::new("resource", problem))?;
@@ -390,5 +394,16 @@ impl Subject {
     /// users.
     pub fn user(id: impl Into<String>) -> Self {
         Self { kind: "user", id: id.into() }
+    }
+
+    /// As it is sent.
+    fn id(&self) -> Result<&str, ConfigError> {
+        let id = trimmed(&self.id);
+        if id.is_empty() {
+            let problem = "has an empty id: give the id of the enterprise or user to act as";
+            return Err(ConfigError::new("subject", problem));
+        }
+        check_word(id).map_err(|problem| ConfigError::new("subject", problem))?;
+        Ok(id)
     }
 }

@@ -51,7 +51,8 @@ impl Proxies {
             _ => self.http.as_ref(),
         }?;
         let host = url.host()?;
-        let is_excepted = self.except.iter().any(|entry| covers(entry, &host));
+        let is_excepted =
+            self.except.iter().any(|entry| covers(entry, &host, url.port_or_known_default()));
         (!is_local(&host) && !is_excepted).then_some(proxy)
     }
 }
@@ -129,11 +130,19 @@ fn is_local(host: &Host<&str>) -> bool {
 }
 
 /// Whether an entry of `NO_PROXY` means this host: everything, an address, a network of them, or a name
-/// with all that is below it.
-fn covers(entry: &str, host: &Host<&str>) -> bool {
+/// with all that is below it; with a port that port alone.
+fn covers(entry: &str, host: &Host<&str>, port: Option<u16>) -> bool {
+    let (entry, wanted) = match entry.rsplit_once(':') {
+        // The colons of an address without brackets are its own.
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+        _ => (entry, None),
+    };
+    if wanted.is_some_and(|wanted| wanted.parse().ok() != port) {
+        return false;
+    }
     let address: IpAddr = match host {
         Host::Domain(name) => {
-            let entry = entry.trim_start_matches('.');
+            let entry = entry.strip_prefix("*.").unwrap_or(entry).trim_start_matches('.');
             let below = name.len().checked_sub(entry.len()).filter(|_| !entry.is_empty());
             return entry == "*"
                 || below.is_some_and(|at| {
@@ -224,6 +233,28 @@ mod tests {
             ("http://localhost.example/", "http://all.example:3128"),
         ] {
             assert_eq!(of(&proxies, url), expected, "{url}");
+        }
+        let ported = from(&[
+            ("ALL_PROXY", "http://p:1"),
+            ("NO_PROXY", "a.example:8443,*.b.example, *.c.example:80,192.0.2.7:443,[2001:db8::1]:443,2001:db8::2"),
+        ])
+        .unwrap();
+        for (url, expected) in [
+            ("https://a.example:8443/", "-"),
+            ("https://x.a.example:8443/", "-"),
+            ("https://a.example/", "http://p:1"),
+            ("https://x.b.example/", "-"),
+            ("https://x.y.b.example:1/", "-"),
+            ("https://xb.example/", "http://p:1"),
+            ("http://x.c.example/", "-"),
+            ("https://x.c.example/", "http://p:1"),
+            ("https://192.0.2.7/", "-"),
+            ("https://192.0.2.7:444/", "http://p:1"),
+            ("https://[2001:db8::1]/", "-"),
+            ("https://[2001:db8::1]:444/", "http://p:1"),
+            ("https://[2001:db8::2]:444/", "-"),
+        ] {
+            assert_eq!(of(&ported, url), expected, "{url}");
         }
         let all = from(&[("ALL_PROXY", "http://p:1"), ("no_proxy", "*")]).unwrap();
         assert_eq!(of(&all, "https://login.example/"), "-");

@@ -18,6 +18,7 @@ use super::form::Form;
 use super::limits::REREAD;
 use super::names::{DPOP, DPOP_NONCE, FORM, IDENTITY, JSON, X_FORWARDED_FOR};
 use super::response::Response;
+use super::server_clock::ServerTime;
 use super::wire::ServerAnswer;
 use crate::error::TokenError;
 use crate::request::TokenRequestOptions;
@@ -38,22 +39,23 @@ impl HttpTokenManager {
         request: &Request<'_>,
         read: impl Fn(&ServerAnswer<'_>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
-        let credential = self.identity.credential();
+        let credential = self.shared.identity.credential();
         let secret = credential.read().await?;
-        let sent = SystemTime::now();
+        let (sent, time) = (SystemTime::now(), self.shared.server_clock.read());
         let (response, mut result) =
-            self.send_and_once_more_for_a_nonce(request, secret.as_ref(), read).await?;
+            self.send_and_once_more_for_a_nonce(request, secret.as_ref(), time, read).await?;
         if let Err(TokenError::Denied { description, credentials_changed, .. }) = &mut result {
             let dated = self.proves(request.endpoint).is_some()
-                || self.provider.client_auth.depends_on_clock();
+                || self.shared.provider.client_auth.depends_on_clock();
             if dated && let Some(clocks) = response.clocks_apart() {
                 *description = Some(match description.take() {
                     Some(words) => format!("{words}; {clocks}"),
                     None => clocks,
                 });
             }
+            let clock = &self.shared.server_clock;
             let is_dated_anew =
-                dated && self.server_clock.learn(&response.headers, sent, response.received);
+                dated && clock.learn(&response.headers, time, sent, response.received);
             // In a time of its own: or a source that hangs would turn this refusal, which the server
             // has given, into one that took too long.
             let reread = credential.has_changed_since(secret.as_ref());
@@ -70,9 +72,10 @@ impl HttpTokenManager {
         &self,
         request: &Request<'_>,
         secret: Option<&SecretString>,
+        time: ServerTime,
         read: impl Fn(&ServerAnswer<'_>) -> Result<T, TokenError>,
     ) -> Result<(Response, Result<T, TokenError>), TokenError> {
-        let (response, result) = self.send(request, secret, &read).await?;
+        let (response, result) = self.send(request, secret, time, None, &read).await?;
         let nonce = response.headers.get(DPOP_NONCE).and_then(|nonce| nonce.to_str().ok());
         match &result {
             Err(TokenError::Denied { error, .. })
@@ -80,7 +83,7 @@ impl HttpTokenManager {
                     && nonce.is_some()
                     && self.proves(request.endpoint).is_some() =>
             {
-                self.send(request, secret, &read).await
+                self.send(request, secret, time, nonce, &read).await
             }
             _ => Ok((response, result)),
         }
@@ -91,30 +94,32 @@ impl HttpTokenManager {
         &self,
         request: &Request<'_>,
         secret: Option<&SecretString>,
+        time: ServerTime,
+        nonce: Option<&str>,
         read: impl Fn(&ServerAnswer<'_>) -> Result<T, TokenError>,
     ) -> Result<(Response, Result<T, TokenError>), TokenError> {
         let endpoint = request.endpoint;
         let dpop = self.proves(endpoint);
-        let identity = self.identity.prove(secret, endpoint, self.server_clock.now())?;
-        let proof =
-            dpop.map(|dpop| dpop.proof(&endpoint.address.url, self.server_clock.now())).transpose();
-        let proof = proof.map_err(|error| unusable(error.to_string()))?;
+        let identity = self.shared.identity.prove(secret, endpoint, time.now())?;
+        let proof = dpop.map(|dpop| dpop.proof(&endpoint.address.url, time.now(), nonce));
+        let proof = proof.transpose().map_err(|error| unusable(error.to_string()))?;
         let response = self.post(request, &identity, proof.as_ref()).await?;
         let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
         let own = request.secrets.iter().copied().chain(proof);
-        let secrets: Vec<_> = identity.secrets().chain(own).chain(self.sender.secrets()).collect();
+        let secrets: Vec<_> =
+            identity.secrets().chain(own).chain(self.shared.sender.secrets()).collect();
         if let Some(dpop) = dpop {
             dpop.remember(&response.headers);
         }
         let key = dpop.map(|dpop| &dpop.key);
-        let result = read(&response.answer(&secrets, &self.provider.limits, key));
+        let result = read(&response.answer(&secrets, &self.shared.provider.limits, key));
         Ok((response, result))
     }
 
     /// Whether requests there carry a proof. Only a token is bound: whoever holds one may end it, or ask
     /// about it.
     fn proves(&self, endpoint: Endpoint<'_>) -> Option<&Dpop> {
-        self.dpop.as_ref().filter(|_| endpoint.gives_tokens)
+        self.shared.dpop.as_ref().filter(|_| endpoint.gives_tokens)
     }
 
     /// The one place where anything with a secret is sent.
@@ -127,6 +132,7 @@ impl HttpTokenManager {
         let form = request.form.iter().copied().chain(identity.pairs());
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut post = self
+            .shared
             .sender
             .post(&request.endpoint.address.url)
             .header(CONTENT_TYPE, FORM)
@@ -141,9 +147,10 @@ impl HttpTokenManager {
         if let Some(ip) = request.options.forwarded_for() {
             post = post.header(X_FORWARDED_FOR, ip);
         }
-        let arrived = self.sender.send(post).await.inspect_err(|_| self.addresses.doubt())?;
+        let arrived =
+            self.shared.sender.send(post).await.inspect_err(|_| self.shared.addresses.doubt())?;
         if nobody_there(arrived.0.status()) {
-            self.addresses.doubt();
+            self.shared.addresses.doubt();
         }
         Response::read(arrived).await
     }

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use ::http::header::{DATE, RETRY_AFTER};
 use ::http::{HeaderMap, StatusCode};
+use tokio::time::timeout;
 
 use super::dpop::DpopKey;
 use super::event::Arrived;
-use super::limits::{CLOCKS_APART, MAX_BODY, MAX_WORDS};
+use super::limits::{CLOCKS_APART, MAX_BODY, MAX_WORDS, WORDS_TIME};
 use super::wire::ServerAnswer;
 use super::words::fit;
 use crate::error::TokenError;
@@ -28,22 +29,12 @@ impl Response {
     /// Reads no more than is allowed: the server may never stop.
     pub(super) async fn read((mut response, address): Arrived) -> Result<Self, TokenError> {
         let received = SystemTime::now();
-        let mut body = Some(Vec::new());
-        loop {
-            let chunk = match response.chunk().await {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => break,
-                // What has arrived says enough: that it failed, and when to come again.
-                Err(_) if !response.status().is_success() && has_retry_after(&response) => {
-                    body = None;
-                    break;
-                }
-                Err(error) => return Err(transport(error, &address)),
-            };
-            body = body.filter(|body| body.len() + chunk.len() <= MAX_BODY);
-            let Some(body) = &mut body else { break };
-            body.extend_from_slice(&chunk);
-        }
+        let body = if says_enough(&response) {
+            // In a time of its own: or a body that stalls would turn what is known into a time-out.
+            timeout(WORDS_TIME, whole(&mut response)).await.unwrap_or(Ok(None)).unwrap_or(None)
+        } else {
+            whole(&mut response).await.map_err(|error| transport(error, &address))?
+        };
         let (status, headers) = (response.status(), response.headers().clone());
         Ok(Self { status, headers, body, received, address })
     }
@@ -83,8 +74,21 @@ impl Response {
     }
 }
 
-fn has_retry_after(response: &reqwest::Response) -> bool {
-    response.headers().contains_key(RETRY_AFTER)
+/// Whether its head tells that it failed and when to come again, whatever the body says.
+fn says_enough(response: &reqwest::Response) -> bool {
+    !response.status().is_success() && response.headers().contains_key(RETRY_AFTER)
+}
+
+/// The body, unless it is too long.
+async fn whole(response: &mut reqwest::Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
 }
 
 /// With what was behind it, since reqwest's own words are only "error sending request".

@@ -12,9 +12,9 @@ use url::form_urlencoded;
 use super::address::without_secrets;
 use super::dpop::DpopKey;
 use super::jwt::Object;
-use super::limits::{MAX_SCOPE, MAX_WORDS, SHORT_SECRET};
+use super::limits::{MAX_DEPTH, MAX_SCOPE, MAX_TOKENS, MAX_WORDS, SHORT_SECRET};
 use super::names::CODINGS;
-use super::words::fit;
+use super::words::{REDACTED, fit};
 use crate::error::TokenError;
 use crate::grant::Grant;
 
@@ -83,9 +83,7 @@ impl ServerAnswer<'_> {
     }
 
     fn object(&self) -> Result<Object, Unread> {
-        if let Some(coding) = self.headers.get(CONTENT_ENCODING)
-            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
-        {
+        if self.coding().is_some() {
             return Err(Unread::Coded);
         }
         let body = self.body.ok_or(Unread::TooLong)?;
@@ -102,6 +100,15 @@ impl ServerAnswer<'_> {
         }
     }
 
+    /// How it is coded, if it is: the first that is said of several headers, and of several codings in one.
+    fn coding(&self) -> Option<&[u8]> {
+        let headers = self.headers.get_all(CONTENT_ENCODING).iter();
+        let mut codings = headers
+            .flat_map(|header| header.as_bytes().split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii);
+        codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+    }
+
     fn why(&self, unread: &Unread) -> String {
         match unread {
             Unread::TooLong => "the answer is longer than 1 MiB".into(),
@@ -111,10 +118,8 @@ impl ServerAnswer<'_> {
             Unread::NoJson => "the answer is not JSON".into(),
             Unread::Coded => {
                 // One that nobody has heard of may be anything that the server was sent.
-                let coding =
-                    self.headers.get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
-                let known = coding.and_then(|coding| {
-                    CODINGS.into_iter().find(|known| known.eq_ignore_ascii_case(coding.trim()))
+                let known = self.coding().and_then(|coding| {
+                    CODINGS.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(coding))
                 });
                 format!(
                     "the answer is coded ({}), though it was asked not to be",
@@ -147,13 +152,22 @@ impl ServerAnswer<'_> {
             None if status.is_success() => None,
             // No code, but a time at which to come again: a firewall that counts requests.
             None if self.retry_after().is_some() => limited(),
-            // A firewall's page. With 401 it is the server's own: some say so to browsers too.
-            None if matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN)
-                && matches!(object, Err(Unread::Page)) =>
-            {
-                server()
-            }
-            None => Some(self.no_code(object)),
+            None if self.is_refusal_without_code(object) => Some(self.no_code(object)),
+            None => server(),
+        }
+    }
+
+    /// Whether the server itself refuses, without a code, and not somebody before it: a firewall's page is tried
+    /// again, and so is a bare status that RFC 6749 §5.2 does not know.
+    fn is_refusal_without_code(&self, object: &Result<Object, Unread>) -> bool {
+        let is_usual = matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN);
+        match object {
+            // A page too: some say so to browsers.
+            _ if self.status == StatusCode::UNAUTHORIZED => true,
+            Err(Unread::Page) => false,
+            Err(Unread::Empty | Unread::TooLong | Unread::NoJson | Unread::Coded) => is_usual,
+            // An application's own words.
+            Ok(_) | Err(Unread::NoObject) => true,
         }
     }
 
@@ -332,8 +346,7 @@ impl ServerAnswer<'_> {
 
     /// As [`words`](Self::words), of what is data: a short secret's word may be one of its own by chance.
     fn data(&self, text: &str, object: &Object) -> String {
-        let mut secrets = self.secrets.to_vec();
-        push_tokens(object, &mut secrets);
+        let Some(mut secrets) = self.hidden(Some(object)) else { return REDACTED.into() };
         secrets.retain(|secret| secret.chars().count() >= SHORT_SECRET);
         fit(text, &secrets, MAX_SCOPE)
     }
@@ -353,11 +366,17 @@ impl ServerAnswer<'_> {
 
     /// A server's words, fit to be kept: without what was sent, nor the tokens that it gave itself.
     fn words(&self, words: &str, object: Option<&Object>) -> String {
-        let mut secrets = self.secrets.to_vec();
+        self.hidden(object).map_or(REDACTED.into(), |secrets| fit(words, &secrets, MAX_WORDS))
+    }
+
+    /// What must not be seen of this answer: what was sent, and the tokens that it gave itself. `None` if those
+    /// are too many to look for.
+    fn hidden<'a>(&'a self, object: Option<&'a Object>) -> Option<Vec<&'a str>> {
+        let mut tokens = Vec::new();
         if let Some(object) = object {
-            push_tokens(object, &mut secrets);
+            push_tokens(object, &mut tokens);
         }
-        fit(words, &secrets, MAX_WORDS)
+        (tokens.len() <= MAX_TOKENS).then(|| [self.secrets, &tokens].concat())
     }
 }
 
@@ -383,20 +402,21 @@ fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     object.get(name).and_then(Value::as_str)
 }
 
-/// JSON, whose numbers may be larger than any that there is: those are very large ones.
+/// JSON, whose numbers may be larger than any that there is: those are very large ones. What is nested deeper
+/// than anybody reads it is left out.
 fn json(text: &str) -> Option<Value> {
     serde_json::from_str(text)
         .or_else(|error| {
-            let text = with_possible_numbers(text).ok_or(error)?;
+            let text = with_possible_values(text).ok_or(error)?;
             serde_json::from_str(&text)
         })
         .ok()
 }
 
 /// `None` if all of them were possible.
-fn with_possible_numbers(text: &str) -> Option<String> {
+fn with_possible_values(text: &str) -> Option<String> {
     let mut possible = String::new();
-    let (mut rest, mut in_string, mut any) = (text, false, false);
+    let (mut rest, mut in_string, mut any, mut depth) = (text, false, false, 0_usize);
     while let Some(first) = rest.chars().next() {
         let is_number = !in_string && (first == '-' || first.is_ascii_digit());
         let length = match first {
@@ -409,12 +429,21 @@ fn with_possible_numbers(text: &str) -> Option<String> {
         };
         let (token, after) = rest.split_at(length);
         in_string ^= first == '"';
-        if is_number && token.parse().is_ok_and(f64::is_infinite) {
+        let is_bracket = |brackets: [char; 2]| !in_string && brackets.contains(&first);
+        depth += usize::from(is_bracket(['[', '{']));
+        if depth > MAX_DEPTH {
+            any = true;
+            // In place of the whole.
+            if depth == MAX_DEPTH + 1 && is_bracket(['[', '{']) {
+                possible += "null";
+            }
+        } else if is_number && token.parse().is_ok_and(f64::is_infinite) {
             any = true;
             possible += if first == '-' { "-1e308" } else { "1e308" };
         } else {
             possible += token;
         }
+        depth = depth.saturating_sub(usize::from(is_bracket([']', '}'])));
         rest = after;
     }
     any.then_some(possible)
@@ -443,10 +472,11 @@ fn is_outage(code: &str) -> bool {
 }
 
 /// A status that whatever is before a server gives, or one that is not quite there: nobody at that address,
-/// a connection meant for another host, a request that came too late or too early.
+/// a proxy that wants a password, a connection meant for another host, a request that came too late or too early.
 fn is_infrastructure(status: StatusCode) -> bool {
     let statuses = [
         StatusCode::NOT_FOUND,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         StatusCode::REQUEST_TIMEOUT,
         StatusCode::MISDIRECTED_REQUEST,
         StatusCode::TOO_EARLY,

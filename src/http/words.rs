@@ -8,6 +8,9 @@ use url::form_urlencoded;
 
 use super::limits::SHORT_SECRET;
 
+/// What stands in place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
 /// The visible part of this text, without what shows one of these secrets, and no longer than this many
 /// characters.
 pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
@@ -24,7 +27,7 @@ pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
     let mut at = 0;
     for hidden in hidden(&text, &traces, end) {
         kept += &text[at..hidden.start];
-        kept += "[redacted]";
+        kept += REDACTED;
         at = hidden.end;
     }
     kept += text.get(at..end).unwrap_or_default();
@@ -77,6 +80,7 @@ fn traces(secret: &str) -> Vec<Trace> {
     let mut traces = Vec::new();
     let signature = secret.rsplit_once('.').filter(|(rest, _)| rest.contains('.'));
     let signature = signature.map(|(_, signature)| signature);
+    push_mangled(secret, &mut traces);
     for text in [Some(secret), signature.filter(|text| text.len() >= SHORT_SECRET)] {
         let Some(text) = text else { continue };
         traces.push(Trace::new(text.as_bytes(), false));
@@ -94,6 +98,24 @@ fn traces(secret: &str) -> Vec<Trace> {
         }
     }
     traces
+}
+
+/// What becomes of letters that are not ASCII, where a server takes them for another encoding or normalizes them:
+/// Latin-1, the mark for what cannot be read, or anything. The longer parts between them stay what they are.
+fn push_mangled(secret: &str, traces: &mut Vec<Trace>) {
+    if secret.is_ascii() {
+        return;
+    }
+    let latin1 = secret.chars().map(|char| u8::try_from(u32::from(char)).ok());
+    if let Some(latin1) = latin1.collect::<Option<Vec<u8>>>().map(Zeroizing::new) {
+        traces.push(Trace::new(&latin1, false));
+        let unread = Zeroizing::new(String::from_utf8_lossy(&latin1).into_owned());
+        traces.push(Trace::new(unread.as_bytes(), false));
+    }
+    let parts = secret.split(|char: char| !char.is_ascii()).map(str::trim);
+    for part in parts.filter(|part| part.len() >= SHORT_SECRET) {
+        traces.push(Trace::new(part.as_bytes(), false));
+    }
 }
 
 fn push_base64(text: &str, traces: &mut Vec<Trace>) {
@@ -154,11 +176,13 @@ fn undone(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 /// Where the traces are in this text that begin before `end`, in order and apart.
 fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
+    let mut by_first_byte = vec![Vec::new(); 256];
+    for (index, trace) in traces.iter().enumerate() {
+        by_first_byte[usize::from(plain(trace.bytes[0]))].push(index);
+    }
     let mut view = written(text);
     for _ in 0..=ESCAPED_IN_ESCAPED {
-        for trace in traces {
-            find(&view, trace, end, &mut found);
-        }
+        find(&view, traces, &by_first_byte, end, &mut found);
         match unescaped(&view) {
             Some(next) => view = next,
             None => break,
@@ -179,41 +203,60 @@ fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
     apart
 }
 
-fn find(view: &[Written], trace: &Trace, before: usize, found: &mut Vec<Range<usize>>) {
-    // A form writes a space as `+`.
-    let plain = |byte| if byte == b'+' { b' ' } else { byte };
+/// A form writes a space as `+`.
+fn plain(byte: u8) -> u8 {
+    if byte == b'+' { b' ' } else { byte }
+}
+
+/// Looks at each place for those traces alone that begin with its byte.
+fn find(
+    view: &[Written],
+    traces: &[Trace],
+    by_first_byte: &[Vec<usize>],
+    before: usize,
+    found: &mut Vec<Range<usize>>,
+) {
+    // Where each may begin again: none begins within itself.
+    let mut from = vec![0; traces.len()];
+    for (at, first) in view.iter().enumerate().take_while(|(_, seen)| seen.from < before) {
+        for index in &by_first_byte[usize::from(plain(first.byte))] {
+            if at >= from[*index]
+                && let Some(range) = match_at(view, at, &traces[*index])
+            {
+                found.push(view[range.start].from..view[range.end - 1].to);
+                from[*index] = range.end;
+            }
+        }
+    }
+}
+
+fn match_at(view: &[Written], at: usize, trace: &Trace) -> Option<Range<usize>> {
     let alike = |at: usize, bytes: &[u8]| {
         let pairs = view[at..].iter().zip(bytes);
         pairs.take_while(|(seen, wanted)| plain(seen.byte) == plain(**wanted)).count()
     };
     let (enough, rest) = trace.bytes.split_at(trace.bytes.len().min(ENOUGH));
-    let mut at = 0;
-    while view.get(at).is_some_and(|seen| seen.from < before) {
-        if alike(at, enough) < enough.len() {
-            at += 1;
-            continue;
-        }
-        let end = at + enough.len();
-        let (mut start, mut end) = (at, end + alike(end, rest));
-        let is_part = || {
-            let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
-            around.iter().flatten().any(|seen| is_of_word(seen.byte))
-        };
-        if trace.only_whole_words && is_part() {
-            at += 1;
-            continue;
-        }
-        if trace.is_base64 {
-            while start > 0 && is_base64(view[start - 1].byte) {
-                start -= 1;
-            }
-            while view.get(end).is_some_and(|next| is_base64(next.byte)) {
-                end += 1;
-            }
-        }
-        found.push(view[start].from..view[end - 1].to);
-        at = end;
+    if alike(at, enough) < enough.len() {
+        return None;
     }
+    let end = at + enough.len();
+    let (mut start, mut end) = (at, end + alike(end, rest));
+    let is_part = || {
+        let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
+        around.iter().flatten().any(|seen| is_of_word(seen.byte))
+    };
+    if trace.only_whole_words && is_part() {
+        return None;
+    }
+    if trace.is_base64 {
+        while start > 0 && is_base64(view[start - 1].byte) {
+            start -= 1;
+        }
+        while view.get(end).is_some_and(|next| is_base64(next.byte)) {
+            end += 1;
+        }
+    }
+    Some(start..end)
 }
 
 fn is_of_word(byte: u8) -> bool {
@@ -267,7 +310,7 @@ fn hex(view: &[Written], at: usize, digits: usize) -> Option<u32> {
 }
 
 fn number(digits: &[Written], base: u32) -> Option<u32> {
-    if digits.is_empty() || digits.len() > 8 {
+    if digits.is_empty() {
         return None;
     }
     digits.iter().try_fold(0_u32, |number, digit| {
@@ -305,7 +348,17 @@ fn backslash(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
 /// What it stands for, and how long it is.
 fn entity(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
     let rest = view.get(at + 1..)?;
-    let length = rest.iter().take(10).position(|seen| seen.byte == b';')?;
+    if rest.first()?.byte == b'#' {
+        let is_hex = rest.get(1).is_some_and(|seen| matches!(seen.byte, b'x' | b'X'));
+        let (from, base) = if is_hex { (2, 16) } else { (1, 10) };
+        // However many zeros it begins with; and browsers do without its end.
+        let digits = rest.get(from..)?;
+        let length = digits.iter().take_while(|seen| char::from(seen.byte).is_digit(base)).count();
+        let char = char::from_u32(number(&digits[..length], base)?)?;
+        let has_end = digits.get(length).is_some_and(|seen| seen.byte == b';');
+        return Some((Escaped::Char(char), 1 + from + length + usize::from(has_end)));
+    }
+    let length = rest.iter().take(8).position(|seen| seen.byte == b';')?;
     let name: Vec<u8> = rest[..length].iter().map(|seen| seen.byte).collect();
     let char = match &*name {
         b"amp" => '&',
@@ -317,8 +370,6 @@ fn entity(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
         b"plus" => '+',
         b"equals" => '=',
         b"nbsp" => ' ',
-        [b'#', b'x' | b'X', ..] => char::from_u32(number(&rest[2..length], 16)?)?,
-        [b'#', ..] => char::from_u32(number(&rest[1..length], 10)?)?,
         _ => return None,
     };
     Some((Escaped::Char(char), length + 2))
@@ -412,6 +463,32 @@ mod tests {
         assert_eq!(fit("the signature pl4nted-s1gnature", &[jwt], 99), "the signature [redacted]");
         assert_eq!(fit("token=AbC%2FdEf&x", &["AbC/dEf"], 99), "token=[redacted]&x");
         assert_eq!(fit("s3c\u{200b}r\net!", &["s3cret"], 99), "[redacted]!");
+    }
+
+    #[test]
+    fn a_secret_is_recognized_in_forms_that_no_encoder_should_write() {
+        let secret = "p+s3cr3t/ü-and-mörë";
+        let numbered = |form: &dyn Fn(u32) -> String| {
+            secret.chars().map(|char| form(u32::from(char))).collect::<Vec<_>>().concat()
+        };
+        let latin1 = |char: char| match char {
+            'a'..='z' | '0'..='9' => char.to_string(),
+            other => format!("%{:02X}", u32::from(other)),
+        };
+        for shown in [
+            numbered(&|code| format!("&#{code}")),
+            numbered(&|code| format!("&#{code:0>30};")),
+            numbered(&|code| format!("&#x{code:0>30x};")),
+            numbered(&|code| format!("&#X{code:0>3X}")).replace("&#X02D", "-"),
+            secret.chars().map(latin1).collect(),
+            secret.replace(|char: char| !char.is_ascii(), "\u{fffd}"),
+        ] {
+            let words = format!("the secret ({shown}), no");
+            assert_eq!(fit(&words, &[secret], 1_024), "the secret ([redacted]), no", "{shown}");
+        }
+        // Decomposed, or whatever else: what is ASCII of it is gone.
+        let decomposed = "p+s3cr3t/u\u{308}-and-mo\u{308}re\u{308}";
+        assert_eq!(fit(decomposed, &[secret], 99), "[redacted]u\u{308}-and-mo\u{308}re\u{308}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What has been seen of a session, as far as it still matters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Moment, News, Published, PublishedExchange, Reply,
-    Request, Start, Warning,
+    self, Abilities, CallerId, Effects, Ended, Event, Moment, News, Published, PublishedExchange,
+    Reply, Request, Start, Wait, Warning,
 };
 use crate::request::{ExchangeKey, ExchangeRequest};
 use crate::token::TokenId;
@@ -39,6 +39,13 @@ impl Purpose {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         Self::Exchange((hasher.finish() >> 32) as u32)
+    }
+
+    fn of_wait(purpose: &machine::Purpose) -> Self {
+        match purpose {
+            machine::Purpose::Grant => Self::Grant,
+            machine::Purpose::Exchange(key) => Self::of(key),
+        }
     }
 }
 
@@ -172,6 +179,8 @@ impl Hash for Endpoint {
 pub(crate) enum Seen<'a> {
     /// Readers see something else.
     Published(&'a Published),
+    /// A wait for leave to send a grant or an exchange.
+    WaitBegan(Purpose),
     /// An attempt of a grant or an exchange.
     Started(Purpose),
     /// A revocation of this token.
@@ -224,6 +233,12 @@ pub(crate) struct History {
     pub(crate) callers: BTreeMap<CallerId, Caller>,
     /// Grants and exchanges on the wire.
     pub(crate) wire: BTreeMap<Purpose, Attempt>,
+    /// Each grant and exchange needs leave to be sent.
+    pub(crate) gated: bool,
+    /// Those that wait for leave.
+    pub(crate) waits: BTreeSet<Purpose>,
+    /// What this event has brought leave for.
+    pub(crate) leave: Option<Purpose>,
     /// Revocations on the wire, by the token's text.
     pub(crate) revocations: BTreeMap<String, Attempt>,
     /// Tokens that can still be alive, in the order of their generations.
@@ -261,6 +276,9 @@ impl History {
             invalidated_at: None,
             callers: BTreeMap::new(),
             wire: BTreeMap::new(),
+            gated: abilities.gated,
+            waits: BTreeSet::new(),
+            leave: None,
             revocations: BTreeMap::new(),
             tokens: Vec::new(),
             texts: BTreeMap::new(),
@@ -317,6 +335,7 @@ impl History {
     ) -> Verdict {
         self.pass(moment.now);
         self.random = moment.random;
+        self.leave = None;
         let before = self.published.clone();
         self.happened(event, fx);
         for (key, published) in &fx.exchanged {
@@ -333,6 +352,16 @@ impl History {
             }
             let generation = published.token.as_ref().map(|it| it.token.id().generation());
             self.highest = self.highest.max(generation.unwrap_or(0));
+        }
+        for wait in &fx.waits {
+            match wait {
+                Wait::Begin(purpose, ..) => {
+                    let purpose = Purpose::of_wait(purpose);
+                    self.ask(&Seen::WaitBegan(purpose))?;
+                    self.waits.insert(purpose);
+                }
+                Wait::GiveUp(purpose) => drop(self.waits.remove(&Purpose::of_wait(purpose))),
+            }
         }
         for start in &fx.start {
             self.started(start)?;
@@ -390,11 +419,20 @@ impl History {
                 self.revocation_ended(text.expose(), result);
             }
             Event::Abilities(abilities) => {
+                self.gated = abilities.gated;
                 self.assumed_lifetime = abilities.assumed_lifetime;
                 self.can_revoke = abilities.revoke;
             }
             Event::News(News::Revoked { text, left }) => {
-                self.revoked_elsewhere(text.expose(), *left)
+                self.revoked_elsewhere(text.expose(), *left);
+            }
+            Event::Permitted(purpose, result) => {
+                let purpose = Purpose::of_wait(purpose);
+                self.leave = self.waits.remove(&purpose).then_some(purpose);
+                if let (Some(purpose), Err(error)) = (self.leave, result) {
+                    let error = no_leave(error);
+                    self.paces.entry(purpose).or_default().turned_away(&error, self.now);
+                }
             }
             Event::Asked(_) | Event::Invalidate(_) | Event::Timer | Event::Shutdown => {}
         }
@@ -624,7 +662,7 @@ impl History {
         if known.is_marked(now) {
             return;
         }
-        if known.expires_at == Instant::ZERO {
+        if known.expires_at <= now {
             (known.expires_at, known.is_life_known) = (now + left.min(LONGEST_LIFE), true);
         }
         known.mark(revokes, now);
@@ -678,6 +716,14 @@ fn is_refusal(answer: &Reply) -> bool {
     matches!(answer, Reply::Revoked(Err(Unsupported(_) | Overloaded | Closed)))
 }
 
+/// Nothing was sent that could have timed out.
+fn no_leave(error: &TokenError) -> TokenError {
+    match error {
+        TokenError::TimedOut { .. } => TokenError::rate_limited(Some(Duration::from_secs(1))),
+        other => other.clone(),
+    }
+}
+
 fn is_denied(error: &TokenError, code: &str) -> bool {
     matches!(error, TokenError::Denied { error, .. } if error == code)
 }
@@ -703,6 +749,9 @@ impl Hash for History {
             invalidated_at,
             callers,
             wire,
+            gated: _,
+            waits,
+            leave: _,
             revocations,
             tokens,
             texts,
@@ -718,7 +767,7 @@ impl Hash for History {
         } = self;
         (published, exchanged, revokes, generation, highest, invalidated, invalidated_at)
             .hash(state);
-        (callers, wire, revocations, tokens, texts, paces, revocation_pace).hash(state);
+        (callers, wire, waits, revocations, tokens, texts, paces, revocation_pace).hash(state);
         (endpoint, batch_confirmed, batch_failure, last_sent, barrier_may_be_up, closed)
             .hash(state);
     }

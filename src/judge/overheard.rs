@@ -64,6 +64,7 @@ fn without_replies<R>(event: &Event<R>) -> Event<CallerId> {
         Event::Left(caller) => Event::Left(*caller),
         Event::Ended(ended) => Event::Ended(ended.clone()),
         Event::Abilities(abilities) => Event::Abilities(*abilities),
+        Event::Permitted(purpose, result) => Event::Permitted(purpose.clone(), result.clone()),
         Event::News(news) => Event::News(news.clone()),
         Event::Timer => Event::Timer,
         Event::Shutdown => Event::Shutdown,

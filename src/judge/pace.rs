@@ -90,6 +90,13 @@ impl Pace {
         self.not_before = now + pause.max(retry_after);
     }
 
+    /// There was no leave for an attempt: the flight is over, and has not failed.
+    pub(crate) fn turned_away(&mut self, error: &TokenError, now: Instant) {
+        let retry_after = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        let not_before = now + retry_after.max(Duration::from_millis(750));
+        *self = Self { flights_failed: self.flights_failed, not_before, ..Self::default() };
+    }
+
     /// The subject was refused and replaced: that is worth all attempts once more, at once; and once only.
     pub(crate) fn subject_replaced(
         &mut self,

@@ -19,6 +19,8 @@ pub(crate) const PROPERTIES: &[(&str, Property)] = named![
     nothing_happens_after_the_end,
     one_attempt_of_a_purpose_on_the_wire,
     nothing_but_revocations_starts_behind_the_barrier,
+    each_attempt_of_a_gated_session_has_leave,
+    nobody_waits_for_leave_behind_the_barrier,
     grants_keep_their_distance,
     attempts_keep_to_the_flight_policy,
     only_marked_tokens_are_revoked_and_once_confirmed_no_more,
@@ -67,6 +69,31 @@ fn one_attempt_of_a_purpose_on_the_wire(history: &History, seen: &Seen<'_>) -> V
         }
         Seen::RevocationStarted(text) if history.revocations.contains_key(*text) => {
             Err(format!("a second revocation of {text} on the wire"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where leave is needed, an attempt starts when its leave comes, and there is one wait at a time for it.
+fn each_attempt_of_a_gated_session_has_leave(history: &History, seen: &Seen<'_>) -> Verdict {
+    match seen {
+        Seen::Started(purpose) if history.gated && history.leave != Some(*purpose) => {
+            Err(format!("{purpose:?} started without leave"))
+        }
+        Seen::WaitBegan(purpose)
+            if history.waits.contains(purpose) || history.wire.contains_key(purpose) =>
+        {
+            Err(format!("a second wait for leave, or beside an attempt: {purpose:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A revoke ends all waits for leave, and none begins behind the barrier.
+fn nobody_waits_for_leave_behind_the_barrier(history: &History, seen: &Seen<'_>) -> Verdict {
+    match seen {
+        Seen::Handled(_) if history.barrier_must_be_up() && !history.waits.is_empty() => {
+            Err(format!("{:?} wait for leave while a revoke is under way", history.waits))
         }
         _ => Ok(()),
     }
@@ -282,6 +309,7 @@ fn nothing_happens_after_the_end(history: &History, seen: &Seen<'_>) -> Verdict 
     }
     match seen {
         Seen::Published(published) => Err(format!("after the end it publishes {published:?}")),
+        Seen::WaitBegan(purpose) => Err(format!("after the end {purpose:?} waits for leave")),
         Seen::Started(purpose) => Err(format!("after the end it starts {purpose:?}")),
         Seen::RevocationStarted(text) => Err(format!("after the end it revokes {text}")),
         Seen::Answered(_, answer) if !is_closed(answer) => {
@@ -467,7 +495,8 @@ fn whoever_waits_is_known_and_waits_for_something(history: &History, seen: &Seen
     if knows != wait {
         return Err(format!("it knows {knows} callers, and {wait} wait"));
     }
-    if wait > 0 && history.wire_ends_by().is_none() && session.next_deadline().is_none() {
+    let is_nothing_out = history.wire_ends_by().is_none() && history.waits.is_empty();
+    if wait > 0 && is_nothing_out && session.next_deadline().is_none() {
         return Err(format!("{:?} wait for ever", history.callers.keys()));
     }
     Ok(())

@@ -49,12 +49,18 @@ impl Endpoint {
         self.probes.is_open() || self.probes.last_failure().is_some()
     }
 
-    /// Whether an attempt may be sent, while so many are on the wire.
-    pub(crate) fn may_depart(&self, now: Instant, on_wire: usize, at_once: usize) -> bool {
+    /// Whether an attempt may be sent, while so many are on the wire, and others wait for leave.
+    pub(crate) fn may_depart(
+        &self,
+        now: Instant,
+        on_wire: usize,
+        at_gate: usize,
+        at_once: usize,
+    ) -> bool {
         if self.is_failing() {
-            self.probes.is_due(now) || self.probes.may_open(now)
+            at_gate == 0 && (self.probes.is_due(now) || self.probes.may_open(now))
         } else {
-            on_wire < at_once
+            on_wire + at_gate < at_once
         }
     }
 

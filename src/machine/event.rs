@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::error::{SessionError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
-use crate::request::{ExchangeKey, ExchangeRequest, GrantRequest, TokenRequestOptions};
+use crate::request::{
+    ExchangeKey, ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions,
+};
 use crate::token::{AccessToken, ExchangedToken, TokenId};
 
 /// What the machine cannot know by itself; it comes in with each event.
@@ -41,6 +43,8 @@ pub enum Event<R> {
     Left(CallerId),
     /// An attempt ended, as each does exactly once.
     Ended(Ended),
+    /// The wait for leave to send an attempt is over.
+    Permitted(Purpose, Result<(), TokenError>),
     /// What the manager can do, as far as it knows now.
     Abilities(Abilities),
     /// The manager has learnt something of the session's tokens.
@@ -60,6 +64,27 @@ pub struct Abilities {
     pub revoke: bool,
     /// How long a token is taken to live whose server does not say.
     pub assumed_lifetime: Duration,
+    /// Each grant and each exchange needs its leave to be sent.
+    pub gated: bool,
+}
+
+/// What an attempt is for that needs leave to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub enum Purpose {
+    /// The session's own token.
+    Grant,
+    /// The token of this key.
+    Exchange(Arc<ExchangeKey>),
+}
+
+/// A wait for leave to send an attempt.
+#[derive(Clone, Debug)]
+pub enum Wait {
+    /// Asks the manager. It ends exactly once, if it is not given up: with `Permitted`.
+    Begin(Purpose, PermitRequest, Duration),
+    /// Nobody needs it any more.
+    GiveUp(Purpose),
 }
 
 /// What a manager hears from elsewhere.
@@ -94,7 +119,9 @@ pub struct Effects<R> {
     pub exchanged: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
     /// What readers shall see from now on.
     pub publish: Option<Published>,
-    /// Attempts to start.
+    /// Waits for leave to begin, or to be given up.
+    pub waits: Vec<Wait>,
+    /// Attempts to start. One that needed leave takes with it what the event brought.
     pub start: Vec<Start>,
     /// Callers to answer.
     pub replies: Vec<(R, Reply)>,
@@ -107,6 +134,7 @@ impl<R> Default for Effects<R> {
         Self {
             exchanged: Vec::new(),
             publish: None,
+            waits: Vec::new(),
             start: Vec::new(),
             replies: Vec::new(),
             warnings: Vec::new(),

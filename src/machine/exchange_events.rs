@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{CallerId, Effects, Moment, Reply, Request, Start};
+use super::event::{CallerId, Effects, Moment, Purpose, Reply, Request, Start};
 use super::exchanges::{Exchange, Found, Place, exchanged};
 use super::flight::Sent;
+use super::gate;
 use super::grant::Need;
 use super::{Machine, Received};
 use crate::error::{SessionError, TokenError};
 use crate::grant::Grant;
 use crate::instant::Instant;
-use crate::request::{ExchangeKey, ExchangeRequest};
+use crate::request::{ExchangeKey, ExchangeRequest, PermitRequest};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The least time between two refreshes of the session's token that an exchange asks for: a server which
@@ -125,6 +126,36 @@ impl<R> Machine<R> {
                     self.counters.exchanges_failed += 1;
                 } else {
                     self.exchange_failed(moment, key, error, fx);
+                }
+            }
+        }
+    }
+
+    /// The manager lets an exchange go, or says why it does not.
+    pub(super) fn exchange_permitted(
+        &mut self,
+        now: Instant,
+        key: &Arc<ExchangeKey>,
+        result: Result<(), TokenError>,
+        fx: &mut Effects<R>,
+    ) {
+        if !self.exchanges.let_go(key) {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                let at_once = self.config.exchanges_at_once;
+                if self.endpoint.may_depart(now, self.exchanges.on_wire(), 0, at_once) {
+                    self.drive_exchange(now, key, true, fx);
+                }
+            }
+            Err(error) => {
+                let failed = self.exchanges.change(key, |exchange| {
+                    exchange.slot.turn_away(gate::refusal(error), now);
+                    exchange.slot.flight.last_failure().map(|last| last.failed(now))
+                });
+                if let Some(error) = failed.flatten() {
+                    self.fail_exchange(now, key, &error, fx);
                 }
             }
         }
@@ -246,9 +277,13 @@ impl<R> Machine<R> {
 
     pub(super) fn drive_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
         let at_once = self.config.exchanges_at_once;
-        while self.endpoint.may_depart(now, self.exchanges.on_wire(), at_once)
-            && let Some(key) = self.exchanges.next_ready()
-            && self.drive_exchange(now, &key, fx)
+        while self.endpoint.may_depart(
+            now,
+            self.exchanges.on_wire(),
+            self.exchanges.at_gate(),
+            at_once,
+        ) && let Some(key) = self.exchanges.next_ready()
+            && self.drive_exchange(now, &key, false, fx)
         {}
     }
 
@@ -258,6 +293,7 @@ impl<R> Machine<R> {
         &mut self,
         now: Instant,
         key: &Arc<ExchangeKey>,
+        has_leave: bool,
         fx: &mut Effects<R>,
     ) -> bool {
         let wants = self.exchanges.change(key, |exchange| {
@@ -274,6 +310,10 @@ impl<R> Machine<R> {
         };
         let is_usable = self.own.usable(now).is_some();
         match need {
+            Need::Reply(_) if self.abilities.gated && !has_leave => {
+                self.exchanges.change(key, |exchange| exchange.wait_for(Place::AtGate));
+                gate::ask(Purpose::Exchange(key.clone()), PermitRequest::Exchange, fx);
+            }
             Need::Reply(subject) => return self.depart_exchange(now, key, subject, fx),
             Need::Queue if !is_usable => return false,
             Need::QueueAndOpen if !is_wanted => {
@@ -306,7 +346,7 @@ impl<R> Machine<R> {
         let known = self.endpoint.depart(sent);
         let departed = self
             .exchanges
-            .change(key, |exchange| exchange.depart(subject.issued().id(), sent, known));
+            .change(key, |exchange| exchange.depart(subject.issued().clone(), sent, known));
         let Some((number, request)) = departed.flatten() else { return false };
         self.counters.exchanges_started += 1;
         let request = Request::Exchange(key.clone(), subject, request);

@@ -6,15 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Bound::{Excluded, Unbounded};
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::endpoint::Known;
-use super::event::{CallerId, Cooling, PublishedExchange};
+use super::event::{CallerId, Cooling, Effects, PublishedExchange, Purpose, Wait};
 use super::flight::Sent;
 use super::lifetime::Lifetime;
 use super::slot::{Kept, Slot};
 use crate::error::TokenError;
+use crate::grant::TokenText;
 use crate::instant::Instant;
 use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
 use crate::token::{ExchangedToken, Issued, TokenId};
@@ -32,14 +34,7 @@ type Turn = u64;
 pub(crate) struct Exchanges<R> {
     capacity: usize,
     keys: HashMap<Arc<ExchangeKey>, Exchange<R>, BuildHasherDefault<DefaultHasher>>,
-    /// What each caller waits for.
-    callers: BTreeMap<CallerId, Arc<ExchangeKey>>,
-    next_turn: Turn,
-    lists: Lists,
-    /// The tokens kept that were exchanged from this one.
-    children: BTreeMap<TokenId, BTreeSet<TokenId>>,
-    /// The key that a token is kept for.
-    tokens: BTreeMap<TokenId, Arc<ExchangeKey>>,
+    lists: LazyLists,
     /// What readers are to see that they do not yet.
     published: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
 }
@@ -49,7 +44,7 @@ pub(crate) struct Exchanges<R> {
 pub(crate) struct Exchange<R> {
     pub(crate) slot: Slot<R>,
     /// What the token that is kept was exchanged from.
-    subject: Option<TokenId>,
+    subject: Option<TokenText>,
     pub(crate) open: Option<Box<Open>>,
 }
 
@@ -65,7 +60,7 @@ pub(crate) struct Open {
     /// The subject was refused once and replaced; the second refusal stands.
     pub(crate) has_rerun: bool,
     /// What the attempt on the wire exchanges.
-    subject: Option<TokenId>,
+    subject: Option<Issued>,
     known: Known,
     /// The session gave up that subject meanwhile: callers get the token, others not.
     is_orphaned: bool,
@@ -79,6 +74,8 @@ pub(crate) enum Place {
     Paused(Instant),
     /// Its turn: a free place on the wire, and a subject.
     Ready,
+    /// Leave to be sent.
+    AtGate,
     /// A subject with more life left.
     MoreLife,
     /// A subject that is not the one which was refused with this.
@@ -87,21 +84,57 @@ pub(crate) enum Place {
     OnWire,
 }
 
-/// The open flights, by what they wait for.
 #[derive(Clone, Debug, Default)]
 struct Lists {
+    /// What each caller waits for.
+    callers: BTreeMap<CallerId, Arc<ExchangeKey>>,
+    next_turn: Turn,
+    /// The open flights; then those, by what they wait for.
     keys: BTreeMap<Turn, Arc<ExchangeKey>>,
     paused: BTreeSet<(Instant, Turn)>,
     ready: BTreeSet<Turn>,
+    at_gate: BTreeSet<Turn>,
     more_life: BTreeSet<Turn>,
     next_subject: BTreeSet<Turn>,
     on_wire: BTreeSet<Turn>,
     /// Those that have nothing on the wire and nobody who waits for them.
     unwanted: BTreeSet<Turn>,
+    /// Those that waited for leave, and do not now.
+    left_gate: Vec<Arc<ExchangeKey>>,
     /// Keys whose flight is closed, by when they stop to be of use: with a token, and with nothing but the
     /// memory of a failure.
     cached: BTreeSet<(Instant, Arc<ExchangeKey>)>,
     failed: BTreeSet<(Instant, Arc<ExchangeKey>)>,
+    /// The tokens kept that were exchanged from this one. (By its text: a server may send it again.)
+    children: BTreeMap<TokenText, BTreeSet<TokenId>>,
+    /// The key that a token is kept for.
+    tokens: BTreeMap<TokenId, Arc<ExchangeKey>>,
+}
+
+/// Made when something is first put into them: most sessions exchange nothing, and keep no room for lists.
+#[derive(Clone, Debug, Default)]
+struct LazyLists(Option<Box<Lists>>);
+
+impl LazyLists {
+    /// For what is to be taken out, if there is anything.
+    fn made(&mut self) -> Option<&mut Lists> {
+        self.0.as_deref_mut()
+    }
+}
+
+impl Deref for LazyLists {
+    type Target = Lists;
+
+    fn deref(&self) -> &Lists {
+        static EMPTY: LazyLock<Lists> = LazyLock::new(Lists::default);
+        self.0.as_deref().unwrap_or_else(|| &EMPTY)
+    }
+}
+
+impl DerefMut for LazyLists {
+    fn deref_mut(&mut self) -> &mut Lists {
+        self.0.get_or_insert_default()
+    }
 }
 
 /// What the table has for a key.
@@ -158,7 +191,7 @@ impl<R> Exchange<R> {
     /// Starts an attempt with this subject: its number, and what to ask for.
     pub(crate) fn depart(
         &mut self,
-        subject: TokenId,
+        subject: Issued,
         sent: Sent,
         known: Known,
     ) -> Option<(u32, Box<ExchangeRequest>)> {
@@ -175,7 +208,7 @@ impl<R> Exchange<R> {
     /// endpoint. Where the key goes from here is for the caller to say.
     pub(crate) fn land(&mut self) -> Option<(Sent, TokenId, Known)> {
         let open = self.open.as_ref()?;
-        Some((self.slot.flight.land()?, open.subject?, open.known))
+        Some((self.slot.flight.land()?, open.subject.as_ref()?.id(), open.known))
     }
 
     /// What came was revoked on its way: the flight starts over.
@@ -204,11 +237,7 @@ impl<R> Exchanges<R> {
         Self {
             capacity,
             keys: HashMap::default(),
-            callers: BTreeMap::new(),
-            next_turn: 0,
-            lists: Lists::default(),
-            children: BTreeMap::new(),
-            tokens: BTreeMap::new(),
+            lists: LazyLists::default(),
             published: Vec::new(),
         }
     }
@@ -225,7 +254,7 @@ impl<R> Exchanges<R> {
     {
         use std::hash::Hash;
 
-        (&self.callers, &self.children, &self.tokens).hash(state);
+        (&self.lists.callers, &self.lists.children, &self.lists.tokens).hash(state);
         for (key, Exchange { slot, subject, open }) in self.keys.iter().collect::<BTreeMap<_, _>>()
         {
             (key, slot, subject, open.is_some()).hash(state);
@@ -287,8 +316,8 @@ impl<R> Exchanges<R> {
         if self.is_open(key) {
             return;
         }
-        let turn = self.next_turn;
-        self.next_turn += 1;
+        let turn = self.lists.next_turn;
+        self.lists.next_turn += 1;
         self.lists.keys.insert(turn, Arc::clone(key));
         self.keys.entry(Arc::clone(key)).or_default();
         self.change(key, |exchange| {
@@ -309,7 +338,7 @@ impl<R> Exchanges<R> {
 
     /// A caller waits for the key's flight.
     pub(crate) fn join(&mut self, key: &Arc<ExchangeKey>, caller: CallerId, reply: R) {
-        self.callers.insert(caller, Arc::clone(key));
+        self.lists.callers.insert(caller, Arc::clone(key));
         self.change(key, |exchange| exchange.slot.callers.insert(caller, reply));
     }
 
@@ -387,6 +416,34 @@ impl<R> Exchanges<R> {
         Some((key, refusal??))
     }
 
+    pub(crate) fn at_gate(&self) -> usize {
+        self.lists.at_gate.len()
+    }
+
+    /// The key has its leave: it waits for its turn, which is now. `false` if it did not wait for leave.
+    pub(crate) fn let_go(&mut self, key: &Arc<ExchangeKey>) -> bool {
+        let open = self.keys.get(key).and_then(|exchange| exchange.open.as_deref());
+        let waits = open.is_some_and(|open| matches!(open.place, Place::AtGate));
+        if waits {
+            self.change(key, |exchange| exchange.wait_for(Place::Ready));
+            self.lists.left_gate.clear();
+        }
+        waits
+    }
+
+    /// No leave is of use now.
+    pub(crate) fn leave_the_gate(&mut self) {
+        while let Some(turn) = self.lists.at_gate.first().copied() {
+            self.requeue(turn, |_| {});
+        }
+    }
+
+    pub(crate) fn give_up_leaves(&mut self, fx: &mut Effects<R>) {
+        let left = self.lists.made().map(|lists| std::mem::take(&mut lists.left_gate));
+        let left = left.into_iter().flatten();
+        fx.waits.extend(left.map(|key| Wait::GiveUp(Purpose::Exchange(key))));
+    }
+
     fn ready(&mut self, turn: Turn, grants_ended: u64) {
         self.requeue(turn, |open| open.grants_ended = grants_ended);
     }
@@ -410,11 +467,12 @@ impl<R> Exchanges<R> {
         now: Instant,
     ) -> impl Iterator<Item = R> + use<R> {
         let open = self.change(key, |exchange| exchange.open.take()).flatten();
-        let subject = open.as_ref().filter(|open| !open.is_orphaned).and_then(|open| open.subject);
+        let known = open.as_ref().filter(|open| !open.is_orphaned);
+        let subject = known.and_then(|open| open.subject.as_ref()).map(|it| it.text().clone());
         if let Some(subject) = subject {
             self.forget_token(key);
-            self.children.entry(subject).or_default().insert(issued.id());
-            self.tokens.insert(issued.id(), Arc::clone(key));
+            self.lists.children.entry(subject.clone()).or_default().insert(issued.id());
+            self.lists.tokens.insert(issued.id(), Arc::clone(key));
             self.change(key, |exchange| {
                 exchange.slot.store(issued.clone(), lifetime);
                 exchange.subject = Some(subject);
@@ -457,7 +515,7 @@ impl<R> Exchanges<R> {
         let callers = self.change(key, |exchange| std::mem::take(&mut exchange.slot.callers));
         let callers = callers.unwrap_or_default();
         for caller in callers.keys() {
-            self.callers.remove(caller);
+            self.lists.callers.remove(caller);
         }
         callers.into_values()
     }
@@ -478,7 +536,8 @@ impl<R> Exchanges<R> {
     /// A caller no longer waits. The flight goes on, unless it has sent nothing yet and this was the last
     /// one: or calls that are dropped while there is no subject would all be sent when it comes.
     pub(crate) fn leave(&mut self, caller: CallerId, now: Instant) {
-        let Some(key) = self.callers.remove(&caller) else { return };
+        let Some(lists) = self.lists.made() else { return };
+        let Some(key) = lists.callers.remove(&caller) else { return };
         let is_unwanted = self.change(&key, |exchange| {
             exchange.slot.callers.remove(&caller);
             exchange.slot.callers.is_empty() && !exchange.slot.flight.has_begun()
@@ -489,7 +548,7 @@ impl<R> Exchanges<R> {
     }
 
     pub(crate) fn callers(&self) -> usize {
-        self.callers.len()
+        self.lists.callers.len()
     }
 
     pub(crate) fn on_wire(&self) -> usize {
@@ -502,9 +561,14 @@ impl<R> Exchanges<R> {
         waiting.map(|(_, key)| Arc::clone(key)).collect()
     }
 
-    /// The keys that wait for their turn.
+    /// The keys that wait for their turn, or for leave.
     pub(crate) fn ready_keys(&self) -> Vec<Arc<ExchangeKey>> {
-        self.lists.ready.iter().filter_map(|turn| self.lists.keys.get(turn)).cloned().collect()
+        self.lists
+            .ready
+            .union(&self.lists.at_gate)
+            .filter_map(|turn| self.lists.keys.get(turn))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn is_any_ready(&self) -> bool {
@@ -524,7 +588,7 @@ impl<R> Exchanges<R> {
 
     /// The resource server refused an exchanged token.
     pub(crate) fn invalidate(&mut self, id: TokenId, now: Instant) {
-        let Some(key) = self.tokens.get(&id).cloned() else { return };
+        let Some(key) = self.lists.tokens.get(&id).cloned() else { return };
         let kept = self.keys.get(&key).and_then(|exchange| exchange.slot.kept());
         if kept.is_some_and(|kept| !is_too_young_to_doubt(&kept.issued, now)) {
             self.drop_token(&key);
@@ -532,9 +596,10 @@ impl<R> Exchanges<R> {
     }
 
     /// The session gave this token up, and with it those that were exchanged from it.
-    pub(crate) fn drop_children(&mut self, subject: TokenId) {
-        for child in self.children.remove(&subject).unwrap_or_default() {
-            if let Some(key) = self.tokens.get(&child).cloned() {
+    pub(crate) fn drop_children(&mut self, subject: &TokenText) {
+        let Some(lists) = self.lists.made() else { return };
+        for child in lists.children.remove(subject).unwrap_or_default() {
+            if let Some(key) = self.lists.tokens.get(&child).cloned() {
                 self.drop_token(&key);
             }
         }
@@ -548,15 +613,27 @@ impl<R> Exchanges<R> {
         for key in on_wire {
             self.change(&key, |exchange| {
                 if let Some(open) = &mut exchange.open {
-                    open.is_orphaned |= open.subject == Some(subject);
+                    let exchanges = open.subject.as_ref().map(Issued::text);
+                    open.is_orphaned |= exchanges == Some(subject);
                 }
             });
         }
     }
 
+    /// Another session has revoked this token. That is rare, so all are looked at.
+    pub(crate) fn drop_text(&mut self, text: &TokenText) {
+        let is_it =
+            |it: &Exchange<R>| it.slot.kept().is_some_and(|kept| kept.issued.text() == text);
+        let keys = self.keys.iter().filter(|(_, exchange)| is_it(exchange));
+        for key in keys.map(|(key, _)| Arc::clone(key)).collect::<Vec<_>>() {
+            self.drop_token(&key);
+        }
+    }
+
     /// A revoke.
     pub(crate) fn drop_all(&mut self) {
-        for key in std::mem::take(&mut self.tokens).into_values() {
+        let Some(lists) = self.lists.made() else { return };
+        for key in std::mem::take(&mut lists.tokens).into_values() {
             self.drop_token(&key);
         }
     }
@@ -577,13 +654,13 @@ impl<R> Exchanges<R> {
     fn forget_token(&mut self, key: &Arc<ExchangeKey>) {
         let token = self.change(key, |exchange| (exchange.slot.take(), exchange.subject.take()));
         if let Some((Some(Kept { issued, .. }), subject)) = token {
-            self.tokens.remove(&issued.id());
+            self.lists.tokens.remove(&issued.id());
             if let Some(subject) = subject
-                && let Some(children) = self.children.get_mut(&subject)
+                && let Some(children) = self.lists.children.get_mut(&subject)
             {
                 children.remove(&issued.id());
                 if children.is_empty() {
-                    self.children.remove(&subject);
+                    self.lists.children.remove(&subject);
                 }
             }
         }
@@ -617,6 +694,11 @@ impl Lists {
         match open.place {
             Place::Paused(until) => drop(self.paused.insert((until, open.turn))),
             Place::Ready => drop(self.ready.insert(open.turn)),
+            Place::AtGate => {
+                self.at_gate.insert(open.turn);
+                // It has been struck for another change.
+                self.left_gate.pop_if(|left| left == key);
+            }
             Place::MoreLife => drop(self.more_life.insert(open.turn)),
             Place::NextSubject(_) => drop(self.next_subject.insert(open.turn)),
             Place::OnWire => drop(self.on_wire.insert(open.turn)),
@@ -636,6 +718,10 @@ impl Lists {
         match open.place {
             Place::Paused(until) => drop(self.paused.remove(&(until, open.turn))),
             Place::Ready => drop(self.ready.remove(&open.turn)),
+            Place::AtGate => {
+                self.at_gate.remove(&open.turn);
+                self.left_gate.push(Arc::clone(key));
+            }
             Place::MoreLife => drop(self.more_life.remove(&open.turn)),
             Place::NextSubject(_) => drop(self.next_subject.remove(&open.turn)),
             Place::OnWire => drop(self.on_wire.remove(&open.turn)),

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::event::{CallerId, Effects, Moment, Reply, Request, Start};
+use super::event::{CallerId, Effects, Moment, Purpose, Reply, Request, Start, Wait};
 use super::flight::Sent;
+use super::gate::{self, Leave};
 use super::lifetime::{Lifetime, has_left};
 use super::slot::Kept;
 use super::{Machine, Received};
 use crate::config::RefreshMode;
 use crate::error::{SessionError, TokenError};
-use crate::grant::Grant;
+use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
-use crate::request::{GrantRequest, TokenRequestOptions};
+use crate::request::{GrantRequest, PermitRequest, TokenRequestOptions};
 use crate::token::{AccessToken, Issued, TokenId};
 
 /// The least time between the request for a token and the next grant attempt: whatever throws tokens
@@ -113,11 +114,28 @@ impl<R> Machine<R> {
             self.doubts_dismissed += 1;
             return;
         }
-        self.refused = Some(kept.issued.text().clone());
+        let text = kept.issued.text().clone();
         self.own.take();
         self.doubts_honoured_from = moment.now + INVALIDATE_GAP;
-        self.exchanges.drop_children(id);
+        self.exchanges.drop_children(&text);
+        self.refused = Some(text);
         self.counters.invalidations += 1;
+    }
+
+    /// The row `News`: another replica has revoked this token. It is no `Invalidate`, and opens no flight.
+    pub(super) fn revoked_elsewhere(&mut self, now: Instant, text: &TokenText, left: Duration) {
+        if self.ledger.is_marked(text, now) {
+            return;
+        }
+        let current = self.own.kept().map(|kept| kept.issued.text());
+        let left = left.min(super::lifetime::LONGEST);
+        self.ledger.hear(now, text, left, current);
+        self.exchanges.drop_children(text);
+        self.exchanges.drop_text(text);
+        self.warm = false;
+        if self.own.take_if(|kept| kept.issued.text() == text).is_some() {
+            self.refused = Some(text.clone());
+        }
     }
 
     // Attempts that ended
@@ -157,6 +175,44 @@ impl<R> Machine<R> {
     fn grant_failed(&mut self, moment: Moment, error: TokenError, fx: &mut Effects<R>) {
         self.counters.grants_failed += 1;
         self.earliest = self.own.fail(error, &self.config.retry, moment);
+        self.serve_without(moment, fx);
+    }
+
+    /// The manager lets the grant go, or says why it does not.
+    pub(super) fn grant_permitted(
+        &mut self,
+        moment: Moment,
+        result: Result<(), TokenError>,
+        fx: &mut Effects<R>,
+    ) {
+        if self.leave != Leave::Awaited {
+            return;
+        }
+        match result {
+            Ok(()) => self.leave = Leave::Given,
+            Err(error) => {
+                self.leave = Leave::None;
+                self.grants_ended += 1;
+                self.exchanges.stop_waiting_for_more_life();
+                self.earliest = self.own.turn_away(gate::refusal(error), moment.now);
+                self.serve_without(moment, fx);
+            }
+        }
+    }
+
+    /// Leave that cannot be used now is not waited for.
+    pub(super) fn give_up_leave(&mut self, now: Instant, fx: &mut Effects<R>) {
+        let may_go = !self.barrier.is_up() && self.own.flight.is_due(now);
+        if self.leave == Leave::Awaited && !may_go {
+            fx.waits.push(Wait::GiveUp(Purpose::Grant));
+        }
+        if self.leave == Leave::Given || !may_go {
+            self.leave = Leave::None;
+        }
+    }
+
+    /// No token has come: who waits gets the one that is there, or the error, if nothing more is tried.
+    fn serve_without(&mut self, moment: Moment, fx: &mut Effects<R>) {
         let is_over = !self.own.flight.is_open();
         if let Some(kept) = self.own.usable(moment.now) {
             let token = AccessToken::new(kept.issued.clone());
@@ -205,18 +261,30 @@ impl<R> Machine<R> {
         if now < self.earliest || !self.own.flight.is_due(now) {
             return;
         }
+        if self.abilities.gated && self.leave != Leave::Given {
+            if self.leave == Leave::None {
+                self.leave = Leave::Awaited;
+                let request = self.grant_request(self.own.flight.options());
+                gate::ask(Purpose::Grant, PermitRequest::Grant(request), fx);
+            }
+            return;
+        }
         let sent = Sent { at: now, revokes: self.revokes };
         let Some((number, options)) = self.own.flight.depart(sent) else { return };
         self.counters.grants_started += 1;
         let timeout = self.config.retry.attempt_timeout;
-        let request = GrantRequest {
+        let request = Request::Grant(self.grant_request(options));
+        fx.start.push(Start { number, timeout, request });
+    }
+
+    fn grant_request(&mut self, options: TokenRequestOptions) -> GrantRequest {
+        GrantRequest {
             options,
             refused: self.refused.clone(),
             replaces: self.own.kept().map(|kept| kept.issued.text().clone()),
             marked: self.ledger.marked(),
-            timeout: Some(timeout),
-        };
-        fx.start.push(Start { number, timeout, request: Request::Grant(request) });
+            timeout: Some(self.config.retry.attempt_timeout),
+        }
     }
 
     fn is_published(&self, kept: &Kept) -> bool {

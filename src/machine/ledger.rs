@@ -33,7 +33,7 @@ pub(crate) struct Ledger {
 }
 
 /// In boxes, since a table has room for four at least, and most sessions know a single token.
-type Entries = HashMap<TokenText, Box<Entry>, BuildHasherDefault<DefaultHasher>>;
+type Entries = HashMap<Box<TokenText>, Box<Entry>, BuildHasherDefault<DefaultHasher>>;
 
 #[derive(Clone, Debug)]
 #[cfg_attr(test, derive(Hash))]
@@ -128,14 +128,14 @@ impl Ledger {
     }
 
     /// Another replica has revoked this token, which has so much life left: it is marked here too, and the
-    /// next revoke sends it. Its number, if it came here as well.
+    /// next revoke sends it.
     pub(crate) fn hear(
         &mut self,
         now: Instant,
         text: &TokenText,
         left: Duration,
         current: Option<&TokenText>,
-    ) -> Option<TokenId> {
+    ) {
         if !self.holds(text) {
             let id = TokenId { session: 0, generation: 0 };
             let entry = Entry { id, origin: Origin::Heard, leaves_at: now + left, mark: None };
@@ -144,8 +144,6 @@ impl Ledger {
         }
         self.mark(text, now);
         self.make_room(text, current);
-        let entry = self.entries.get(text).filter(|entry| entry.origin != Origin::Heard);
-        entry.map(|entry| entry.id)
     }
 
     /// Whether it is known here already.
@@ -158,7 +156,7 @@ impl Ledger {
             self.to_revoke.insert((mark.sent, entry.leaving(text)));
         }
         self.marked.take_if(|_| entry.mark.is_some());
-        self.entries.insert(text.clone(), Box::new(entry));
+        self.entries.insert(Box::new(text.clone()), Box::new(entry));
     }
 
     /// Notes when an entry leaves, which is new.
@@ -272,7 +270,7 @@ impl Ledger {
             let marked = self.entries.iter().filter(|(_, entry)| entry.mark.is_some());
             let mut marked: Vec<_> = marked.map(|(text, entry)| (entry.id, text)).collect();
             marked.sort_unstable();
-            marked.into_iter().map(|(_, text)| text.clone()).collect()
+            marked.into_iter().map(|(_, text)| (**text).clone()).collect()
         });
         Some(Arc::clone(marked)).filter(|marked| !marked.is_empty())
     }

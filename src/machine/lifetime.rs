@@ -48,12 +48,13 @@ impl Lifetime {
         let expires_at = sent_at + left.min(LONGEST);
         let stale_buffer = config.stale_buffer.min(length / 2).mul_f64(1.0 + random / 10.0);
         let expired_buffer = config.expired_buffer.min(length / 10);
-        let sensible = expired_buffer..=length - length / 10;
+        let most = length.saturating_sub(length / 10);
+        let sensible = expired_buffer..=most;
         let told = grant.get_refresh_in().and_then(|wait| length.checked_sub(wait));
         // It is moved ahead by chance too: a fleet is told the same.
         let told = told
             .filter(|left| sensible.contains(left))
-            .map(|left| left.mul_f64(1.0 + random / 10.0).min(length - length / 10));
+            .map(|left| (left + left.mul_f64(random / 10.0)).min(most));
         Self {
             stale_at: expires_at - told.unwrap_or(stale_buffer.max(expired_buffer)),
             hold_at: expires_at - expired_buffer,

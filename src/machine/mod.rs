@@ -12,6 +12,7 @@ mod event;
 mod exchange_events;
 mod exchanges;
 mod flight;
+mod gate;
 mod grant;
 mod ledger;
 mod lifetime;
@@ -31,6 +32,7 @@ use endpoint::Endpoint;
 use exchanges::Exchanges;
 pub(crate) use exchanges::is_too_young_to_doubt;
 use flight::Sent;
+use gate::Leave;
 use ledger::{Evicted, Ledger};
 use lifetime::Lifetime;
 pub(crate) use lifetime::has_left;
@@ -53,7 +55,9 @@ pub struct Machine<R> {
     own: Slot<R>,
     /// No grant attempt starts before this, whatever ended in between.
     earliest: Instant,
-    /// How many grant attempts have ended.
+    /// To send the grant.
+    leave: Leave,
+    /// How many grant attempts have ended, or were given no leave.
     grants_ended: u64,
     /// The session's own token that was last invalidated or revoked, or refused as a subject.
     refused: Option<TokenText>,
@@ -103,6 +107,7 @@ impl<R> Machine<R> {
             session,
             own: Slot::default(),
             earliest: Instant::ZERO,
+            leave: Leave::None,
             grants_ended: 0,
             refused: None,
             subject_refused_at: None,
@@ -174,6 +179,10 @@ impl<R> Machine<R> {
             Event::Ended(Ended::Revocation(text, result)) => {
                 self.revocation_ended(moment, &text, result);
             }
+            Event::Permitted(Purpose::Grant, result) => self.grant_permitted(moment, result, fx),
+            Event::Permitted(Purpose::Exchange(key), result) => {
+                self.exchange_permitted(moment.now, &key, result, fx);
+            }
             Event::Abilities(abilities) => self.abilities = abilities,
             Event::News(News::Revoked { text, left }) => {
                 self.revoked_elsewhere(moment.now, &text, left);
@@ -213,23 +222,6 @@ impl<R> Machine<R> {
         self.ledger.mark_all(moment.now);
         self.barrier.raise(caller, reply, options);
         self.count_held();
-    }
-
-    /// The row `News`: another replica has revoked this token. It is no `Invalidate`, and opens no flight.
-    fn revoked_elsewhere(&mut self, now: Instant, text: &TokenText, left: Duration) {
-        if self.ledger.is_marked(text, now) {
-            return;
-        }
-        let current = self.own.kept().map(|kept| kept.issued.text());
-        let left = left.min(lifetime::LONGEST);
-        if let Some(id) = self.ledger.hear(now, text, left, current) {
-            self.exchanges.drop_children(id);
-        }
-        self.warm = false;
-        if let Some(kept) = self.own.take_if(|kept| kept.issued.text() == text) {
-            self.exchanges.drop_children(kept.issued.id());
-            self.refused = Some(text.clone());
-        }
     }
 
     fn left(&mut self, now: Instant, caller: CallerId) {
@@ -307,8 +299,10 @@ impl<R> Machine<R> {
             self.end_unsupported_exchanges(moment.now, fx);
             if self.barrier.is_up() {
                 self.abandon_unwanted(moment.now);
+                self.exchanges.leave_the_gate();
                 self.drive_barrier(moment.now, fx);
             }
+            self.exchanges.give_up_leaves(fx);
             if !self.own.flight.is_open() {
                 self.exchanges.stop_waiting_for_next_subject();
                 self.exchanges.stop_waiting_for_more_life();
@@ -319,6 +313,8 @@ impl<R> Machine<R> {
                 self.refresh(moment);
                 self.drive_grant(moment.now, fx);
             }
+            self.exchanges.give_up_leaves(fx);
+            self.give_up_leave(moment.now, fx);
         }
         self.publish(fx);
         self.next_deadline = self.soonest_deadline(moment.now);

@@ -88,6 +88,14 @@ impl<R> Slot<R> {
         self.flight.fail(error, policy, moment)
     }
 
+    /// No attempt of the flight may be sent. Returns the instant before which none may start.
+    pub(crate) fn turn_away(&mut self, error: TokenError, now: Instant) -> Instant {
+        if let Some(kept) = &mut self.kept {
+            kept.attempt_failed = true;
+        }
+        self.flight.turn_away(error, now)
+    }
+
     /// The token is given to nobody any more.
     pub(crate) fn take(&mut self) -> Option<Kept> {
         self.kept.take()

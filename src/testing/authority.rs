@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::counts::{Counts, Kind, ReceivedRequest};
 use super::script::{Fault, LONGEST, Rule, Script};
-use super::server::serve;
+use super::server::{MAX_CONNECTIONS, serve};
 use super::state::{Settings, Shared};
 #[cfg(feature = "http")]
 use crate::http::verify;
@@ -443,7 +443,7 @@ impl AuthorityBuilder {
         let shared = shared.with_tls(tls);
         let shared = Arc::new(shared);
         let mut server = JoinSet::new();
-        server.spawn(serve(listener, Arc::clone(&shared)));
+        server.spawn(serve(listener, Arc::clone(&shared), MAX_CONNECTIONS));
         Ok(Authority { shared, base_url, client_id, enterprise, _server: server })
     }
 }
@@ -461,4 +461,47 @@ impl fmt::Debug for AuthorityBuilder {
 #[cfg(feature = "http")]
 fn unusable(what: &str, problem: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{what} {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const ASK: &[u8] =
+        b"GET /.well-known/oauth-authorization-server HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    async fn answered(stream: &mut TcpStream) -> bool {
+        let mut answer = [0; 4_096];
+        let length = stream.read(&mut answer).await.unwrap();
+        answer[..length].starts_with(b"HTTP/1.1 200")
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_bound_wait_until_another_ends() {
+        let authority = Authority::start().await.unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, Arc::clone(&authority.shared), 2));
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(ASK).await.unwrap();
+            open.push(stream);
+        }
+        let mut third = open.pop().unwrap();
+        for stream in &mut open {
+            assert!(answered(stream).await);
+        }
+        // The server goes on, and not with that one.
+        open[0].write_all(ASK).await.unwrap();
+        assert!(answered(&mut open[0]).await);
+        assert_eq!(authority.counts().discoveries, 3);
+        open.pop();
+        assert!(answered(&mut third).await);
+        assert_eq!(authority.counts().discoveries, 4);
+    }
 }

@@ -49,7 +49,8 @@
 //! What is signed is checked with the feature `http`, which has the crypto library.
 //!
 //! It answers to `127.0.0.1`, `[::1]` and `localhost` alone as `Host` (else 421), takes at most 1 MiB and 256
-//! parameters (else 413), and tells of each request in a `tracing` event at `DEBUG`.
+//! parameters (else 413), has at most 4,096 connections at once (others wait), and tells of each request in a
+//! `tracing` event at `DEBUG`. It forgets a token some time after its expiry, a minute at the least.
 //!
 //! # Time
 //! The authority's clock is tokio's ([`tokio::time::Instant`]), as is that of a session with the feature

@@ -34,8 +34,9 @@ pub(super) fn assertion(state: &mut State, request: &ReceivedRequest) -> Result<
             format!("no {JWT_BEARER} beside the assertion"),
         ));
     }
-    let Some(jwt) = request.param("client_assertion").and_then(Jwt::parse) else {
-        return refused("is no JWT");
+    let jwt = match Jwt::parse(request.param("client_assertion").unwrap_or_default()) {
+        Ok(jwt) => jwt,
+        Err(why) => return refused(why),
     };
     let settings = &state.settings;
     let signed = match (jwt.header("alg"), &settings.client_key) {
@@ -93,7 +94,10 @@ pub(super) fn key(
     if proofs.next().is_some() {
         return refused("is not the only one");
     }
-    let Some(jwt) = proof.to_str().ok().and_then(Jwt::parse) else { return refused("is no JWT") };
+    let jwt = match Jwt::parse(proof.to_str().unwrap_or_default()) {
+        Ok(jwt) => jwt,
+        Err(why) => return refused(why),
+    };
     let key = jwt.header.get("jwk").and_then(Value::as_object).filter(|jwk| !jwk.contains_key("d"));
     let Some((key, thumbprint)) = key.and_then(|key| Some((key, verify::thumbprint(key)?))) else {
         return refused("has no public key (jwk)");
@@ -142,7 +146,17 @@ struct Jwt<'a> {
 }
 
 impl<'a> Jwt<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
+    /// Or why it is none that can be checked.
+    fn parse(text: &'a str) -> Result<Self, &'static str> {
+        let jwt = Self::parts(text).ok_or("is no JWT")?;
+        // RFC 7515 §4.1.11: whoever does not know all of them must refuse it.
+        if jwt.header.contains_key("crit") {
+            return Err("has critical headers, of which none is known here (crit)");
+        }
+        Ok(jwt)
+    }
+
+    fn parts(text: &'a str) -> Option<Self> {
         let (input, signature) = text.rsplit_once('.')?;
         let (header, claims) = input.split_once('.')?;
         let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).ok();

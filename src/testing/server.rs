@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header::{ALLOW, AUTHORIZATION, HOST};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -31,12 +31,15 @@ const MAX_BODY: usize = 1 << 20;
 /// The most pairs of a form: many times what any request has.
 const MAX_PARAMETERS: usize = 256;
 
-/// Accepts connections until it is dropped; they end with it.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+/// The most connections at once: as many as the demonstration has tasks. Others wait to be accepted.
+pub(super) const MAX_CONNECTIONS: usize = 4_096;
+
+/// Accepts connections, so many at once, until it is dropped; they end with it.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, most: usize) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if connections.len() < most => match accepted {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, Arc::clone(&shared)));
                 }
@@ -124,7 +127,7 @@ async fn answer(
 /// Reads the request whole, or answers one that no endpoint is for.
 async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
     let (mut head, body) = request.into_parts();
-    if !is_ours(&head.headers) {
+    if !is_ours(&head.uri, &head.headers) {
         return Err(refuse(StatusCode::MISDIRECTED_REQUEST));
     }
     let (kind, method) = match head.uri.path() {
@@ -172,15 +175,28 @@ async fn receive(request: Request<Incoming>) -> Result<ReceivedRequest, Reply> {
 }
 
 /// Whether it is addressed to this machine by a name that nobody else can have: a web page whose own
-/// name leads here is none of the authority's clients.
-fn is_ours(headers: &HeaderMap) -> bool {
+/// name leads here is none of the authority's clients. A whole address in place of a path has one too, which
+/// counts more (RFC 9112 §3.2.2).
+fn is_ours(target: &Uri, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    host.is_some_and(|host| {
-        ["127.0.0.1", "[::1]"].contains(&host.host())
-            || host.host().eq_ignore_ascii_case("localhost")
-    })
+    let target = target.authority().map(Authority::as_str);
+    host.to_str().is_ok_and(is_our_name) && target.is_none_or(is_our_name)
+}
+
+/// With a port or without, and nothing else.
+fn is_our_name(host: &str) -> bool {
+    let names = ["127.0.0.1", "[::1]", "localhost"].into_iter();
+    names.filter_map(|name| host.get(..name.len()).map(|start| (name, start))).any(
+        |(name, start)| {
+            let port = host[start.len()..].strip_prefix(':');
+            let is_port = |port: &str| {
+                port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+            };
+            start.eq_ignore_ascii_case(name)
+                && (host.len() == name.len() || port.is_some_and(is_port))
+        },
+    )
 }
 
 fn refuse(status: StatusCode) -> Reply {

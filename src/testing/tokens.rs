@@ -42,10 +42,15 @@ impl Dead {
     }
 }
 
-/// Dead tokens stay, so that a refusal can tell what the token was.
+/// How long an expired token stays, so that a refusal can tell what it was.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// Dead tokens stay for a while.
 #[derive(Default)]
 pub(super) struct Tokens {
     by_text: HashMap<String, Token>,
+    /// When those that have been dead for long have to go: that there are twice as many as after the last time.
+    next: usize,
 }
 
 impl Tokens {
@@ -76,6 +81,10 @@ impl Tokens {
         // fastrand is no source for secrets: enough for tokens that open nothing.
         let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(40).collect();
         let token = Token { scopes, subject, bound_to, expires_at: now + ttl, revoked_at: None };
+        if self.by_text.len() >= self.next {
+            self.by_text.retain(|_, token| token.expires_at + KEPT > now);
+            self.next = 2 * self.by_text.len().max(1_024);
+        }
         self.by_text.insert(text.clone(), token);
         text
     }
@@ -88,5 +97,31 @@ impl Tokens {
             return true;
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_have_expired_go_in_time() {
+        let (mut tokens, mut now) =
+            (Tokens::default(), Instant::from_std(std::time::Instant::now()));
+        let life = Duration::from_secs(10);
+        let mut issue = |now| tokens.issue(Scopes::new(), String::new(), None, life, now);
+        let long_ago = issue(now);
+        now += life + KEPT;
+        let last: Vec<_> = (0..100_000)
+            .map(|_| {
+                now += Duration::from_millis(10);
+                issue(now)
+            })
+            .collect();
+        // Of 70 s and not yet swept.
+        assert!(tokens.by_text.len() < 30_000, "{}", tokens.by_text.len());
+        assert!(matches!(tokens.active(&long_ago, now), Err(Dead::Unknown)));
+        assert!(matches!(tokens.active(&last[99_000 - 2_000], now), Err(Dead::Expired)));
+        assert!(last[99_100..].iter().all(|text| tokens.active(text, now).is_ok()));
     }
 }

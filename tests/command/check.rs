@@ -230,6 +230,28 @@ fn wrongs() -> Vec<Wrong> {
             Kind::Grant,
             Answer::new(StatusCode::FORBIDDEN).body("<!DOCTYPE html><title>Blocked</title>"),
         ),
+        Wrong::new(
+            "an address that takes no POST",
+            url,
+            "what is at this address takes no POST, so it is another endpoint, or a page: check --token-url",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::METHOD_NOT_ALLOWED).body("<html>")),
+        Wrong::new(
+            "the same with a code",
+            url,
+            "what is at this address takes no POST, so it is another endpoint, or a page: check --token-url",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::METHOD_NOT_ALLOWED).error("method_not_allowed")),
+        Wrong::new(
+            "an address where nothing is any more",
+            url,
+            "the server has nothing at this address: check --token-url",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::GONE)),
+        Wrong::new("a proxy that wants a password", url, "the proxy wants a user name and password")
+            .fault(Kind::Grant, Answer::new(StatusCode::PROXY_AUTHENTICATION_REQUIRED)),
+        Wrong::new("the same before the metadata", issuer, "the proxy wants a user name and password")
+            .fault(Kind::Discovery, Answer::new(StatusCode::PROXY_AUTHENTICATION_REQUIRED)),
         Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "500ms"], "the server does not answer in time: check --issuer")
             .fault(Kind::Grant, Fault::Hang),
         Wrong::new("a server that is down", issuer, "the server itself has failed: try again later")
@@ -336,6 +358,28 @@ fn wrongs() -> Vec<Wrong> {
             "the server does not take the proof of --dpop-key: check this machine's clock",
         )
         .refusal(Kind::Grant, "invalid_dpop_proof"),
+        Wrong::new(
+            "a server that wants its tokens bound",
+            issuer,
+            "the server wants tokens to be bound to a key: give --dpop-key",
+        )
+        .refusal(Kind::Grant, "invalid_dpop_proof"),
+        Wrong::new(
+            "one that wants a nonce in the proof",
+            issuer,
+            "the server wants tokens to be bound to a key: give --dpop-key",
+        )
+        .refusal(Kind::Grant, "use_dpop_nonce"),
+        Wrong::new(
+            "one that says so in words",
+            issuer,
+            "the server wants tokens to be bound to a key: give --dpop-key",
+        )
+        .fault(
+            Kind::Grant,
+            Answer::new(StatusCode::BAD_REQUEST)
+                .body(r#"{"error":"invalid_request","error_description":"DPoP proof is missing"}"#),
+        ),
         // What is asked for.
         Wrong::new(
             "no scope",
@@ -552,6 +596,76 @@ async fn metadata_that_leads_where_there_is_no_tls_is_named_with_the_flags() {
     let expected = "the server's metadata names an address without TLS: give --token-url in place";
     assert!(cause(&said).starts_with(expected), "{said}");
     assert!(!said.contains("allow_insecure_http"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_cannot_be_used_is_not_said_to_be_missing() {
+    let authority = Authority::start().await.unwrap();
+    let base = authority.base_url();
+    let long = "x".repeat(900_000);
+    for (metadata, says) in [
+        (
+            json!({ "issuer": base, "token_endpoint": "https://me:hunter2@as.example/token" }),
+            "the server's metadata has no token_endpoint that can be used: have it mended, or give --token-url",
+        ),
+        (json!({ "issuer": base }), "the server's metadata has no token_endpoint that can be used"),
+        (
+            json!({ "issuer": base, "token_endpoint": authority.token_url(), "revocation_endpoint": "/revoke" }),
+            "the server's metadata has no revocation_endpoint that can be used",
+        ),
+        (
+            json!({ "issuer": base, "token_endpoint": format!("{base}/{long}") }),
+            "the server's metadata has no token_endpoint that can be used",
+        ),
+        (
+            json!({ "issuer": base, "x": [&*long, &*long] }),
+            "what answers there is too long for metadata",
+        ),
+    ] {
+        authority.fail(Kind::Discovery, Answer::new(StatusCode::OK).body(metadata.to_string()));
+        let (said, code) = check(&authority, SECRET, &["--issuer", base, "--attempts", "1"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(cause(&said).starts_with(says), "{says:?}: {said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    let large = json!({ "issuer": base, "token_endpoint": authority.token_url(), "x": long });
+    authority.fail(Kind::Discovery, Answer::new(StatusCode::OK).body(large.to_string()));
+    let (said, code) = check(&authority, SECRET, &["--issuer", base]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// A proxy that answers whatever is asked of it with 407.
+#[test]
+fn a_proxy_that_wants_a_password_is_named_with_the_flag() {
+    use std::io::Read as _;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 4_096]);
+            let _ = stream.write_all(b"HTTP/1.1 407 -\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    for args in [
+        &["--token-url", "https://as.example/token"][..],
+        &["--token-url", "http://as.example/token", "--allow-insecure-http"],
+        &["--issuer", "https://as.example"],
+        &["--issuer", "http://as.example", "--allow-insecure-http"],
+    ] {
+        for by_flag in [true, false] {
+            let mut check = as_client();
+            check.arg("check").args(args).args(["--attempts", "1"]);
+            if by_flag {
+                check.args(["--proxy", &proxy]);
+            } else {
+                check.env("ALL_PROXY", &proxy);
+            }
+            let said = stdout(&run(&mut check));
+            let says = "the proxy wants a user name and password: write them into its address";
+            assert!(cause(&said).starts_with(says), "{args:?}: {said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,3 +108,61 @@ async fn a_secret_in_a_pipe_is_enough_for_all_attempts() {
     writer.join().unwrap();
     assert_eq!(authority.counts().grants, 2);
 }
+
+/// Wherever they run out: in the event loop, for signals, for the port.
+#[cfg(target_os = "linux")]
+#[test]
+fn too_few_files_are_an_error_and_no_panic() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let program = env!("CARGO_BIN_EXE_ccg-session");
+    for files in 5..16 {
+        for subcommand in [
+            format!("authority --port {port}"),
+            format!(
+                "token --token-url http://127.0.0.1:{port}/ --attempts 1 --attempt-timeout 50ms"
+            ),
+        ] {
+            let line = format!("ulimit -n {files}; exec '{program}' {subcommand}");
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &line])
+                .env("CCG_SESSION_CLIENT_ID", ID)
+                .env("CCG_SESSION_CLIENT_SECRET", SECRET);
+            let output = run(&mut shell);
+            let text = stderr(&output);
+            assert!(matches!(output.status.code(), Some(2 | 4)), "{files}: {text}");
+            assert!(!text.contains("panicked") && !text.is_empty(), "{files}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_break_or_a_blank_inside_is_refused_with_its_flag_before_anything_is_sent() {
+    let authority = Authority::start().await.unwrap();
+    let at = ["--issuer", authority.base_url()];
+    for (subcommand, flag, value) in [
+        ("token", "--scope", "a\nb"),
+        ("token", "--audience", "a\nb"),
+        ("token", "--resource", "urn:a\nb"),
+        ("token", "--client-id", "a\nb"),
+        ("token", "--client-id", "a b"),
+        ("check", "--scope", "a\nb"),
+        ("check", "--audience", "a\nb"),
+        ("check", "--exchange-scope", "a\nb"),
+        ("exchange", "--scope", "a\nb"),
+        ("exchange", "--audience", "a\nb"),
+        ("exchange", "--resource", "urn:a\nb"),
+        ("exchange", "--grant-scope", "a\nb"),
+        ("exchange", "--grant-audience", "a\nb"),
+        ("exchange", "--grant-resource", "urn:a\nb"),
+    ] {
+        let output = run(as_client().arg(subcommand).args(at).args([flag, value]));
+        let text = problem(&output, 2);
+        assert!(text.starts_with(&format!("ccg-session: {flag} has a ")), "{subcommand}: {text}");
+    }
+    let jwt = ["token", "--auth", "secret-jwt", "--assertion-audience", "a\nb"];
+    let text = problem(&run(as_client().args(jwt).args(at)), 2);
+    assert!(text.starts_with("ccg-session: --assertion-audience has a "), "{text}");
+    assert_eq!(authority.counts().of(Kind::Any), 0);
+}

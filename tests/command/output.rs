@@ -42,6 +42,18 @@ async fn a_result_that_cannot_be_written_is_not_one_of_usage() {
     assert!(message.starts_with("the result could not be written: No space left"), "{message}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    for args in [&["--help"][..], &["--version"], &["token", "-h"], &["help", "check"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let text = problem(&run(command().args(args).stdout(full)), 1);
+        let expected = "ccg-session: the result could not be written: No space left";
+        assert!(text.starts_with(expected), "{args:?}: {text}");
+        assert_eq!(run(command().args(args).stdout(unread())).status.code(), Some(141));
+    }
+}
+
 /// It may be a log that is full, or has gone.
 #[test]
 fn an_error_that_cannot_be_told_still_has_its_exit_code() {

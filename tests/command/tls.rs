@@ -1,5 +1,7 @@
 //! The command and its authority with TLS: certificates of a CA of their own, and of clients.
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
 use super::certificates::{Ca, Pair};
 use super::*;
 
@@ -84,5 +86,47 @@ fn what_is_wrong_with_tls_is_named_first_with_its_flag() {
         let said = stdout(&output);
         let first = said.lines().find_map(|line| line.split_once(" FAILED  ")).expect(&said).1;
         assert!(first.starts_with(says), "{says:?}: {said}");
+    }
+}
+
+/// One that nobody has issued: a server's own, or a CA's that a server shows as its own.
+fn self_signed(name: &str, is_ca: bool) -> Pair {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    if is_ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    Pair { certificate: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+}
+
+#[test]
+fn a_certificate_that_nobody_has_issued_is_named_with_what_would_do() {
+    let of_a_ca = "the server shows the certificate of a CA as its own: have it issue one for its name, and give \
+                   the CA with --root-certificate";
+    let unknown = "this machine does not trust who issued the server's certificate: give its CA with \
+                   --root-certificate";
+    for (is_ca, trusted, says) in [
+        (false, false, unknown),
+        (false, true, "discovery      ok"),
+        (true, false, of_a_ca),
+        (true, true, of_a_ca),
+    ] {
+        let own =
+            files(&format!("self-signed-{is_ca}-{trusted}"), &self_signed("127.0.0.1", is_ca));
+        let mut authority = command();
+        authority
+            .arg("authority")
+            .arg("--tls-certificate")
+            .arg(&own.0.0)
+            .arg("--tls-key")
+            .arg(&own.1.0);
+        let authority = Listening::start(&mut authority);
+        let mut check = as_client();
+        check.args(["check", "--issuer", authority.get("issuer"), "--attempts", "1"]);
+        if trusted {
+            check.arg("--root-certificate").arg(&own.0.0);
+        }
+        let said = stdout(&run(&mut check));
+        assert!(said.lines().next().unwrap().contains(says), "{is_ca} {trusted}: {said}");
     }
 }

@@ -10,11 +10,16 @@ use tokio::net::TcpStream;
 
 /// The status of the answer to a form that is posted to the token endpoint, with this `Host`.
 async fn post(authority: &Authority, host: &str, form: &str) -> u16 {
+    post_to(authority, "/oauth2/token", host, form).await
+}
+
+/// The same for this request target.
+async fn post_to(authority: &Authority, target: &str, host: &str, form: &str) -> u16 {
     let address = authority.base_url().strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = form.len();
     let head = format!(
-        "POST /oauth2/token HTTP/1.1\r\n{host}Content-Type: application/x-www-form-urlencoded\r\n\
+        "POST {target} HTTP/1.1\r\n{host}Content-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -82,12 +87,28 @@ async fn only_this_machines_own_names_are_answered() {
         "Host: 127.0.0.2\r\n",
         "Host: 192.0.2.1\r\n",
         "Host: localhost@evil.example\r\n",
+        "Host: evil.example@localhost\r\n",
+        "Host: me:secret@localhost:80\r\n",
+        "Host: localhost:abc\r\n",
+        "Host: localhost:80:80\r\n",
+        "Host: localhost:+80\r\n",
+        "Host: localhost:65536\r\n",
+        "Host: localhost.\r\n",
+        "Host: [::1\r\n",
+        "Host: ::1\r\n",
         "Host: localhost\r\nHost: evil.example\r\n",
     ] {
         let status = post(&authority, host, GRANT).await;
         assert!([400, 421].contains(&status), "{host}: {status}");
     }
+    for name in ["evil.example", "evil.example@localhost", "localhost:abc"] {
+        let target = format!("http://{name}/oauth2/token");
+        let status = post_to(&authority, &target, LOCAL, GRANT).await;
+        assert!([400, 421].contains(&status), "{target}: {status}");
+    }
     assert_eq!(authority.counts(), before, "and nothing was done");
+    let whole = "http://localhost:80/oauth2/token";
+    assert_eq!(post_to(&authority, whole, LOCAL, GRANT).await, 200);
 }
 
 #[tokio::test]

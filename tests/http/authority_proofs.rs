@@ -159,6 +159,12 @@ async fn each_claim_of_an_assertion_counts() {
     let none = assertion(&json!({ "alg": "none" }), &good);
     assert_eq!(post(&none, &[]).await.0, 401);
     assert_eq!(post("nonsense", &[]).await.0, 401);
+    // RFC 7515 §4.1.11: a header that must be understood is, or the whole is refused.
+    for critical in [json!(["exp"]), json!(["b64"]), json!([]), json!(null)] {
+        let header = json!({ "alg": "HS256", "crit": critical, "b64": true });
+        let (status, description) = post(&assertion(&header, &good), &[]).await;
+        assert!(status == 401 && description.contains("critical"), "{critical}: {description}");
+    }
     assert_eq!(authority.counts().tokens_issued, 2);
 }
 

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use ccg_session::{
-    ClientAuth, Credential, DpopKey, ExchangeRequest, HttpTokenManager, JwtAuth, Provider,
-    SessionHandle, TokenError,
+    ClientAuth, Credential, DpopKey, ExchangeRequest, GrantRequest, HttpTokenManager, JwtAuth,
+    Provider, SessionHandle, TokenError, TokenManager,
 };
 use http::Method;
 use ring::digest::{SHA256, digest};
@@ -55,14 +55,17 @@ impl Server {
         self.state.lock().unwrap()
     }
 
-    fn session(&self, key: &DpopKey) -> SessionHandle {
+    fn manager(&self, key: &DpopKey) -> HttpTokenManager {
         let provider = Provider::generic(format!("{}/token?tenant=1", self.base))
             .revocation_url(format!("{}/revoke", self.base))
             .client_auth(ClientAuth::PrivateKeyJwt(JwtAuth::new()));
         let credential = Credential::from(include_str!("../keys/ed25519.pem"));
-        let manager =
-            HttpTokenManager::builder(provider, "the-client", credential).dpop(key.clone());
-        session_of(manager.build().unwrap(), |config| config.retry.attempts = 1)
+        let builder = HttpTokenManager::builder(provider, "the-client", credential);
+        builder.dpop(key.clone()).build().unwrap()
+    }
+
+    fn session(&self, key: &DpopKey) -> SessionHandle {
+        session_of(self.manager(key), |config| config.retry.attempts = 1)
     }
 
     /// Uses a token; gives the status and the nonce that the resource wants to see.
@@ -215,6 +218,17 @@ async fn a_nonce_is_repeated_within_the_attempt_and_kept_for_the_next() {
     assert_eq!(status, 401);
     let proof = token.proof_with_nonce(&Method::GET, &url, &nonce).unwrap().unwrap();
     assert_eq!(server.get(header, Some(proof.to_str().unwrap())).await.0, 200);
+}
+
+#[tokio::test]
+async fn managers_that_are_made_from_one_share_the_servers_nonce() {
+    let server = Server::start(State { wants_nonce: true, ..State::default() }).await;
+    let base = server.manager(&DpopKey::generate().unwrap());
+    for (manager, posts) in [(base.with_scopes(["a"]), 2), (base.with_scopes(["b"]), 3), (base, 4)]
+    {
+        manager.grant(GrantRequest::default()).await.unwrap();
+        assert_eq!(server.state().requests.len(), posts);
+    }
 }
 
 #[tokio::test]

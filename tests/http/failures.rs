@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
 use ccg_session::{
-    ExchangeRequest, GrantRequest, HttpTokenManager, Provider, Session, SessionConfig,
+    Credential, ExchangeRequest, GrantRequest, HttpTokenManager, Provider, Session, SessionConfig,
     SessionError, SessionHandle, TokenError, TokenManager,
 };
 use http::{HeaderValue, StatusCode};
+
+use super::{millis, session_of};
 
 const PAGE: &str = "<!doctype html><title>Blocked</title>";
 
@@ -229,4 +231,25 @@ async fn a_resource_that_is_no_absolute_uri_is_refused() {
         let provider = authority.provider().resource(resource);
         assert!(HttpTokenManager::builder(provider, "id", "secret").build().is_ok(), "{resource}");
     }
+}
+
+/// A pipe that nobody writes to hangs as a file of a dead mount does.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_secrets_file_that_hangs_is_named_and_not_the_server() {
+    let pipe = std::env::temp_dir().join(format!("ccg-session-hangs-{}", std::process::id()));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let provider = Provider::generic("http://127.0.0.1:1/token");
+    let credential = Credential::file(&pipe);
+    let manager = HttpTokenManager::builder(provider, "id", credential).build().unwrap();
+    let session = session_of(manager, |config| {
+        config.retry.attempts = 1;
+        config.retry.attempt_timeout = millis(100);
+    });
+    let error = session.get_token().await.unwrap_err().to_string();
+    let expected = format!("no answer within 100ms from the file {}", pipe.display());
+    assert!(error.ends_with(&expected), "{error}");
+    // So that its thread ends.
+    std::fs::write(&pipe, "s3cr3t").unwrap();
+    std::fs::remove_file(&pipe).unwrap();
 }

@@ -106,6 +106,29 @@ async fn a_token() {
     assert!(server.grant().await.is_ok());
 }
 
+#[tokio::test]
+async fn what_the_head_says_counts_though_the_body_stalls() {
+    let head = |status: u16| {
+        let head = format!(
+            "HTTP/1.1 {status} -\r\nretry-after: 60\r\ncontent-length: 20\r\n\r\n{{\"error\":"
+        );
+        Raw::start_with(head.into_bytes(), Some(""))
+    };
+    for status in [429, 503, 500, 403] {
+        let server = head(status).await;
+        let session = session_of(server.manager(), |config| config.retry.attempts = 1);
+        let error = session.get_token().await.unwrap_err();
+        let expected = match error.token_error().unwrap() {
+            TokenError::RateLimited { retry_after, .. } if matches!(status, 429 | 403) => {
+                retry_after
+            }
+            TokenError::Server { status: 500 | 503, retry_after, .. } => retry_after,
+            error => panic!("{status}: {error}"),
+        };
+        assert_eq!(*expected, Some(secs(60)), "{status}");
+    }
+}
+
 /// What comes over the connection, and what it means: what the table in `src/http/wire/tests.rs` has no
 /// place for. `~` is a byte that is no UTF-8.
 #[tokio::test]

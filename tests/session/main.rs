@@ -7,6 +7,7 @@ mod closing;
 mod counting;
 mod exchanging;
 mod fixed;
+mod gate;
 mod invalidation;
 mod news;
 mod refresh;

@@ -67,7 +67,7 @@ async fn a_refresh_says_which_token_it_is_to_replace() {
     let manager = Shared::default();
     let session = Session::builder(manager.clone()).spawn().unwrap();
     session.get_token().await.unwrap();
-    tokio::time::sleep(HOUR - Duration::from_secs(300)).await;
+    tokio::time::sleep(Duration::from_secs(3300)).await;
     session.get_token().await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(session.status().generation(), Some(2));

@@ -15,19 +15,19 @@ use crate::args::{CheckArgs, Step};
 use crate::failure::{Failure, message};
 use crate::remedy::{Asked, Known};
 use crate::settings::{Auth, Settings};
-use crate::{output, provider};
+use crate::{input, output, provider};
 
 pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     let CheckArgs { settings, grant, exchange_scope, skip } = args;
+    input::check_lines("--exchange-scope", &exchange_scope)?;
     let mut settings = settings.complete(grant)?;
     // Somebody may have given several in one flag, as the wire has them.
-    let scopes = settings.scope.iter().flat_map(|scope| scope.split_whitespace());
-    settings.scope = scopes.map(str::to_owned).collect();
+    let scopes = settings.scope.iter().flat_map(|scope| scope.trim().split(' '));
+    settings.scope = scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
     let credential = provider::credential(&settings)?;
-    let builder = provider::builder_with(&settings, credential.clone())?;
-    let server = builder.clone().build()?;
+    let server = provider::builder_with(&settings, credential.clone())?.build()?;
     let life_is_said = Arc::new(AtomicBool::new(false));
-    let manager = Watched { server: builder.build()?, life_is_said: Arc::clone(&life_is_said) };
+    let manager = Watched { server: server.clone(), life_is_said: Arc::clone(&life_is_said) };
     let mut config = provider::config(&settings);
     if is_good_once(&settings) {
         config.retry.attempts = 1;

@@ -62,6 +62,16 @@ fn bounded(source: impl Read) -> io::Result<String> {
     Ok(text)
 }
 
+/// Refuses what would break over lines: nobody can tell what was meant. Those around it do not count.
+pub(crate) fn check_lines(flag: &str, texts: &[String]) -> Result<(), Failure> {
+    if !texts.iter().any(|text| text.trim().contains(char::is_control)) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{flag} has a line break or another control character in it: leave it out, or give {flag} once for each"
+    )))
+}
+
 /// The path, unless somebody has given what belongs into the file.
 fn place(path: &Path) -> String {
     let shown = path.display().to_string();

@@ -65,9 +65,18 @@ fn not_understood(error: &clap::Error) -> ExitCode {
         failure.report(false);
         return failure.exit_code();
     }
-    // Nobody is left to be told if this cannot be printed.
-    let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    if error.use_stderr() {
+        // Nobody is left to be told if this cannot be printed.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    match output::bytes(error.render().to_string().as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(false);
+            failure.exit_code()
+        }
+    }
 }
 
 /// What to say in place of clap, which would repeat an argument that may be a secret.

@@ -48,6 +48,7 @@ pub(crate) fn builder_with(
         root_certificate,
         client_certificate,
         client_key,
+        proxy,
         connect_timeout,
         assumed_lifetime,
         allow_insecure_http,
@@ -86,6 +87,9 @@ pub(crate) fn builder_with(
     };
     let mut builder = HttpTokenManager::builder(provider, client_id, credential)
         .allow_insecure_http(*allow_insecure_http);
+    if let Some(url) = proxy {
+        builder = builder.proxy(url.as_str());
+    }
     if let Some(timeout) = connect_timeout {
         builder = builder.connect_timeout(*timeout);
     }
@@ -279,6 +283,23 @@ pub(crate) fn config(settings: &Settings) -> SessionConfig {
 
 /// A runtime for a command that does one thing.
 pub(crate) fn runtime() -> Result<Runtime, Failure> {
-    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime_of(&mut Builder::new_current_thread())
+}
+
+pub(crate) fn runtime_of(builder: &mut Builder) -> Result<Runtime, Failure> {
+    let runtime = files_for_runtime().and_then(|()| builder.enable_all().build());
     runtime.map_err(|error| Failure::Usage(format!("the system gives no event loop: {error}")))
+}
+
+/// Whether there are as many files to be had as tokio needs for the loop and for signals. It panics where the last
+/// of them are missing.
+#[cfg(unix)]
+fn files_for_runtime() -> std::io::Result<()> {
+    let pairs: Result<Vec<_>, _> = (0..3).map(|_| std::os::unix::net::UnixStream::pair()).collect();
+    pairs.map(drop)
+}
+
+#[cfg(not(unix))]
+fn files_for_runtime() -> std::io::Result<()> {
+    Ok(())
 }

@@ -16,6 +16,11 @@ pub(crate) struct Known<'a> {
     pub(crate) basic_differs: bool,
 }
 
+const PROXY_PASSWORD: &str = "the proxy wants a user name and password: write them into its address (HTTPS_PROXY or --proxy)";
+
+/// What metadata names (RFC 8414 §2).
+const ENDPOINTS: [&str; 3] = ["token_endpoint", "revocation_endpoint", "introspection_endpoint"];
+
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
@@ -42,7 +47,8 @@ impl Known<'_> {
                 }
                 match status {
                     300..=399 => self.moved(asked, description),
-                    404 | 405 | 410 => self.nothing_there(asked),
+                    405 => self.no_post(asked),
+                    404 | 410 => self.nothing_there(asked),
                     _ => self.refused(asked, error),
                 }
             }
@@ -56,7 +62,9 @@ impl Known<'_> {
             TokenError::RateLimited { .. } => {
                 "the server wants fewer requests: wait, and share one session".into()
             }
-            TokenError::Server { status: 404, .. } => self.nothing_there(asked),
+            TokenError::Server { status: 407, .. } => PROXY_PASSWORD.into(),
+            TokenError::Server { status: 405, .. } => self.no_post(asked),
+            TokenError::Server { status: 404 | 410, .. } => self.nothing_there(asked),
             // Of whoever is before it.
             TokenError::Server { status: ..500, description: Some(words), .. }
                 if words.contains("web page") =>
@@ -71,6 +79,10 @@ impl Known<'_> {
                 "the server gives tokens that have expired: its clock, or their life there, is wrong".into()
             }
             TokenError::Transport { source, .. } => self.transport(asked, &**source),
+            TokenError::TimedOut { address: Some(place), .. } if place.starts_with("the file ") => {
+                "what --client-secret-file names does not answer: check the path, and what is mounted there"
+                    .into()
+            }
             TokenError::TimedOut { .. } => format!(
                 "the server does not answer in time: check {}, the network and its proxy, or give it \
                  longer (--attempt-timeout)",
@@ -99,6 +111,13 @@ impl Known<'_> {
         format!("the server has nothing at this address: check {flag} (a slash at the end counts)")
     }
 
+    fn no_post(&self, asked: Asked) -> String {
+        let flag = self.address(asked);
+        format!(
+            "what is at this address takes no POST, so it is another endpoint, or a page: check {flag}"
+        )
+    }
+
     fn moved(&self, asked: Asked, description: &str) -> String {
         let flag = self.address(asked);
         let target =
@@ -112,7 +131,10 @@ impl Known<'_> {
     }
 
     fn refused(&self, asked: Asked, error: &TokenError) -> String {
-        let TokenError::Denied { error: code, status, .. } = error else { return String::new() };
+        let TokenError::Denied { error: code, description, status, .. } = error else {
+            return String::new();
+        };
+        let says = description.as_deref().unwrap_or_default().to_lowercase();
         let Settings { scope, resource, audience, dpop_key, .. } = self.settings;
         match &**code {
             "invalid_client" => self.client(asked),
@@ -152,6 +174,11 @@ impl Known<'_> {
                 "the server gives tokens that are not for a Bearer header: check {}, and what it gives",
                 self.address(asked)
             ),
+            "invalid_dpop_proof" | "use_dpop_nonce" | "invalid_request"
+                if dpop_key.is_none() && (code.contains("dpop") || says.contains("dpop")) =>
+            {
+                "the server wants tokens to be bound to a key: give --dpop-key".into()
+            }
             "invalid_dpop_proof" | "use_dpop_nonce" => {
                 "the server does not take the proof of --dpop-key: check this machine's clock, and that the \
                  server takes keys of this kind (many want one on the curve P-256)"
@@ -270,6 +297,18 @@ impl Known<'_> {
                     --issuer, or --allow-insecure-http if the way there is safe"
                 .into();
         }
+        // Whatever else is wrong with it, there is some.
+        if let Some(name) = ENDPOINTS.iter().find(|name| reason.contains(**name)) {
+            return format!(
+                "the server's metadata has no {name} that can be used: have it mended, or give \
+                 --token-url in place of --issuer"
+            );
+        }
+        if reason.contains("is longer than 1 MiB") {
+            return "what answers there is too long for metadata: check --issuer, or give --token-url in \
+                    its place"
+                .into();
+        }
         "the server publishes no metadata for this --issuer: check it, or give --token-url in its place".into()
     }
 
@@ -310,6 +349,14 @@ impl Known<'_> {
                     that the server knows its CA"
                 .into();
         }
+        if has(&["proxy authorization required", "proxy auth"]) {
+            return PROXY_PASSWORD.into();
+        }
+        if has(&["CaUsedAsEndEntity"]) {
+            return "the server shows the certificate of a CA as its own: have it issue one for its name, \
+                    and give the CA with --root-certificate"
+                .into();
+        }
         if has(&["UnknownIssuer", "UnhandledCriticalExtension"]) {
             return "this machine does not trust who issued the server's certificate: give its CA with \
                     --root-certificate"
@@ -337,5 +384,23 @@ impl Known<'_> {
         format!(
             "the connection broke or could not be made: check {flag}, the network and its proxy (HTTPS_PROXY)"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_hangs_is_named_and_no_address() {
+        let settings = Settings::default();
+        let known = Known { settings: &settings, endpoints: None, basic_differs: false };
+        let late = || TokenError::timed_out(Duration::from_secs(10));
+        let at = |place: &str| known.remedy(Asked::Grant, &late().with_address(place));
+        assert!(at("the file /run/secret").contains("--client-secret-file"));
+        assert!(at("https://as.example/token").contains("--token-url"));
+        assert!(known.remedy(Asked::Grant, &late()).contains("--token-url"));
     }
 }

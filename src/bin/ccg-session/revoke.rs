@@ -22,10 +22,9 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
                        give --client-secret-file another file, or set CCG_SESSION_CLIENT_SECRET";
         return Err(Failure::Usage(problem.into()));
     }
-    let builder = provider::builder(&settings)?;
-    let (server, asked) = (builder.clone().build()?, builder.build()?);
+    let server = provider::builder(&settings)?.build()?;
     // An assertion that a platform writes may be good for one request only.
-    let asked = (settings.auth != Some(Auth::Assertion)).then_some(asked);
+    let asked = (settings.auth != Some(Auth::Assertion)).then(|| server.clone());
     if !server.can_revoke() {
         let problem = "this provider has no revocation endpoint: give --revocation-url URL";
         return Err(Failure::Usage(problem.into()));

@@ -90,6 +90,12 @@ pub(crate) struct Settings {
     /// A PEM file with that certificate's private key
     #[arg(long, value_name = "PATH")]
     pub(crate) client_key: Option<PathBuf>,
+    /// A proxy for all requests but those to this machine [default: as `HTTPS_PROXY` and its like say]
+    ///
+    /// `http://proxy.example.com:3128`. A password in it can be read here by other users of this machine: it
+    /// belongs into the file.
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
     /// How long connecting may take
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
@@ -255,6 +261,7 @@ impl Settings {
             root_certificate: self.root_certificate.or(file.root_certificate.map(there)),
             client_certificate: self.client_certificate.or(file.client_certificate.map(there)),
             client_key: self.client_key.or(file.client_key.map(there)),
+            proxy: self.proxy.or(file.proxy),
             connect_timeout: self.connect_timeout.or(file.connect_timeout),
             assumed_lifetime: self.assumed_lifetime.or(file.assumed_lifetime),
             allow_insecure_http: self.allow_insecure_http || file.allow_insecure_http,

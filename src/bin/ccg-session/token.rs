@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::args::{ExchangeArgs, Format, GrantArgs, TokenArgs};
 use crate::failure::Failure;
-use crate::{output, provider};
+use crate::{input, output, provider};
 
 pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
     let settings = args.settings.complete(args.grant)?;
@@ -43,6 +43,17 @@ pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
         format,
         settings,
     } = args;
+    // The library would say so too, but of the exchange only once there is a token, and of both by one name.
+    for (flag, texts) in [
+        ("--scope", &scopes),
+        ("--resource", &resources),
+        ("--audience", &audiences),
+        ("--grant-scope", &scope),
+        ("--grant-resource", &resource),
+        ("--grant-audience", &audience),
+    ] {
+        input::check_lines(flag, texts)?;
+    }
     let settings = settings.complete(GrantArgs { scope, resource, audience })?;
     let mut request = ExchangeRequest::scopes(scopes);
     request.resources = resources;
@@ -50,7 +61,7 @@ pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
     request.actor = actor_id.zip(actor_name).map(|(id, name)| Actor::new(id, name));
     request.shared_link = shared_link;
     request.requested_token_type = requested_token_type;
-    // The library would say so too, but only once there is a token to exchange.
+    // As above.
     if !settings.is_box() && (request.actor.is_some() || request.shared_link.is_some()) {
         let problem = "--actor-id and --shared-link are Box's own, and this is another server: leave \
                        them out";

@@ -108,7 +108,7 @@ fn loopback_needs_no_tls_and_others_only_on_demand() {
 #[test]
 fn what_can_be_used_is_taken() {
     let manager = builder(boxed()).http_client(any_client()).build().unwrap();
-    let known = manager.addresses.known().unwrap();
+    let known = manager.shared.addresses.known().unwrap();
     assert_eq!(known.token.url.as_str(), "https://api.box.com/oauth2/token");
     assert_eq!(
         known.revocation.as_ref().unwrap().url.as_str(),
@@ -123,7 +123,7 @@ fn what_can_be_used_is_taken() {
         .assumed_lifetime(Duration::from_secs(60));
     let manager = builder(generic).http_client(any_client()).build().unwrap();
     assert_eq!(
-        manager.addresses.known().unwrap().token.url.as_str(),
+        manager.shared.addresses.known().unwrap().token.url.as_str(),
         "https://x.example/t?tenant=1"
     );
     assert!(!manager.can_revoke());
@@ -134,7 +134,7 @@ fn what_can_be_used_is_taken() {
 fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
     let sent = |provider: &Provider| {
         let scope = provider.scope_text();
-        let form = provider.grant_form(&scope).unwrap();
+        let form = provider.grant_form(provider.subject(), &scope).unwrap();
         form[1..]
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
@@ -144,16 +144,16 @@ fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
     let provider = Provider::generic(" http://127.0.0.1:1/t\r\n")
         .revocation_url("http://127.0.0.1:1/r\n")
         .scope(" read\n")
-        .scope("write\n delete")
+        .scope("write  delete")
         .audience("\tapi ")
         .resource(" urn:x\n");
     assert_eq!(sent(&provider), "scope=read write delete resource=urn:x audience=api");
-    let known = builder(provider).build().unwrap().addresses.known().unwrap();
+    let known = builder(provider).build().unwrap().shared.addresses.known().unwrap();
     assert_eq!(known.token_url(), "http://127.0.0.1:1/t");
     assert_eq!(known.revocation_url(), Some("http://127.0.0.1:1/r"));
     let subject = Provider::box_ccg(Subject::user(" 7\n")).base_url("\nhttp://127.0.0.1:1/ ");
     assert_eq!(sent(&subject), "box_subject_type=user box_subject_id=7");
-    let known = builder(subject).build().unwrap().addresses.known().unwrap();
+    let known = builder(subject).build().unwrap().shared.addresses.known().unwrap();
     assert_eq!(known.token_url(), "http://127.0.0.1:1/oauth2/token");
     let entra = Provider::entra_id("T\n", "https://graph.microsoft.com\n");
     assert_eq!(sent(&entra), "scope=https://graph.microsoft.com/.default");
@@ -164,6 +164,7 @@ fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
     };
     for (builder, setting) in [
         (HttpTokenManager::builder(generic(), "my\nid", "s3cr3t"), "client_id"),
+        (HttpTokenManager::builder(generic(), "my id", "s3cr3t"), "client_id"),
         (builder(Provider::generic("http://127.0.0.1:1/a\nb")), "token_url"),
         (builder(Provider::generic("http://127.0.0.1:1/a b")), "token_url"),
         (builder(generic().revocation_url("http://127.0.0.1:1/a\tb")), "revocation_url"),
@@ -171,7 +172,8 @@ fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
         (builder(local().base_url("http://127.0.0.1:1/a\nb")), "base_url"),
         (builder(generic().audience("a\nb")), "audience"),
         (builder(generic().resource("urn:a\nb")), "resource"),
-        (builder(generic().client_auth(jwt("a\nb"))), "audience"),
+        (builder(generic().scope("a\nb")), "scope"),
+        (builder(generic().client_auth(jwt("a\nb"))), "assertion_audience"),
         (builder(Provider::box_ccg(Subject::user("1\n2"))), "subject"),
         (
             HttpTokenManager::builder(
@@ -235,7 +237,7 @@ fn a_grant_asks_for_scopes_resources_and_audiences_in_their_order() {
         .audience("x")
         .param("resource", "urn:3");
     let scope = provider.scope_text();
-    let form = provider.grant_form(&scope).unwrap();
+    let form = provider.grant_form(provider.subject(), &scope).unwrap();
     let form: Vec<_> = form.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let expected = "grant_type=client_credentials scope=b,a resource=urn:2 resource=urn:1 audience=y \
                     audience=x organization=o resource=urn:3";

@@ -154,6 +154,11 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (200, "", "{'access_token':'T'}", "malformed: the answer is not JSON (HTTP 200)"),
     (200, "content-encoding: gzip", "\u{1f}\u{8b}\u{8}\0", "malformed: the answer is coded (\"gzip\"), though it was asked not to be (HTTP 200)"),
     (200, "content-encoding: identity", r#"{"access_token":"T"}"#, "T"),
+    (200, "content-encoding: ", r#"{"access_token":"T"}"#, "T"),
+    (200, "content-encoding: , identity|content-encoding: IDENTITY", r#"{"access_token":"T"}"#, "T"),
+    (200, "content-encoding: identity|content-encoding: gzip", "\u{1f}\u{8b}", "malformed: the answer is coded (\"gzip\"), though it was asked not to be (HTTP 200)"),
+    (200, "content-encoding: identity, BR", "\u{1f}\u{8b}", "malformed: the answer is coded (\"br\"), though it was asked not to be (HTTP 200)"),
+    (200, "content-encoding: s3cr3t", "\u{1f}\u{8b}", "malformed: the answer is coded (in a way of its own), though it was asked not to be (HTTP 200)"),
     (400, "content-encoding: br", "\u{1f}\u{8b}", "denied 400 Bad Request; the answer is coded (\"br\"), though it was asked not to be"),
     (200, "", "\u{feff}", "malformed: the answer is empty (HTTP 200)"),
     (200, "", r#"["T"]"#, "malformed: the answer is JSON, but not an object (HTTP 200)"),
@@ -172,7 +177,8 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (403, "", "", "denied 403 Forbidden"),
     (403, "", "no", "denied 403 Forbidden"),
     (405, "", "{}", "denied 405 Method Not Allowed"),
-    (499, "", "", "denied 499 unknown status"),
+    (422, "", r#"{"detail":"x"}"#, "denied 422 Unprocessable Entity; x"),
+    (422, "", r#"["x"]"#, "denied 422 Unprocessable Entity"),
     (400, "", "error=invalid_client&error_description=x+y", "denied 400 invalid_client; x y"),
     (400, "", r#"{"error":"a","error":"b"}"#, "denied 400 b"),
     (400, "", r#"{"error":"invalid_client","error_description":{"a":1},"errors":[1]}"#, "denied 400 invalid_client"),
@@ -187,6 +193,14 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (400, "", "\n <!doctype html>", "server 400 -; the answer looks like a web page, not like JSON"),
     (403, "", "\u{feff}<html>", "server 403 -; the answer looks like a web page, not like JSON"),
     (403, "content-type: application/json", "<?xml version='1.0'?><Error/>", "server 403 -; the answer looks like a web page, not like JSON"),
+    (402, "", "<html>", "server 402 -; the answer looks like a web page, not like JSON"),
+    (405, "", "<html>", "server 405 -; the answer looks like a web page, not like JSON"),
+    (405, "", "", "server 405 -"),
+    (407, "", "", "server 407 -"),
+    (407, "", r#"{"error":"proxy"}"#, "server 407 -; proxy"),
+    (451, "", "<html>", "server 451 -; the answer looks like a web page, not like JSON"),
+    (499, "", "", "server 499 -"),
+    (499, "", "gone", "server 499 -; the answer is not JSON"),
     (404, "", "", "server 404 -"),
     (404, "", r#"{"error":"not_found"}"#, "server 404 -; not_found"),
     (404, "", r#"{"error":"invalid_client"}"#, "denied 404 invalid_client"),
@@ -324,6 +338,89 @@ fn a_servers_words_are_cut_to_length() {
 }
 
 /// A refusal is left alone for as long as it says, too; and so is what makes no sense.
+#[test]
+fn words_among_more_tokens_than_can_be_looked_for_are_not_shown() {
+    for (tokens, expected) in [(16, "denied 400 e; d"), (17, "denied 400 [redacted]; [redacted]")] {
+        let tokens: String = numbered(tokens, r#",{"id_token":"t-#"}"#);
+        let body = format!(r#"{{"error":"e","error_description":"d","x":[0{tokens}]}}"#);
+        let result = with_answer(400, "", body.as_bytes(), |answer| answer.token(Asked::Grant));
+        assert_eq!(shown(result), expected);
+    }
+}
+
+#[test]
+fn what_is_nested_deeper_than_anybody_reads_is_left_out() {
+    for depth in [90, 101, 128, 100_000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let objects = format!("{}{}", r#"{"a":"#.repeat(depth), "1");
+        let objects = format!("{objects}{}", "}".repeat(depth));
+        for deep in [format!("{open}\"]}}\\\"\",1e999{close}"), objects] {
+            let body =
+                format!(r#"{{"x":{deep},"access_token":"T","y":{{"z":{deep}}},"expires_in":60}}"#);
+            let result = with_answer(200, "", body.as_bytes(), |answer| answer.token(Asked::Grant));
+            assert_eq!(shown(result), "T 60s", "{depth}");
+        }
+        let cut = format!(r#"{{"access_token":"T","x":{open}"#);
+        let result = with_answer(200, "", cut.as_bytes(), |answer| answer.token(Asked::Grant));
+        assert_eq!(shown(result), "malformed: the answer is not JSON (HTTP 200)");
+    }
+}
+
+/// So many of it, each with its number in place of `#`.
+fn numbered(count: usize, part: &str) -> String {
+    (0..count).fold(String::new(), |all, at| all + &part.replace('#', &format!("{at:x}")))
+}
+
+/// Of at most 1 MiB, as they are read.
+#[test]
+fn an_answer_of_many_parts_is_read_in_little_time() {
+    let many = |part: &str| part.repeat(1_000_000 / part.len());
+    let list = |part: &str| format!("[{}0]", many(part));
+    let scopes =
+        r#""access_token":"the-token-itself","refresh_token":"another-token-of-it","scope""#;
+    for (what, status, body) in [
+        ("scopes in a text", 200, format!("{{{scopes}:\"{}\"}}", many("abc "))),
+        ("scopes in a list", 200, format!("{{{scopes}:{}}}", list("\"ab%63\","))),
+        (
+            "members",
+            400,
+            format!(
+                "{{\"error\":\"e\",\"error_description\":\"d\"{}}}",
+                numbered(100_000, r##","#":1"##)
+            ),
+        ),
+        ("words", 400, format!("{{\"error\":\"e\",\"error_description\":\"{}\"}}", many("w%25 "))),
+        (
+            "tokens",
+            400,
+            format!(
+                "{{\"error\":\"e\",\"error_description\":\"{}\",\"x\":{}}}",
+                "w ".repeat(9_000),
+                list("{\"access_token\":\"aaaaaaaaaa\"},")
+            ),
+        ),
+        (
+            "other tokens",
+            400,
+            format!(
+                "{{\"error\":\"e\",\"error_description\":\"{}\",\"x\":[{}0]}}",
+                "w ".repeat(9_000),
+                numbered(20_000, r#"{"access_token":"token-#"},"#)
+            ),
+        ),
+        ("errors", 400, format!("{{\"errors\":{}}}", list("{\"message\":\"m\"},"))),
+        ("pairs of a form", 400, format!("error=e&{}", many("a=b&"))),
+        ("digits", 200, format!("{{\"access_token\":\"T\",\"expires_in\":{}}}", many("9"))),
+        ("large numbers", 200, format!("{{\"access_token\":\"T\",\"x\":{}}}", list("1e999,"))),
+        ("escapes", 400, format!("{{\"error\":\"{}\"}}", many("%25"))),
+    ] {
+        let begun = std::time::Instant::now();
+        let _ = with_answer(status, "", body.as_bytes(), |answer| answer.token(Asked::Grant));
+        let elapsed = begun.elapsed();
+        assert!(elapsed < Duration::from_secs(5), "{what}: {elapsed:?}");
+    }
+}
+
 #[test]
 fn retry_after_counts_for_every_failure() {
     for (status, body, expected) in [

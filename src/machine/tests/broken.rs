@@ -71,6 +71,9 @@ pub(super) enum Fault {
     /// Who reads after the end starts a grant.
     GoesOnAfterTheEnd,
 
+    SendsWithoutLeave,
+    WaitsForLeaveBehindTheBarrier,
+
     /// More exchanges are on the wire than may be.
     SendsTooManyExchanges,
     /// An endpoint that fails is asked on.
@@ -152,7 +155,7 @@ impl Fault {
     ];
 
     /// What the model has to find.
-    pub(super) const SEEDED: [Self; 22] = [
+    pub(super) const SEEDED: [Self; 23] = [
         Self::ForgetsTheLedgerAtAnInvalidate,
         Self::AnswersTheLastFirst,
         Self::GrantsAgainAtAnInvalidate,
@@ -175,6 +178,7 @@ impl Fault {
         Self::ForgetsMarks,
         Self::RefreshesNoExchangedToken,
         Self::TakesAnySubject,
+        Self::IgnoresNews,
     ];
 }
 
@@ -209,6 +213,7 @@ impl Broken {
         if fault == Fault::SendsTooManyExchanges {
             machine.config.exchanges_at_once += 1;
         }
+        machine.abilities.gated &= fault != Fault::SendsWithoutLeave;
         Self {
             fault,
             token: None,
@@ -241,6 +246,7 @@ impl Broken {
     }
 
     /// What becomes of that which the machine wants done.
+    #[expect(clippy::too_many_lines, reason = "an arm for each fault")]
     fn spoil(&mut self, event: &Event<CallerId>, fx: &mut Effects<CallerId>) {
         let grant = fx.start.iter().find(|start| matches!(start.request, Request::Grant(_)));
         self.last_grant = grant.cloned().or(self.last_grant.take());
@@ -269,7 +275,7 @@ impl Broken {
                 fx.start.extend(again);
             }
             (Fault::DoesNotPublishARevoke, Event::Revoke(..)) => fx.publish = None,
-            (Fault::ShowsChildrenOfOneRevokedElsewhere, Event::News(_)) => fx.exchanged.clear(),
+            (Fault::WaitsForLeaveBehindTheBarrier, Event::Revoke(..)) => fx.waits.clear(),
             (Fault::AnswersARevokeAtOnce, Event::Revoke(caller, ..)) if fx.replies.is_empty() => {
                 fx.replies.push((*caller, Reply::Revoked(Ok(()))));
             }
@@ -322,7 +328,8 @@ impl Broken {
                 }
             }
             (Fault::GoesOnAfterTheEnd, Event::Asked(_)) if self.closed => fx.start.extend(again),
-            (Fault::ShowsAnExchangedTokenAfterARevoke, Event::Revoke(..)) => fx.exchanged.clear(),
+            (Fault::ShowsAnExchangedTokenAfterARevoke, Event::Revoke(..))
+            | (Fault::ShowsChildrenOfOneRevokedElsewhere, Event::News(_)) => fx.exchanged.clear(),
             (Fault::ShowsAnExchangedTokenForTooLong, _) => {
                 for (_, shown) in &mut fx.exchanged {
                     if let Some(shown) = shown {

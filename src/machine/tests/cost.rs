@@ -33,8 +33,12 @@ impl Loaded {
             ..SessionConfig::default()
         };
         change(&mut config);
-        let abilities =
-            Abilities { exchange: true, revoke: true, assumed_lifetime: ASSUMED_LIFETIME };
+        let abilities = Abilities {
+            exchange: true,
+            revoke: true,
+            assumed_lifetime: ASSUMED_LIFETIME,
+            gated: false,
+        };
         let machine = Machine::new(config, abilities, 7);
         Self {
             machine,

@@ -13,7 +13,8 @@ use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::judge::History;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, News, Reply, Request, Start,
+    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, News, Purpose, Reply, Request,
+    Start, Wait,
 };
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::Snapshot;
@@ -24,6 +25,10 @@ pub(crate) const START: Instant = Instant::from_nanos(1_000_000_000_000_000);
 
 /// What its manager says.
 pub(super) const ASSUMED_LIFETIME: Duration = secs(300);
+
+/// What its manager can do.
+const ABILITIES: Abilities =
+    Abilities { exchange: true, revoke: true, assumed_lifetime: ASSUMED_LIFETIME, gated: false };
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -115,8 +120,7 @@ impl Session {
     /// All are number 7, but where there are two.
     pub(crate) fn numbered(number: u64, config: SessionConfig) -> Self {
         config.check().expect("a configuration that makes sense");
-        let abilities =
-            Abilities { exchange: true, revoke: true, assumed_lifetime: ASSUMED_LIFETIME };
+        let abilities = ABILITIES;
         let machine = Machine::new(config.clone(), abilities, number);
         Self {
             history: History::new(machine.published(), &config, abilities),
@@ -201,13 +205,22 @@ impl Session {
         self.send(Event::News(News::Revoked { text, left: duration(left) }))
     }
 
+    /// The manager wants leave to be asked for, or no more.
+    pub(super) fn gate(&mut self, gated: bool) -> String {
+        let abilities = Abilities { gated, ..ABILITIES };
+        self.send(Event::Abilities(abilities))
+    }
+
+    /// The grant has leave, or the exchange of this name.
+    pub(super) fn permit(&mut self, key: Option<&str>, result: Result<(), TokenError>) -> String {
+        let purpose =
+            key.map_or(Purpose::Grant, |name| Purpose::Exchange(scope(name).key().into()));
+        self.send(Event::Permitted(purpose, result))
+    }
+
     /// What the manager has learnt of its server.
     pub(super) fn can(&mut self, exchange: bool, revoke: bool) -> String {
-        self.send(Event::Abilities(Abilities {
-            exchange,
-            revoke,
-            assumed_lifetime: ASSUMED_LIFETIME,
-        }))
+        self.send(Event::Abilities(Abilities { exchange, revoke, ..ABILITIES }))
     }
 
     // Attempts end
@@ -396,6 +409,16 @@ impl Session {
                 None => "publish nothing".to_owned(),
             });
             self.snapshot = Arc::new(self.snapshot.followed_by(published));
+        }
+        for wait in fx.waits {
+            let name = |purpose: &Purpose| match purpose {
+                Purpose::Grant => "the grant".to_owned(),
+                Purpose::Exchange(key) => self.history.requests[key].scopes[0].clone(),
+            };
+            said.push(match &wait {
+                Wait::Begin(purpose, ..) => format!("wait for {}", name(purpose)),
+                Wait::GiveUp(purpose) => format!("no wait for {}", name(purpose)),
+            });
         }
         for start in fx.start {
             said.push(match &start.request {

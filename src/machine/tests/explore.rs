@@ -92,7 +92,8 @@ const EXCHANGES: Budget = Budget {
 };
 
 fn scopes() -> Vec<Scope> {
-    let scope = |name, mode, random, budget| Scope { name, mode, random, budget };
+    let scope = |name, mode, random, budget| Scope { name, mode, random, gated: false, budget };
+    let gated = |name, mode, random, budget| Scope { name, mode, random, gated: true, budget };
     vec![
         scope("wide", RefreshMode::WhileUsed, 0.5, WIDE),
         scope("wide", RefreshMode::OnRequest, 0.0, WIDE),
@@ -103,6 +104,8 @@ fn scopes() -> Vec<Scope> {
         scope("revokes", RefreshMode::Always, 0.0, REVOKES),
         scope("exchanges", RefreshMode::WhileUsed, 0.5, EXCHANGES),
         scope("exchanges", RefreshMode::OnRequest, 0.0, EXCHANGES),
+        gated("gated", RefreshMode::WhileUsed, 0.5, REVOKES),
+        gated("gated exchanges", RefreshMode::OnRequest, 0.0, EXCHANGES),
     ]
 }
 
@@ -292,7 +295,13 @@ fn nothing_in_a_long_story_breaks_an_invariant() {
     while began.elapsed() < limit {
         let modes = [RefreshMode::WhileUsed, RefreshMode::OnRequest, RefreshMode::Always];
         let draw = [0.0, 0.5, 0.999][stories / 3 % 3];
-        let scope = Scope { name: "long", mode: modes[stories % 3], random: draw, budget: LONG };
+        let scope = Scope {
+            name: "long",
+            mode: modes[stories % 3],
+            random: draw,
+            gated: stories % 4 == 3,
+            budget: LONG,
+        };
         let mut left = 60;
         let told = tell(&scope, |among| {
             left -= 1;
@@ -332,7 +341,13 @@ fn every_broken_session_is_found_out() {
     let mut escaped = Vec::new();
     for (fault, property, says) in Fault::JUDGED {
         let budget = where_to_look(*fault);
-        let scope = Scope { name: "fault", mode: RefreshMode::WhileUsed, random: 0.5, budget };
+        let scope = Scope {
+            name: "fault",
+            mode: RefreshMode::WhileUsed,
+            random: 0.5,
+            gated: false,
+            budget,
+        };
         let session = Broken::new(machine(&scope), *fault);
         let found = explore(session, &scope, Duration::from_secs(30), 4).violation;
         let (steps, why) = found.unwrap_or_default();
@@ -347,7 +362,13 @@ fn every_broken_session_is_found_out() {
 /// These need a longer story than the search has the time for, so it is told.
 #[test]
 fn a_stale_token_given_again_is_found_out() {
-    let scope = Scope { name: "fault", mode: RefreshMode::OnRequest, random: 0.0, budget: GRANTS };
+    let scope = Scope {
+        name: "fault",
+        mode: RefreshMode::OnRequest,
+        random: 0.0,
+        gated: false,
+        budget: GRANTS,
+    };
     let session = || Broken::new(machine(&scope), Fault::GivesTheFirstTokenAgain);
     for (story, property, says) in STALE_TOKENS {
         let steps = [&[Step::Ask(1), Step::Grant(Outcome::Ok)], *story].concat();
@@ -406,13 +427,42 @@ fn a_session_that_sends_too_many_exchanges_is_found_out() {
 }
 const TOO_MANY: &str = "at_most_so_many_exchanges_are_on_the_wire";
 
+/// In the small world it is otherwise seldom that leave is needed.
+#[test]
+fn a_gated_session_that_goes_without_leave_is_found_out() {
+    let setup = Setup { gated: true, ..Setup::usual() };
+    for (fault, ops, property) in [
+        (Fault::SendsWithoutLeave, &[Op::Get { left: 0, ip: 0 }][..], LEAVE),
+        (
+            Fault::WaitsForLeaveBehindTheBarrier,
+            &[
+                Op::Get { left: 0, ip: 0 },
+                Op::Permit(0, None),
+                Op::End(0, operations::New(Life::Millis(60_000))),
+                Op::Exchange { key: 0, reversed: false, left: 0, ip: 0 },
+                Op::Revoke { ip: 0 },
+            ],
+            LEAVE_BEHIND_THE_BARRIER,
+        ),
+    ] {
+        let around = |machine| Broken::around(machine, fault);
+        let ops: Vec<_> = ops.iter().map(|op| (0.0, *op)).collect();
+        let why = play(&around, &setup, &ops).expect_err("it is broken");
+        assert!(why.contains(&format!("{property}: ")), "{why}");
+    }
+}
+const LEAVE: &str = "each_attempt_of_a_gated_session_has_leave";
+const LEAVE_BEHIND_THE_BARRIER: &str = "nobody_waits_for_leave_behind_the_barrier";
+
 /// A property that nothing can break says nothing.
 #[test]
 fn each_property_can_fail() {
     let by_faults = Fault::JUDGED.iter().map(|(_, property, _)| *property);
     let by_stories = STALE_TOKENS.iter().map(|(_, property, _)| *property);
-    let broken: BTreeSet<_> =
-        by_faults.chain(by_stories).chain([AFTER_THE_END, TOO_MANY]).collect();
+    let broken: BTreeSet<_> = by_faults
+        .chain(by_stories)
+        .chain([AFTER_THE_END, TOO_MANY, LEAVE, LEAVE_BEHIND_THE_BARRIER])
+        .collect();
     let all: BTreeSet<_> = PROPERTIES.iter().map(|(name, _)| *name).collect();
     let unbroken: Vec<_> = all.difference(&broken).collect();
     assert!(unbroken.is_empty(), "no session in broken.rs breaks {unbroken:?}");
@@ -423,7 +473,13 @@ fn each_property_can_fail() {
 /// An abandoned flight once forgot when its next attempt was due.
 #[test]
 fn an_abandoned_flight_leaves_its_pause_to_the_next() {
-    let scope = Scope { name: "wide", mode: RefreshMode::WhileUsed, random: 0.5, budget: WIDE };
+    let scope = Scope {
+        name: "wide",
+        mode: RefreshMode::WhileUsed,
+        random: 0.5,
+        gated: false,
+        budget: WIDE,
+    };
     let steps = [
         Step::Exchange(0),
         Step::Grant(Outcome::Short),
@@ -437,7 +493,13 @@ fn an_abandoned_flight_leaves_its_pause_to_the_next() {
 /// And one that was abandoned before its first attempt had counted forgot that it was forgiven once.
 #[test]
 fn an_abandoned_flight_is_not_forgiven_twice() {
-    let scope = Scope { name: "long", mode: RefreshMode::OnRequest, random: 0.5, budget: LONG };
+    let scope = Scope {
+        name: "long",
+        mode: RefreshMode::OnRequest,
+        random: 0.5,
+        gated: false,
+        budget: LONG,
+    };
     let steps = [
         Step::Exchange(0),
         Step::Grant(Outcome::Ok),

@@ -16,6 +16,7 @@ impl<R: Hash> Hash for Machine<R> {
             session: _,
             own,
             earliest,
+            leave,
             grants_ended,
             refused,
             subject_refused_at,
@@ -36,7 +37,7 @@ impl<R: Hash> Hash for Machine<R> {
             last_success: _,
             counters: _,
         } = self;
-        (own, earliest, refused, subject_refused_at).hash(state);
+        (own, earliest, leave, refused, subject_refused_at).hash(state);
         (doubts_honoured_from, doubts_dismissed).hash(state);
         endpoint.fingerprint(state);
         exchanges.fingerprint(*grants_ended, endpoint, state);

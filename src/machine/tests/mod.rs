@@ -18,6 +18,7 @@ mod explore;
 mod fingerprint;
 #[cfg(test)]
 mod flights;
+mod gate;
 #[cfg(test)]
 mod lifetimes;
 pub(crate) mod model;

@@ -93,6 +93,18 @@ impl Session {
             ["capacity", n] => self.configure(|config| config.exchange_capacity = number(n)),
             ["at_once", n] => self.configure(|config| config.exchanges_at_once = number(n)),
             ["max_held", n] => self.configure(|config| config.max_held = number(n)),
+            ["gated"] => self.gate(true),
+            ["ungated"] => self.gate(false),
+            // Leave comes, or does not.
+            ["permit"] => self.permit(None, Ok(())),
+            ["permit", key] => self.permit(Some(key), Ok(())),
+            ["no_permit", "timed_out"] => {
+                self.permit(None, Err(TokenError::timed_out(Duration::from_secs(60))))
+            }
+            ["no_permit", ref how @ ..] if matches!(how[0], "429" | "503") => {
+                self.permit(None, outcome(how).map(drop))
+            }
+            ["no_permit", key, ref how @ ..] => self.permit(Some(key), outcome(how).map(drop)),
             // Callers, and readers of what is published.
             ["ask", ref with @ ..] => self.ask_with(options(with)),
             ["exchange", name, ref with @ ..] => self.exchange(scope(name).options(options(with))),

@@ -13,7 +13,7 @@ use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::judge::{History, Purpose, Session, Verdict};
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, News, Published, Reply,
+    self, Abilities, CallerId, Effects, Ended, Event, Machine, Moment, News, Published, Reply,
 };
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::token::TokenId;
@@ -70,6 +70,8 @@ pub(super) enum Step {
     Exchanged(u8, Outcome),
     /// The first revocation on the wire ends.
     Revocation(Outcome),
+    /// A wait for leave is over, the grant's or this key's: with leave, or without.
+    Permit(Option<u8>, bool),
     /// Time passes until the next deadline, and the timer is delivered.
     Wake,
     /// The timer is delivered, late.
@@ -106,6 +108,8 @@ pub(super) struct Scope {
     pub(super) mode: RefreshMode,
     /// Every draw of the run.
     pub(super) random: f64,
+    /// Attempts wait for leave.
+    pub(super) gated: bool,
     pub(super) budget: Budget,
 }
 
@@ -133,12 +137,20 @@ fn config(scope: &Scope) -> SessionConfig {
     SessionConfig { refresh_mode: scope.mode, retry, ..SessionConfig::default() }
 }
 
-const ABILITIES: Abilities =
-    Abilities { exchange: true, revoke: true, assumed_lifetime: Duration::from_secs(300) };
+fn abilities(scope: &Scope) -> Abilities {
+    Abilities { gated: scope.gated, ..ABILITIES }
+}
+
+const ABILITIES: Abilities = Abilities {
+    exchange: true,
+    revoke: true,
+    assumed_lifetime: Duration::from_secs(300),
+    gated: false,
+};
 
 /// The machine that a scope explores.
 pub(super) fn machine(scope: &Scope) -> Machine<CallerId> {
-    Machine::new(config(scope), ABILITIES, 7)
+    Machine::new(config(scope), abilities(scope), 7)
 }
 
 fn request(key: u8) -> Box<ExchangeRequest> {
@@ -163,7 +175,7 @@ fn options(caller: CallerId) -> TokenRequestOptions {
 
 impl<S: Session + Clone> World<S> {
     pub(super) fn new(session: S, scope: &Scope) -> Self {
-        let mut history = History::new(session.published(), &config(scope), ABILITIES);
+        let mut history = History::new(session.published(), &config(scope), abilities(scope));
         history.pass(START);
         Self {
             session,
@@ -191,6 +203,7 @@ impl<S: Session + Clone> World<S> {
     pub(super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         self.attempts_end(&mut steps);
+        self.waits_end(&mut steps);
         self.callers_act(&mut steps);
         self.messages_arrive(&mut steps);
         self.time_passes(&mut steps);
@@ -215,6 +228,18 @@ impl<S: Session + Clone> World<S> {
                 steps.push(Step::Revocation(*outcome));
             }
         }
+    }
+
+    fn waits_end(&self, steps: &mut Vec<Step>) {
+        for key in [None, Some(0), Some(1)] {
+            if self.history.waits.contains(&self.purpose_of(key)) {
+                steps.extend([Step::Permit(key, true), Step::Permit(key, false)]);
+            }
+        }
+    }
+
+    fn purpose_of(&self, key: Option<u8>) -> Purpose {
+        key.map_or(Purpose::Grant, |key| self.purpose(key))
     }
 
     fn purpose(&self, key: u8) -> Purpose {
@@ -370,6 +395,14 @@ impl<S: Session + Clone> World<S> {
             Step::Grant(outcome) => self.attempt_ends(None, outcome),
             Step::Exchanged(key, outcome) => self.attempt_ends(Some(key), outcome),
             Step::Revocation(outcome) => self.revocation_ends(outcome),
+            Step::Permit(key, is_given) => {
+                let purpose = key.map_or(machine::Purpose::Grant, |key| {
+                    machine::Purpose::Exchange(Arc::new(request(key).key()))
+                });
+                let refusal = || TokenError::timed_out(Duration::from_secs(60));
+                let result = if is_given { Ok(()) } else { Err(refusal()) };
+                self.tell(Event::Permitted(purpose, result))
+            }
             Step::Wake => {
                 self.pass_to(self.session.next_deadline().unwrap_or(now).max(now));
                 self.tell(Event::Timer)
@@ -426,7 +459,7 @@ impl<S: Session + Clone> World<S> {
     }
 
     fn attempt_ends(&mut self, key: Option<u8>, outcome: Outcome) -> Verdict {
-        let purpose = key.map_or(Purpose::Grant, |key| self.purpose(key));
+        let purpose = self.purpose_of(key);
         let Some(attempt) = self.history.wire.get(&purpose).copied() else { return Ok(()) };
         if outcome == Outcome::TimedOut {
             self.pass_to(attempt.ends_by.max(self.history.now));
@@ -523,6 +556,11 @@ impl<S: Session + Clone> World<S> {
         }
         if !self.invalidate_messages.is_empty() {
             return Some(Step::InvalidateArrives);
+        }
+        for key in [None, Some(0), Some(1)] {
+            if self.history.waits.contains(&self.purpose_of(key)) {
+                return Some(Step::Permit(key, true));
+            }
         }
         if let Some((on_wire, _)) = self.history.wire.iter().min_by_key(|(_, it)| it.ends_by) {
             let key = [0, 1].into_iter().find(|key| self.purpose(*key) == *on_wire);

@@ -64,7 +64,13 @@ pub fn fuzz(data: &[u8]) {
     let kind = usize::from(*kind);
     let modes = [RefreshMode::WhileUsed, RefreshMode::OnRequest, RefreshMode::Always];
     let random = [0.0, 0.5, 0.999][kind / 3 % 3];
-    let scope = Scope { name: "long", mode: modes[kind % 3], random, budget: LONG };
+    let scope = Scope {
+        name: "long",
+        mode: modes[kind % 3],
+        random,
+        gated: kind / 9 % 2 == 1,
+        budget: LONG,
+    };
     // What may happen a few times only has happened by then.
     let mut story = story.iter().take(100);
     let told = tell(&scope, |among| story.next().map(|byte| usize::from(*byte) % among));

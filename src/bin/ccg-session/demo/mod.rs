@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::args::DemoArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, provider};
 use day::{Outcome, Plan};
 use load::{Clocks, Tally, World};
 use record::{Record, Sample, Watched};
@@ -30,10 +30,7 @@ use report::Report;
 use view::View;
 
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
-    let runtime = Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Usage(format!("the system gives no threads: {error}")))?;
+    let runtime = provider::runtime_of(&mut Builder::new_multi_thread())?;
     // Before the day: nobody wants to hear after it that the path is wrong.
     let plot = args.plot.as_deref().map(plot::open).transpose()?;
     let (report, record) = runtime.block_on(run_day(args))?;

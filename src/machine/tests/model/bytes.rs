@@ -50,11 +50,12 @@ impl Bytes<'_> {
             exchange_capacity: self.pick(&[100, 0, 1, 2]),
             can_exchange: self.byte() != 1,
             can_revoke: self.byte() != 1,
+            gated: self.byte() % 4 == 1,
         }
     }
 
     fn op(&mut self) -> Op {
-        match self.byte() % 16 {
+        match self.byte() % 18 {
             0 => Get { left: self.pick(&LEFT), ip: self.byte() % 3 },
             1 => {
                 let (key, reversed) = (self.byte() % 3, self.byte() % 2 == 1);
@@ -76,10 +77,17 @@ impl Bytes<'_> {
             // Any time up to a minute, in steps that meet no round number.
             12 => Pass(u64::from(self.byte()) * 235),
             13 => {
-                let marks = [Deadline, AskAt, UsableUntil, NotBefore, ExchangedHoldAt];
+                let marks =
+                    [Deadline, AskAt, UsableUntil, NotBefore, ExchangedHoldAt, ExchangedStaleAt];
                 To(self.pick(&marks), self.pick(&[0, -1, 1]))
             }
             14 => Wake,
+            15 => Permit(self.byte() % 4, None),
+            16 => Permit(
+                self.byte() % 4,
+                Some(self.pick(&[Server(None), TimedOut, RateLimited(Some(7_000))]))
+                    .filter(|_| self.byte() < 128),
+            ),
             _ => match self.byte() % 6 {
                 0 => Timer,
                 1 => Wake,

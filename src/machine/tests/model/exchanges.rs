@@ -2,8 +2,9 @@
 
 use super::flight::{Flight, Verdict};
 use super::operations::Failure;
-use super::words::{Found, SeenExchanged, Start, Told, Wrong, span};
+use super::words::{Found, SeenExchanged, Start, Told, Wait, Wrong, span};
 use super::{INVALIDATE_GAP, Kept, Model, NEVER, Nanos};
+use crate::error::TokenError;
 use crate::request::{ExchangeKey, TokenRequestOptions};
 
 /// So many keys are remembered because they failed.
@@ -43,6 +44,8 @@ pub enum WaitsFor {
     /// The end of a pause.
     Pause,
     Turn,
+    /// Leave to be sent.
+    Leave,
     /// A subject with more life.
     MoreLife,
     /// A subject that is not the one refused with this.
@@ -100,10 +103,10 @@ fn exchanged(token: &Kept) -> Told {
 }
 
 impl Model {
-    /// When the first of the exchanged tokens is to be replaced.
-    pub fn exchanged_hold_at(&self) -> Option<Nanos> {
+    /// When the first of the exchanged tokens becomes stale, and when one is to be replaced.
+    pub fn exchanged_at(&self, instant: fn(&Kept) -> Nanos) -> Option<Nanos> {
         let tokens = self.keys.iter().filter_map(|key| key.token.as_ref());
-        tokens.map(|token| token.hold_at).filter(|hold_at| *hold_at > self.now).min()
+        tokens.map(instant).filter(|at| *at > self.now).min()
     }
 
     fn unexpired(&self, at: usize) -> Option<Told> {
@@ -373,9 +376,41 @@ impl Model {
         }
         if self.usable().is_none() {
             for at in self.waiting() {
-                if self.keys[at].waits_for == WaitsFor::Turn {
+                if matches!(self.keys[at].waits_for, WaitsFor::Turn | WaitsFor::Leave) {
                     self.close_exchange(at, wrong);
                 }
+            }
+        }
+    }
+
+    // ---- Leave.
+
+    fn at_gate(&self) -> usize {
+        self.keys.iter().filter(|key| key.waits(WaitsFor::Leave)).count()
+    }
+
+    pub(super) fn exchange_permitted(&mut self, name: &ExchangeKey, refusal: Option<&TokenError>) {
+        let at = self.entry(name);
+        if !self.keys[at].waits(WaitsFor::Leave) {
+            return;
+        }
+        let key = &mut self.keys[at];
+        key.waits_for = WaitsFor::Turn;
+        if let Some(failure) = refusal.map(Failure::no_leave) {
+            key.token.iter_mut().for_each(|token| token.failed_since = true);
+            let wait = key.flight.turned_away(failure, self.now);
+            self.close_exchange(at, &Wrong::Failed(failure, wait));
+        } else if self.may_send(0) {
+            self.serve(at, true);
+        }
+    }
+
+    /// Behind the barrier nobody waits for leave; nor does anybody whose flight is over.
+    pub(super) fn leave_the_gate(&mut self) {
+        for key in self.keys.iter_mut().filter(|key| key.waits_for == WaitsFor::Leave) {
+            if self.barrier.is_some() || !key.flight.open {
+                key.waits_for = WaitsFor::Turn;
+                self.out.waits.push((Some(key.name.clone()), Wait::IsGivenUp));
             }
         }
     }
@@ -398,33 +433,33 @@ impl Model {
             if self.keys[at].waits_for != WaitsFor::Turn {
                 continue;
             }
-            if !self.may_send() || !self.serve(at) {
+            if !self.may_send(self.at_gate()) || !self.serve(at, false) {
                 return;
             }
         }
     }
 
     /// All is well and there is a place, or it is time for a probe.
-    fn may_send(&self) -> bool {
+    fn may_send(&self, at_gate: usize) -> bool {
         let on_wire = self.keys.iter().filter(|key| key.flight.wire.is_some()).count();
         let probes = &self.endpoint.probes;
         if self.endpoint.is_failing() {
             let due = probes.waits() && probes.next_at <= self.now;
-            due || probes.may_open(self.now)
+            at_gate == 0 && (due || probes.may_open(self.now))
         } else {
-            on_wire < self.setup.exchanges_at_once
+            on_wire + at_gate < self.setup.exchanges_at_once
         }
     }
 
     /// Whether it went, or steps aside; if not, those behind it wait too.
-    fn serve(&mut self, at: usize) -> bool {
+    fn serve(&mut self, at: usize, has_leave: bool) -> bool {
         let key = &self.keys[at];
         let options = key.flight.options.clone();
         let has_waited = key.grants_ended < self.grants_ended;
         let is_wanted = !key.callers.is_empty();
         let unexpired = self.held.clone().filter(|token| self.now < token.expires_at);
         if let Some(subject) = unexpired.filter(|_| has_waited || !is_wanted) {
-            self.start_exchange(at, subject.generation);
+            self.start_exchange(at, subject.generation, has_leave);
             return true;
         }
         let usable = self.usable();
@@ -437,7 +472,7 @@ impl Model {
         if let Some(subject) = &usable {
             let likes = subject.has_left(span(options.get_min_remaining()), self.now);
             if likes || !(self.grant.open || self.may_open()) {
-                self.start_exchange(at, subject.generation);
+                self.start_exchange(at, subject.generation, has_leave);
                 return true;
             }
         }
@@ -454,7 +489,12 @@ impl Model {
         usable.is_some()
     }
 
-    fn start_exchange(&mut self, at: usize, subject: u64) {
+    fn start_exchange(&mut self, at: usize, subject: u64, has_leave: bool) {
+        if self.setup.gated && !has_leave {
+            self.keys[at].waits_for = WaitsFor::Leave;
+            self.out.waits.push((Some(self.keys[at].name.clone()), Wait::Begins(None)));
+            return;
+        }
         if self.endpoint.is_failing() {
             let probes = &mut self.endpoint.probes;
             if !probes.open {
@@ -475,6 +515,12 @@ impl Model {
     pub(super) fn drop_exchanged_from(&mut self, parent: u64) {
         for key in self.keys.iter_mut().filter(|key| key.parent == parent) {
             key.token = None;
+        }
+    }
+
+    pub(super) fn drop_exchanged(&mut self, text: &str) {
+        for key in &mut self.keys {
+            key.token.take_if(|token| token.text == text);
         }
     }
 

@@ -138,6 +138,15 @@ impl Flight {
         Verdict::Over
     }
 
+    /// There is no leave for an attempt: it is over, and has not failed.
+    pub fn turned_away(&mut self, failure: Failure, now: Nanos) -> Nanos {
+        let retry_after = failure.retry_after().unwrap_or(0);
+        let wait = retry_after.clamp(FIRST_COOLING, LONGEST_RETRY_AFTER);
+        (self.open, self.left_off) = (false, false);
+        (self.last, self.not_before) = (Some(failure), now + wait);
+        wait
+    }
+
     /// 250 ms, doubling with every attempt that counts, up to 5 s; any part of it, by chance.
     fn pause(&mut self, retry_after: Nanos, now: Nanos, random: f64) {
         let mut pause = 250 * MILLISECOND;

@@ -12,6 +12,8 @@ pub struct Entry {
     leaves_at: Nanos,
     mark: Option<Mark>,
     on_the_wire: bool,
+    /// It was never received here.
+    heard: bool,
 }
 
 /// A revoke has come since.
@@ -56,11 +58,12 @@ impl Ledger {
         let leaves_at = now.saturating_add(life.unwrap_or(DAY));
         let life_known = life.is_some();
         let Some(at) = self.entries.iter().position(|entry| entry.text == text) else {
-            let (text, mark, on_the_wire) = (text.into(), None, false);
-            self.entries.push(Entry { text, life_known, leaves_at, mark, on_the_wire });
+            let (text, mark, on_the_wire, heard) = (text.into(), None, false, false);
+            self.entries.push(Entry { text, life_known, leaves_at, mark, on_the_wire, heard });
             return;
         };
         let mut entry = self.entries.remove(at);
+        entry.heard = false;
         entry.mark.take_if(|mark| mark.until <= now);
         let says_nothing_new = entry.mark.is_some() && !life_known;
         if !says_nothing_new && leaves_at >= entry.leaves_at {
@@ -72,6 +75,7 @@ impl Ledger {
     pub fn hear(&mut self, text: &str, left: Nanos, now: Nanos) {
         if !self.holds(text) {
             self.join(text, Some(left), now);
+            self.entries.last_mut().unwrap().heard = true;
         }
         self.mark(|other| other == text, now);
     }
@@ -104,7 +108,8 @@ impl Ledger {
         self.entries.iter().filter(|entry| entry.is_unconfirmed()).count()
     }
 
-    /// The next that go out: up to eight, those least often sent first, among these the first to leave.
+    /// The next that go out: up to eight, those least often sent first, among these the first to leave, then
+    /// those that never came here, by their texts, then the others as they came.
     pub fn take_batch(&mut self, now: Nanos) -> Vec<String> {
         let mut batch = Vec::new();
         while batch.len() < 8 {
@@ -112,7 +117,11 @@ impl Ledger {
                 .entries
                 .iter_mut()
                 .filter(|entry| entry.is_unconfirmed() && !entry.on_the_wire)
-                .min_by_key(|entry| (entry.mark.as_ref().unwrap().times_sent, entry.leaves_at));
+                .min_by_key(|entry| {
+                    let text = entry.heard.then(|| entry.text.clone());
+                    let times_sent = entry.mark.as_ref().unwrap().times_sent;
+                    (times_sent, entry.leaves_at, !entry.heard, text)
+                });
             let Some(entry) = next else { break };
             entry.on_the_wire = true;
             batch.push(entry.text.clone());

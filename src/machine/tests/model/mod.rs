@@ -20,9 +20,10 @@ use flight::{Flight, Sent, Verdict};
 use ledger::Ledger;
 use operations::{ASSUMED_LIFETIME, Failure, Mode, Setup};
 use revocation::Barrier;
-use words::{Came, Found, Output, Seen, SeenToken, Start, Told, Wrong, found, span};
+use words::{Asked, Came, Found, Output, Seen, SeenToken, Start, Told, Wait, Wrong, found, span};
 
-use crate::machine::{CallerId, Ended, Event, News};
+use crate::error::TokenError;
+use crate::machine::{CallerId, Ended, Event, News, Purpose};
 use crate::request::TokenRequestOptions;
 
 /// An instant or a span, in nanoseconds.
@@ -89,6 +90,9 @@ struct Model {
     doubts_dismissed: u64,
     grant: Flight,
     earliest: Nanos,
+    /// Of the grant; for the event that brought it.
+    awaits_leave: bool,
+    has_leave: bool,
     /// Callers of `GetToken` that wait, in the order in which they came.
     gets: Vec<u64>,
     keys: Vec<Key>,
@@ -128,6 +132,8 @@ impl Model {
             doubts_dismissed: 0,
             grant: Flight::default(),
             earliest: 0,
+            awaits_leave: false,
+            has_leave: false,
             gets: Vec::new(),
             keys: Vec::new(),
             turns: 0,
@@ -170,6 +176,10 @@ impl Model {
             Event::Ended(Ended::Revocation(text, result)) => {
                 self.revocation_ended(text.expose(), result.as_ref().copied().map_err(Failure::of));
             }
+            Event::Permitted(Purpose::Grant, result) => self.grant_permitted(result.as_ref().err()),
+            Event::Permitted(Purpose::Exchange(key), result) => {
+                self.exchange_permitted(key, result.as_ref().err());
+            }
             Event::Abilities(abilities) => {
                 (self.setup.can_exchange, self.setup.can_revoke) =
                     (abilities.exchange, abilities.revoke);
@@ -181,8 +191,13 @@ impl Model {
             Event::Shutdown => return self.shutdown(),
         }
         self.advance();
+        self.has_leave = false;
+        if self.awaits_leave && !self.grant_may_go() {
+            self.give_up_leave();
+        }
         self.forget_beyond_capacity();
         self.publish();
+        self.out.waits = words::in_order(std::mem::take(&mut self.out.waits));
         std::mem::take(&mut self.out)
     }
 
@@ -289,10 +304,9 @@ impl Model {
         let held = self.held.as_ref().is_some_and(|token| token.generation == generation);
         if held && self.invalidated_at.is_none_or(|at| self.now - at >= INVALIDATE_GAP) {
             let token = self.held.take().unwrap();
-            self.refused = Some(token.text);
             self.invalidated_at = Some(self.now);
-            self.invalidated.push(generation);
-            self.drop_exchanged_from(generation);
+            self.give_up_exchanges_of(&token.text);
+            self.refused = Some(token.text);
         } else if held {
             self.doubts_dismissed += 1;
         }
@@ -304,12 +318,19 @@ impl Model {
             return;
         }
         self.ledger.hear(text, left.min(LONGEST_LIFE), self.now);
-        for (generation, _) in self.texts.clone().iter().filter(|(_, known)| known == text) {
-            self.drop_exchanged_from(*generation);
-        }
+        self.give_up_exchanges_of(text);
+        self.drop_exchanged(text);
         self.warm = false;
         if let Some(token) = self.held.take_if(|token| token.text == text) {
             self.refused = Some(token.text);
+        }
+    }
+
+    /// What was exchanged from this is dropped, and what is on the wire will not be kept.
+    fn give_up_exchanges_of(&mut self, text: &str) {
+        for (generation, _) in self.texts.clone().iter().filter(|(_, known)| known == text) {
+            self.invalidated.push(*generation);
+            self.drop_exchanged_from(*generation);
         }
     }
 
@@ -369,6 +390,34 @@ impl Model {
         }
     }
 
+    /// There is leave to send the grant, or there is none and this is why. Nobody was asked for a token, so
+    /// nothing is counted.
+    fn grant_permitted(&mut self, refusal: Option<&TokenError>) {
+        if !std::mem::take(&mut self.awaits_leave) {
+            return;
+        }
+        let Some(failure) = refusal.map(Failure::no_leave) else {
+            self.has_leave = true;
+            return;
+        };
+        self.grants_ended += 1;
+        self.back_to_turn(|what| what == WaitsFor::MoreLife);
+        self.held.iter_mut().for_each(|token| token.failed_since = true);
+        let wait = self.grant.turned_away(failure, self.now);
+        self.earliest = self.grant.not_before;
+        let wrong = Wrong::Failed(failure, wait);
+        match self.usable() {
+            Some(token) => self.answer_gets(&token.told()),
+            None => self.answer_gets(&Told::Token(Err(wrong.clone()))),
+        }
+        self.no_subject_comes(&wrong);
+    }
+
+    fn give_up_leave(&mut self) {
+        self.awaits_leave = false;
+        self.out.waits.push((None, Wait::IsGivenUp));
+    }
+
     fn answer_gets(&mut self, told: &Told) {
         for id in std::mem::take(&mut self.gets) {
             self.tell(id, told.clone());
@@ -412,11 +461,14 @@ impl Model {
             self.end_pauses();
             self.end_what_is_unsupported();
             self.drop_unwanted_flights();
+            self.leave_the_gate();
             self.advance_revocation();
             self.end_barrier();
             if !self.grant.open {
                 // No attempt of it will end.
-                self.back_to_turn(|what| !matches!(what, WaitsFor::Pause));
+                self.back_to_turn(|what| {
+                    matches!(what, WaitsFor::MoreLife | WaitsFor::NextSubject(_))
+                });
             }
             if !self.gets.is_empty() && self.usable().is_none() {
                 self.open_grant(&TokenRequestOptions::new());
@@ -463,16 +515,31 @@ impl Model {
         }
     }
 
+    fn grant_may_go(&self) -> bool {
+        let is_due = self.grant.waits() && self.grant.next_at <= self.now;
+        self.barrier.is_none() && is_due && self.earliest <= self.now
+    }
+
     fn start_grant(&mut self) {
-        if self.barrier.is_some() || !self.grant.waits() || self.now < self.earliest {
+        if !self.grant_may_go() {
             return;
         }
+        let asked = Asked {
+            options: self.grant.options.clone(),
+            refused: self.refused.clone(),
+            replaces: self.held.as_ref().map(|token| token.text.clone()),
+            marked: self.ledger.marked(),
+        };
+        if self.setup.gated && !self.has_leave {
+            if !self.awaits_leave {
+                self.awaits_leave = true;
+                self.out.waits.push((None, Wait::Begins(Some(asked))));
+            }
+            return;
+        }
+        self.has_leave = false;
         let number = self.grant.start(self.now, self.revokes);
-        let options = self.grant.options.clone();
-        let refused = self.refused.clone();
-        let replaces = self.held.as_ref().map(|token| token.text.clone());
-        let marked = self.ledger.marked();
-        self.out.starts.push(Start::Grant { number, options, refused, replaces, marked });
+        self.out.starts.push(Start::Grant { number, asked });
     }
 
     // ---- What all of them need.

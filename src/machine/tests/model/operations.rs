@@ -24,6 +24,8 @@ pub struct Setup {
     pub exchanges_at_once: usize,
     pub can_exchange: bool,
     pub can_revoke: bool,
+    /// Grants and exchanges wait for leave.
+    pub gated: bool,
 }
 
 /// How long a token is taken to live whose server does not say.
@@ -47,6 +49,7 @@ impl Setup {
             exchanges_at_once: 64,
             can_exchange: true,
             can_revoke: true,
+            gated: false,
         }
     }
 
@@ -71,6 +74,7 @@ impl Setup {
             exchange: self.can_exchange,
             revoke: self.can_revoke,
             assumed_lifetime: Duration::from_nanos(ASSUMED_LIFETIME),
+            gated: self.gated,
         }
     }
 }
@@ -146,6 +150,14 @@ impl Failure {
             Transport => TokenError::transport(io::Error::other("the cable is cut")),
             TimedOut => TokenError::timed_out(ATTEMPT_TIMEOUT),
             Panicked => TokenError::Panicked,
+        }
+    }
+
+    /// Why there is no leave. Nothing was sent that could have timed out.
+    pub fn no_leave(error: &TokenError) -> Self {
+        match Self::of(error) {
+            TimedOut => RateLimited(Some(1_000)),
+            failure => failure,
         }
     }
 
@@ -230,6 +242,7 @@ pub enum Mark {
     UsableUntil,
     NotBefore,
     /// Of the exchanged token that comes to it first.
+    ExchangedStaleAt,
     ExchangedHoldAt,
 }
 pub use Mark::*;
@@ -261,6 +274,8 @@ pub enum Op {
     Invalidate(Which),
     /// An attempt on the wire ends, counted from the oldest.
     End(u8, Outcome),
+    /// A wait for leave ends, counted from the oldest: with leave, or with this.
+    Permit(u8, Option<Failure>),
     /// Time passes; nobody notices.
     Pass(u64),
     /// Time passes up to this instant, a nanosecond less, or one more.

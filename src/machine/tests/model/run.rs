@@ -12,7 +12,7 @@ use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::judge::{History, Session, Verdict};
 use crate::machine::{
-    self, CallerId, Effects, Ended, Event, Machine, Moment, News, Reply, Request,
+    self, CallerId, Effects, Ended, Event, Machine, Moment, News, Purpose, Reply, Request, Wait,
 };
 use crate::request::{ExchangeKey, ExchangeRequest, TokenRequestOptions};
 use crate::token::TokenId;
@@ -44,6 +44,8 @@ struct Run {
     now: Nanos,
     used: bool,
     wire: Vec<Wire>,
+    /// Waits for leave.
+    waits: Vec<Purpose>,
     /// Texts of tokens that were received, each once for every time.
     texts: Vec<String>,
     /// Tokens that somebody saw.
@@ -115,6 +117,7 @@ impl Run {
             now: BEGINNING,
             used: false,
             wire: Vec::new(),
+            waits: Vec::new(),
             texts: Vec::new(),
             ids: Vec::new(),
             last_id: 0,
@@ -153,6 +156,11 @@ impl Run {
                 Some(Event::News(News::Revoked { text, left }))
             }
             Shutdown => Some(Event::Shutdown),
+            Permit(which, refusal) => {
+                let at = usize::from(which) % self.waits.len().max(1);
+                let result = refusal.map_or(Ok(()), |failure| Err(failure.error()));
+                (at < self.waits.len()).then(|| Event::Permitted(self.waits.remove(at), result))
+            }
             End(which, outcome) => self.end(usize::from(which), outcome),
             Get { left, ip } => {
                 let id = self.next_id();
@@ -200,7 +208,8 @@ impl Run {
             AskAt => Some(words::nanos(published.ask_at)),
             UsableUntil => published.token.as_ref().map(|token| words::nanos(token.usable_until)),
             NotBefore => published.cooling.as_ref().map(|cooling| words::nanos(cooling.until)),
-            ExchangedHoldAt => self.model.exchanged_hold_at(),
+            ExchangedStaleAt => self.model.exchanged_at(|token| token.stale_at),
+            ExchangedHoldAt => self.model.exchanged_at(|token| token.hold_at),
         };
         let instant = instant.filter(|instant| *instant < Nanos::MAX / 2);
         if let Some(instant) = instant {
@@ -284,6 +293,12 @@ impl Run {
         if let Some(published) = effects.publish {
             self.used = false;
             self.saw(published.token.map(|published| published.token.id()));
+        }
+        for wait in effects.waits {
+            match wait {
+                Wait::Begin(purpose, ..) => self.waits.push(purpose),
+                Wait::GiveUp(purpose) => self.waits.retain(|other| *other != purpose),
+            }
         }
         for start in effects.start {
             self.wire.push(match start.request {

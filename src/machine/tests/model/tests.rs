@@ -43,7 +43,7 @@ fn the_model_finds_every_seeded_fault() {
     for fault in Fault::SEEDED {
         let around = |machine| Broken::around(machine, fault);
         let found =
-            search_seeded(&stories(), 255, |(setup, steps)| play(&around, setup, steps).map(drop));
+            search_seeded(&stories(), 511, |(setup, steps)| play(&around, setup, steps).map(drop));
         let Err(Failure { cases, value: (setup, steps), .. }) = found else {
             missed.push(fault);
             continue;
@@ -231,4 +231,27 @@ fn what_the_model_has_found_before_stays_mended() {
             panic!("{what}: {problem}");
         }
     }
+}
+
+/// A batch of which one was confirmed and another failed, and that has nothing left to send.
+#[test]
+fn a_pause_of_the_revocations_outlives_what_they_were_to_revoke() {
+    let setup = Setup { max_held: 2, attempts: 1, cooling: 1, ..USUAL };
+    play(
+        &nothing,
+        &setup,
+        &[
+            (0.0, exchange(2)),
+            (0.0, lives(7777)),
+            (0.0, Wake),
+            (0.0, lives(1)),
+            (0.0, exchange(0)),
+            (0.0, REVOKE),
+            (0.0, Pass(5000)),
+            (0.0, End(1, Again(0, Millis(0)))),
+            (1.0 / 256.0, End(3, Fails(RateLimited(None)))),
+            (0.0, LIVES),
+        ],
+    )
+    .unwrap();
 }

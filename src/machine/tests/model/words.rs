@@ -8,8 +8,10 @@ use super::operations::{ATTEMPT_TIMEOUT, Failure};
 use crate::error::{SessionError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
-use crate::machine::{CallerId, Effects, Published, PublishedExchange, Reply, Request, Warning};
-use crate::request::{ExchangeKey, TokenRequestOptions};
+use crate::machine::{
+    self, CallerId, Effects, Published, PublishedExchange, Purpose, Reply, Request, Warning,
+};
+use crate::request::{ExchangeKey, GrantRequest, PermitRequest, TokenRequestOptions};
 use crate::token::Issued;
 
 /// What came of a grant or an exchange.
@@ -37,9 +39,27 @@ pub(super) fn found(result: &Result<Grant, TokenError>) -> Found {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Output {
     pub(super) publish: Option<Seen>,
+    /// Of each purpose in their order.
+    pub(super) waits: Vec<(Option<ExchangeKey>, Wait)>,
     pub(super) starts: Vec<Start>,
     pub(super) replies: Vec<(u64, Told)>,
     pub(super) warnings: Vec<String>,
+}
+
+/// Of a wait for leave.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wait {
+    Begins(Option<Asked>),
+    IsGivenUp,
+}
+
+/// What a grant will ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Asked {
+    pub(super) options: TokenRequestOptions,
+    pub(super) refused: Option<String>,
+    pub(super) replaces: Option<String>,
+    pub(super) marked: Vec<String>,
 }
 
 /// A publication.
@@ -73,24 +93,9 @@ pub(super) struct SeenExchanged {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Start {
-    Grant {
-        number: u32,
-        options: TokenRequestOptions,
-        refused: Option<String>,
-        replaces: Option<String>,
-        marked: Vec<String>,
-    },
-    Exchange {
-        number: u32,
-        key: ExchangeKey,
-        subject: u64,
-        options: TokenRequestOptions,
-    },
-    Revocation {
-        number: u32,
-        text: String,
-        options: TokenRequestOptions,
-    },
+    Grant { number: u32, asked: Asked },
+    Exchange { number: u32, key: ExchangeKey, subject: u64, options: TokenRequestOptions },
+    Revocation { number: u32, text: String, options: TokenRequestOptions },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +118,7 @@ pub(super) enum Wrong {
 pub(super) fn put_into_words(effects: &Effects<CallerId>) -> Output {
     Output {
         publish: effects.publish.as_ref().map(seen),
+        waits: in_order(effects.waits.iter().map(wait)),
         starts: effects.start.iter().map(start).collect(),
         replies: effects.replies.iter().map(|(id, answer)| (*id, told(answer))).collect(),
         warnings: effects.warnings.iter().map(warning).collect(),
@@ -153,24 +159,51 @@ pub(super) fn seen_exchanged(
     }
 }
 
+/// By purpose; of each in the order in which they came.
+pub(super) fn in_order(
+    waits: impl IntoIterator<Item = (Option<ExchangeKey>, Wait)>,
+) -> Vec<(Option<ExchangeKey>, Wait)> {
+    let mut waits: Vec<_> = waits.into_iter().collect();
+    waits.sort_by(|(one, _), (other, _)| one.cmp(other));
+    waits
+}
+
+fn wait(wait: &machine::Wait) -> (Option<ExchangeKey>, Wait) {
+    let key = |purpose: &Purpose| match purpose {
+        Purpose::Grant => None,
+        Purpose::Exchange(key) => Some((**key).clone()),
+    };
+    match wait {
+        machine::Wait::Begin(purpose, request, longest) => {
+            assert_eq!(*longest, Duration::from_secs(60));
+            let asked = match request {
+                PermitRequest::Grant(request) => Some(asked(request)),
+                PermitRequest::Exchange => None,
+            };
+            (key(purpose), Wait::Begins(asked))
+        }
+        machine::Wait::GiveUp(purpose) => (key(purpose), Wait::IsGivenUp),
+    }
+}
+
+fn asked(request: &GrantRequest) -> Asked {
+    assert_eq!(request.timeout, Some(ATTEMPT_TIMEOUT));
+    let text = |text: &TokenText| text.expose().to_owned();
+    let mut marked: Vec<_> = request.marked.iter().flat_map(|it| it.iter().map(text)).collect();
+    marked.sort();
+    Asked {
+        options: request.options.clone(),
+        refused: request.refused.as_ref().map(text),
+        replaces: request.replaces.as_ref().map(text),
+        marked,
+    }
+}
+
 fn start(start: &crate::machine::Start) -> Start {
     let number = start.number;
     assert_eq!(start.timeout, ATTEMPT_TIMEOUT);
     match &start.request {
-        Request::Grant(request) => {
-            assert_eq!(request.timeout, Some(ATTEMPT_TIMEOUT));
-            let text = |text: &TokenText| text.expose().to_owned();
-            let mut marked: Vec<_> =
-                request.marked.iter().flat_map(|it| it.iter().map(text)).collect();
-            marked.sort();
-            Start::Grant {
-                number,
-                options: request.options.clone(),
-                refused: request.refused.as_ref().map(text),
-                replaces: request.replaces.as_ref().map(text),
-                marked,
-            }
-        }
+        Request::Grant(request) => Start::Grant { number, asked: asked(request) },
         Request::Exchange(key, subject, request) => Start::Exchange {
             number,
             key: (**key).clone(),
