@@ -22,7 +22,8 @@ use crate::grant::{Grant, TokenText};
 use crate::identity::Identity;
 use crate::manager::TokenManager;
 use crate::news::NewsSender;
-use crate::request::{ExchangeRequest, GrantRequest, TokenRequestOptions};
+use crate::permit::Permit;
+use crate::request::{ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
 use crate::token::AccessToken;
 
 /// A lease lasts for three of these.
@@ -398,6 +399,17 @@ impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
 
     fn assumed_lifetime(&self) -> Duration {
         self.manager.assumed_lifetime()
+    }
+
+    fn is_gated(&self) -> bool {
+        self.manager.is_gated()
+    }
+
+    fn ready(
+        &self,
+        request: &PermitRequest,
+    ) -> impl Future<Output = Result<Permit, TokenError>> + Send {
+        self.manager.ready(request)
     }
 
     fn attach(&self, news: NewsSender) {

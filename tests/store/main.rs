@@ -3,6 +3,7 @@
 
 mod contract;
 mod fleets;
+mod identity;
 mod place;
 mod replica;
 mod server;
