@@ -43,7 +43,7 @@ pub(crate) fn address(server: &Server) -> String {
     format!("redis://127.0.0.1:{}", server.port)
 }
 
-async fn authority(ttl: Duration) -> Authority {
+pub(crate) async fn authority(ttl: Duration) -> Authority {
     Authority::builder().ttl(ttl).start().await.unwrap()
 }
 
@@ -216,12 +216,16 @@ async fn refused(place: &str) {
 
 /// Three replicas with tokens of 3 s, while something happens to the store: no caller meets an error.
 async fn endures(server: &mut Server, fault: impl AsyncFnOnce(&mut Server)) -> u64 {
+    endures_at(&address(server), async || fault(server).await).await
+}
+
+pub(crate) async fn endures_at(place: &str, fault: impl AsyncFnOnce()) -> u64 {
     let authority = authority(secs(3)).await;
     let login = Login::at(&authority);
-    let replicas: Vec<_> = (0..3).map(|_| Local::new(&address(server), &login)).collect();
+    let replicas: Vec<_> = (0..3).map(|_| Local::new(place, &login)).collect();
     let loads: Vec<_> = replicas.iter().map(|replica| load(&replica.session, 8)).collect();
     sleep(secs(2)).await;
-    fault(server).await;
+    fault().await;
     sleep(secs(4)).await;
     for met in loads {
         let (calls, errors, longest) = met.end();
@@ -306,7 +310,7 @@ async fn a_replica_that_was_cut_off_learns_of_a_revocation_when_it_is_connected_
     assert!(began.elapsed() < secs(3));
 }
 
-async fn wait(mut until: impl FnMut() -> bool) {
+pub(crate) async fn wait(mut until: impl FnMut() -> bool) {
     let began = Instant::now();
     while !until() {
         assert!(began.elapsed() < secs(10), "it does not come");

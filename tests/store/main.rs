@@ -7,6 +7,7 @@ mod identity;
 mod place;
 mod replica;
 mod server;
+mod topologies;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

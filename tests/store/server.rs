@@ -51,6 +51,29 @@ impl Server {
         server.is_up().then_some(server)
     }
 
+    /// One that watches the master at this port, and makes another of its replicas after half a second.
+    pub(crate) fn sentinel_of(master: u16) -> Self {
+        let port = free_port();
+        let directory =
+            std::env::temp_dir().join(format!("ccg-redis-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let config = directory.join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = Command::new("redis-server")
+            .arg(config)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server starts");
+        let mut server = Self { child, port, directory, args: Vec::new() };
+        assert!(server.is_up());
+        server
+    }
+
     fn is_up(&mut self) -> bool {
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until && self.child.try_wait().unwrap().is_none() {
