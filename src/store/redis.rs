@@ -280,35 +280,28 @@ impl Redis {
     ) -> Result<MultiplexedConnection, StoreError> {
         let mut opening = {
             let mut open = locked(&self.open);
-            let has_failed = |opening: &Opening| {
-                opening.borrow().as_ref().is_some_and(Result::is_err)
-                    || opening.has_changed().is_err()
-            };
-            // A task that was lost with its runtime never answers.
-            let is_lost = |opening: &Opening| opening.borrow().is_none() && has_failed(opening);
-            match open.get(address).filter(|opening| {
-                let done = opening.borrow().as_ref().map(Result::is_ok);
-                done != Some(false) && !is_lost(opening)
-            }) {
-                Some(opening) => opening.clone(),
-                None => {
-                    let (answer, opening) = watch::channel(None);
-                    open.insert(address.clone(), opening.clone());
-                    let (redis, address) = (Arc::clone(self), address.clone());
-                    tokio::spawn(async move {
-                        let info = redis.info(is_of_master, ProtocolVersion::RESP2);
-                        let config = AsyncConnectionConfig::new().set_response_timeout(None);
-                        let connection = redis.dial(&address, &info, config).await;
-                        // Kept, since a channel without a sender counts as lost.
-                        answer.send_replace(Some(connection));
-                    });
-                    opening
-                }
-            }
+            let there = open.get(address).filter(|opening| is_of_use(opening)).cloned();
+            there.unwrap_or_else(|| {
+                let opening = self.open(address.clone(), is_of_master);
+                open.insert(address.clone(), opening.clone());
+                opening
+            })
         };
         let done = opening.wait_for(Option::is_some).await;
         let lost = || StoreError::unreachable("the task that connects was lost");
         done.map_err(|_| lost())?.clone().unwrap_or_else(|| Err(lost()))
+    }
+
+    fn open(self: &Arc<Self>, address: Address, is_of_master: bool) -> Opening {
+        let (answer, opening) = watch::channel(None);
+        let redis = Arc::clone(self);
+        tokio::spawn(async move {
+            let info = redis.info(is_of_master, ProtocolVersion::RESP2);
+            // The time of a call is its caller's.
+            let config = AsyncConnectionConfig::new().set_response_timeout(None);
+            answer.send_replace(Some(redis.dial(&address, &info, config).await));
+        });
+        opening
     }
 
     fn forget(&self, address: &Address) {
@@ -424,6 +417,14 @@ impl Redis {
             .await
             .map_err(|error| error_of(&error))?;
         Ok(Listening { connection, pushed })
+    }
+}
+
+/// Unless it has failed, or the task that opens it was lost with its runtime.
+fn is_of_use(opening: &Opening) -> bool {
+    match &*opening.borrow() {
+        Some(opened) => opened.is_ok(),
+        None => opening.has_changed().is_ok(),
     }
 }
 
@@ -605,18 +606,14 @@ impl Store for RedisStore {
                 }
                 listening.remove(namespace);
             }
-            match self.0.listen(namespace).await {
-                Ok(listener) => {
-                    listening.insert(namespace.to_owned(), listener);
-                    return Heard::Look;
-                }
-                Err(_) => {
-                    // What calls of the store meet is told where they are made.
-                    locked(&self.0.masters).clear();
-                    sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                    pause = (2 * pause).min(LONGEST_PAUSE);
-                }
+            if let Ok(listener) = self.0.listen(namespace).await {
+                listening.insert(namespace.to_owned(), listener);
+                return Heard::Look;
             }
+            // What calls of the store meet is told where they are made.
+            locked(&self.0.masters).clear();
+            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
 }

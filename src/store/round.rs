@@ -184,7 +184,7 @@ impl Round {
             asked,
             attempt: memory.begin_attempt(),
             began: at.now,
-            last_look_at: at.now + earliest + (latest - earliest).mul_f64(at.random),
+            last_look_at: at.now + earliest + latest.saturating_sub(earliest).mul_f64(at.random),
             looks_last: false,
             holder: None,
             pause: FIRST_PAUSE,
@@ -245,7 +245,7 @@ impl Round {
         }
         match look.found {
             Seen::Entry(entry) => match self.left(&entry, look.now, memory) {
-                Some(left) => self.take(at, *entry, left, memory),
+                Some(left) => Self::use_entry(at, *entry, left, memory),
                 None => self.found_bad(at, entry.tag, memory),
             },
             Seen::Forged(tag) => self.found_bad(at, tag, memory),
@@ -274,8 +274,8 @@ impl Round {
         header.left(now).filter(|_| will_do).map(Duration::from_micros)
     }
 
-    fn take(&mut self, at: &Moment, entry: Opened, left: Duration, memory: &mut Memory) -> Step {
-        let Opened { asked, life, tag, id, grant, .. } = entry;
+    fn use_entry(at: &Moment, entry: Opened, left: Duration, memory: &mut Memory) -> Step {
+        let Opened { asked, life, tag, id, grant, is_refused: _ } = entry;
         memory.hand(
             at.now,
             Handed {

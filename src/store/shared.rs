@@ -127,9 +127,11 @@ impl<M, S: Store> fmt::Debug for SharedTokenManager<M, S> {
 impl<M, S: Store> Drop for SharedTokenManager<M, S> {
     fn drop(&mut self) {
         let places = std::mem::take(&mut *locked(&self.places));
-        let slots: Vec<_> = places.iter().map(|place| place.slot.clone()).collect();
-        drop(places);
-        slots.iter().for_each(|slot| self.fleet.inner.forget(slot));
+        for place in places {
+            let slot = place.slot.clone();
+            drop(place);
+            self.fleet.inner.forget(&slot);
+        }
     }
 }
 
@@ -286,21 +288,22 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             Found::Leased => Seen::Leased,
             Found::Busy(id) => Seen::Busy(id),
             Found::None => Seen::None,
-            Found::Entry(sealed) => match keys.open(&place.slot, &sealed) {
-                Some((header, grant)) => Seen::Entry(Box::new(Opened {
-                    asked: header.asked,
-                    life: header.life,
-                    tag: Tag(header.tag),
-                    id: Id(header.id),
-                    is_refused: request.is_refused(grant.text()),
-                    grant,
-                })),
-                None => {
+            Found::Entry(sealed) => {
+                if let Some((header, grant)) = keys.open(&place.slot, &sealed) {
+                    Seen::Entry(Box::new(Opened {
+                        asked: header.asked,
+                        life: header.life,
+                        tag: Tag(header.tag),
+                        id: Id(header.id),
+                        is_refused: request.is_refused(grant.text()),
+                        grant,
+                    }))
+                } else {
                     count(&inner.counts.bad_entries);
                     inner.warn("an entry of the store is not from a replica of this fleet");
                     Seen::Forged(sealed.tag())
                 }
-            },
+            }
         };
         Ok(Look { now: now.0, revoked, found })
     }

@@ -90,7 +90,7 @@ async fn keeps_the_contract(store: impl Store + Clone) {
     assert_eq!(gone, Buried { entry: Some(one), lease: Some(two) });
     match timeout(secs(5), listener.heard("ns")).await.unwrap() {
         Heard::Look => {}
-        notice => assert_eq!(notice, Heard::Notice(slot.clone(), revoked)),
+        notice @ Heard::Notice(..) => assert_eq!(notice, Heard::Notice(slot.clone(), revoked)),
     }
     let after = store.take(&slot, &want(None)).await.unwrap();
     assert_eq!((after.found, after.revoked), (Found::None, revoked.0.to_vec()));
@@ -195,15 +195,15 @@ async fn a_file_that_is_no_slot_counts_as_nothing() {
     let directory = Directory::new();
     let store = FileStore::open(directory.path()).unwrap();
     for (nth, bytes) in
-        [&b""[..], b"\x01", &[1; 100], &[0; 200_000], b"\x02garbage"].iter().enumerate()
+        [&b""[..], b"\x01", &[1; 100], &vec![0; 200_000], b"\x02garbage"].iter().enumerate()
     {
         let slot = Slot::new("ns", [u8::try_from(nth).unwrap(); 16]);
         let path = directory.path().join(slot.name());
         std::fs::write(&path, bytes).unwrap();
         let one = id();
-        let taken = store.take(&slot, &want(Some(&one))).await.unwrap();
-        assert_eq!((taken.found, taken.revoked), (Found::Leased, Vec::new()), "{nth}");
-        let token = entry(taken.now.0, secs(60), [5; 16], one);
+        let look = store.take(&slot, &want(Some(&one))).await.unwrap();
+        assert_eq!((look.found, look.revoked), (Found::Leased, Vec::new()), "{nth}");
+        let token = entry(look.now.0, secs(60), [5; 16], one);
         assert!(store.put(&slot, &one, &token).await.unwrap());
         assert_eq!(store.take(&slot, &want(None)).await.unwrap().found, Found::Entry(token));
         // Torn at any place.
@@ -244,14 +244,14 @@ async fn a_bad_key_in_redis_counts_as_nothing() {
             root.call(&["FLUSHALL"]);
             root.call(make);
             let one = id();
-            let taken = store.take(&slot, &want(Some(&one))).await.unwrap();
-            assert_eq!(taken.found, Found::Leased, "{which} {:?}", &make[..1]);
-            assert!(taken.revoked.len() <= 640);
+            let look = store.take(&slot, &want(Some(&one))).await.unwrap();
+            assert_eq!(look.found, Found::Leased, "{which} {:?}", &make[..1]);
+            assert!(look.revoked.len() <= 640);
             assert!(store.renew(&slot, &one).await.unwrap());
-            let token = entry(taken.now.0, secs(60), [5; 16], one);
+            let token = entry(look.now.0, secs(60), [5; 16], one);
             assert!(store.put(&slot, &one, &token).await.unwrap());
             root.call(make);
-            let revoked = record([5; 16], taken.now.0 + 50_000_000);
+            let revoked = record([5; 16], look.now.0 + 50_000_000);
             store.bury(&slot, &revoked).await.unwrap();
             assert_eq!(store.take(&slot, &want(None)).await.unwrap().revoked, revoked.0);
         }

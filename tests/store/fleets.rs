@@ -67,7 +67,9 @@ on_both! {
 async fn cold_start(place: &str) {
     let authority = authority(secs(60)).await;
     let mut replicas = Process::start_many(8, place, &Login::at(&authority));
-    replicas.iter_mut().for_each(|replica| replica.tell("get"));
+    for replica in &mut replicas {
+        replica.tell("get");
+    }
     let tokens: Vec<_> = replicas.iter_mut().map(Process::token).collect();
     println!("{:?}", tokens.iter().map(|(_, waited)| *waited).collect::<Vec<_>>());
     assert!(tokens.iter().all(|(token, _)| *token == tokens[0].0));
@@ -78,10 +80,14 @@ async fn as_often_as_one(place: &str) {
     let authority = authority(secs(3)).await;
     let mut replicas = Process::start_many(8, place, &Login::at(&authority));
     let began = Instant::now();
-    replicas.iter_mut().for_each(|replica| replica.tell("load"));
+    for replica in &mut replicas {
+        replica.tell("load");
+    }
     let time = crate::long().unwrap_or(secs(10));
     sleep(time).await;
-    replicas.iter_mut().for_each(|replica| replica.tell("end"));
+    for replica in &mut replicas {
+        replica.tell("end");
+    }
     let took = began.elapsed();
     for replica in &mut replicas {
         let met = replica.answer();
@@ -108,7 +114,7 @@ async fn holder_at_work(place: &str, authority: &Authority) -> (Process, Process
     (holder, other)
 }
 
-async fn gets_a_token(other: &mut Process) {
+fn gets_a_token(other: &mut Process) {
     other.tell("get");
     let (_, waited) = other.token();
     println!("a token after {waited:?}");
@@ -119,7 +125,7 @@ async fn killed_holder(place: &str) {
     let authority = authority(secs(60)).await;
     let (holder, mut other) = holder_at_work(place, &authority).await;
     holder.signal("-KILL");
-    gets_a_token(&mut other).await;
+    gets_a_token(&mut other);
     assert_eq!(authority.counts().grants, 2);
 }
 
@@ -127,7 +133,7 @@ async fn stopped_holder(place: &str) {
     let authority = authority(secs(60)).await;
     let (holder, mut other) = holder_at_work(place, &authority).await;
     holder.signal("-STOP");
-    gets_a_token(&mut other).await;
+    gets_a_token(&mut other);
     holder.signal("-CONT");
     assert_eq!(authority.counts().grants, 2);
 }
@@ -135,7 +141,7 @@ async fn stopped_holder(place: &str) {
 async fn broken_route(place: &str) {
     let authority = authority(secs(60)).await;
     let (mut holder, mut other) = holder_at_work(place, &authority).await;
-    gets_a_token(&mut other).await;
+    gets_a_token(&mut other);
     // It fails its attempt after 10 s, and then finds what the other has put.
     println!("and the holder after {:?}", holder.token().1);
     assert_eq!(authority.counts().grants, 2);

@@ -211,7 +211,7 @@ fn it_does_what_it_is_told_if_it_is_one() {
                     let began = Instant::now();
                     match session.get_token().await {
                         Ok(token) => {
-                            println!("@{} {}", token.secret(), began.elapsed().as_millis())
+                            println!("@{} {}", token.secret(), began.elapsed().as_millis());
                         }
                         Err(error) => println!("@error {error}"),
                     }

@@ -78,7 +78,7 @@ impl Server {
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until && self.child.try_wait().unwrap().is_none() {
             // Loading, it answers with an error; with a password as well, and then it is up.
-            let answer = Connection::open(self.port).and_then(|mut it| Ok(it.call(&["PING"])));
+            let answer = Connection::open(self.port).map(|mut it| it.call(&["PING"]));
             match answer {
                 Ok(Reply::Error(error)) if error.starts_with("LOADING") => {}
                 Ok(_) => return true,

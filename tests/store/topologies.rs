@@ -114,13 +114,13 @@ impl Cluster {
             .status();
         assert!(made.unwrap().success());
         let cluster = Self(nodes);
-        wait(|| cluster.0.iter().all(|node| cluster.is_ok(node))).await;
+        wait(|| cluster.0.iter().all(Cluster::is_ok)).await;
         // A replica that has not seen its master's data yet does not take its place.
         wait(|| cluster.0[3..].iter().all(is_linked)).await;
         cluster
     }
 
-    fn is_ok(&self, node: &Server) -> bool {
+    fn is_ok(node: &Server) -> bool {
         let answer = Connection::open(node.port).map(|mut it| it.call(&["CLUSTER", "INFO"]));
         matches!(answer, Ok(Reply::Bytes(info)) if String::from_utf8_lossy(&info).contains("cluster_state:ok"))
     }
@@ -145,7 +145,7 @@ async fn a_cluster_loses_a_node_and_no_caller_sees_an_error() {
         let began = Instant::now();
         // It takes a while until the others have noticed.
         sleep(secs(2)).await;
-        while !survivors.iter().all(|node| cluster.is_ok(node)) {
+        while !survivors.iter().all(Cluster::is_ok) {
             assert!(began.elapsed() < secs(30), "no failover");
             sleep(millis(20)).await;
         }

@@ -201,10 +201,10 @@ impl Teller {
         let seen = (self.random.u8(..4) == 0).then(|| Id(self.some_id()));
         let not: Vec<_> = (0..self.random.usize(..3)).map(|_| self.some_id()).collect();
         let mut life = || if self.random.bool() { 0 } else { self.some_time() };
-        let (least, buffer) = (life(), life());
+        let (wanted, buffer) = (life(), life());
         let want = Want {
             lease: lease.as_ref(),
-            least_life: Duration::from_micros(least),
+            least_life: Duration::from_micros(wanted),
             buffer: Duration::from_micros(buffer),
             seen: seen.as_ref(),
             not: &not,

@@ -1,4 +1,7 @@
-// The scopes, and what they show. Included by `small_world.rs`.
+//! The scopes, and what they show.
+
+use super::search::{Explored, explore};
+use super::*;
 
 /// `EXHAUSTIVE_SECONDS` lets each scope run for so long; else it is what a build for tests gets through.
 fn limit(seconds: f64) -> Duration {
@@ -7,7 +10,7 @@ fn limit(seconds: f64) -> Duration {
 }
 
 fn holds(name: &str, scope: Scope, must_end: bool) {
-    let explored = explore(&scope, limit(if must_end { 600.0 } else { 6.0 }));
+    let explored = explore(&scope, limit(if must_end { 600.0 } else { 1.5 }));
     let Explored { states, left, violation, took } = explored;
     let cut = if left > 0 { format!(", {left} left to look at") } else { String::new() };
     println!("{name:<58} {states:>9} situations{cut}, {:.1} s", took.as_secs_f64());
@@ -40,8 +43,16 @@ const ALL_BUT_CLOCK: &[Kind] = &[
 #[test]
 fn a_fleet_keeps_its_promises_when_one_thing_goes_wrong() {
     let quick = Scope { revokes: 0, refreshes: 1, ..PROMPT };
-    holds("no fault, 2 refreshes, one request", Scope { refreshes: 2, one_request: true, ..quick }, true);
-    holds("3 replicas, no fault, one request", Scope { replicas: 3, one_request: true, ..quick }, true);
+    holds(
+        "no fault, 2 refreshes, one request",
+        Scope { refreshes: 2, one_request: true, ..quick },
+        true,
+    );
+    holds(
+        "3 replicas, no fault, one request",
+        Scope { replicas: 3, one_request: true, ..quick },
+        true,
+    );
     for kind in ALL_BUT_CLOCK {
         let kinds: &'static [Kind] = std::slice::from_ref(kind);
         holds(&format!("1 {kind:?}"), Scope { faults: 1, kinds, ..quick }, true);
@@ -95,13 +106,7 @@ fn a_fleet_is_safe_however_slow_its_replicas_are() {
 /// A server that keeps one live token: nobody asks while another does.
 #[test]
 fn with_one_live_token_one_request_is_on_the_wire() {
-    let one = Scope {
-        one_live_token: true,
-        one_request: true,
-        revokes: 0,
-        refreshes: 1,
-        ..PROMPT
-    };
+    let one = Scope { one_live_token: true, one_request: true, revokes: 0, refreshes: 1, ..PROMPT };
     holds("one live token", one, true);
     holds("one live token, 3 replicas", Scope { replicas: 3, ..one }, true);
     for kinds in [&[Kind::Kill][..], &[Kind::Down], &[Kind::Notice]] {
