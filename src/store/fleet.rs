@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::breaker::Breaker;
-use super::contract::{Heard, Record, Slot, Store, StoreError, Taken, Want};
+use super::contract::{Heard, LONGEST, Record, Slot, Store, StoreError, Taken, Want};
 use super::memory::Memory;
 use super::round::CALL;
 use super::seal::{Keys, LEAST_KEY};
@@ -102,7 +102,7 @@ pub(super) struct Inner<S> {
     pub(super) namespace: Arc<str>,
     key: Credential,
     keys: OnceCell<Arc<Keys>>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     breaker: Mutex<Breaker>,
     places: Mutex<HashMap<[u8; 16], Vec<Weak<Place>>>>,
     pub(super) counts: Counts,
@@ -311,7 +311,8 @@ impl<S: Store> Inner<S> {
         let now = self.look(place, keys).await?;
         for owed in place.with(|memory| memory.owed().collect::<Vec<_>>()) {
             let left = super::micros(owed.ends.since(clock::now()));
-            let end = (now + left).max(owed.entry_ends);
+            // Later than that none is believed.
+            let end = (now + left).max(owed.entry_ends).min(now + super::micros(LONGEST));
             let record = keys.record(&place.slot, owed.tag, end);
             let gone = self.call(self.store.bury(&place.slot, &record)).await?;
             place.with(|memory| memory.buried(owed.tag, end, gone));

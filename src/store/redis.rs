@@ -374,7 +374,12 @@ impl Redis {
             let mut connection = self.connection(&address, true).await.inspect_err(|_| {
                 self.forget(&address);
             })?;
-            let error = match script.run(&mut connection).await {
+            // A connection that does not answer in time may be dead without knowing it.
+            let mut given_up = GivenUp { redis: self, address: Some(&address) };
+            let result = script.run(&mut connection).await;
+            given_up.address = None;
+            drop(given_up);
+            let error = match result {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
@@ -417,6 +422,20 @@ impl Redis {
             .await
             .map_err(|error| error_of(&error))?;
         Ok(Listening { connection, pushed })
+    }
+}
+
+/// Dropped with an address, as when a call is given up, it forgets the connection to it.
+struct GivenUp<'a> {
+    redis: &'a Redis,
+    address: Option<&'a Address>,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            self.redis.forget(address);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::instant::Instant;
 /// Between two looks at a slot whose lease another holds: doubles, and chance takes any part of it.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-/// What a call of the store may take.
+/// What a call of the store may take, unless something else is set.
 pub(crate) const CALL: Duration = Duration::from_millis(250);
 
 /// What an attempt is asked for.
@@ -37,6 +37,8 @@ pub(crate) struct Asked {
     pub(crate) not: Vec<[u8; 16]>,
     /// The server keeps one live token for each client, so nobody asks while another does.
     pub(crate) one_live_token: bool,
+    /// What a call of the store may take.
+    pub(crate) call: Duration,
 }
 
 /// What an input comes with.
@@ -178,7 +180,7 @@ pub(crate) struct Round {
 impl Round {
     pub(crate) fn new(asked: Asked, at: &Moment, memory: &mut Memory) -> Self {
         let patience = patience(asked.timeout);
-        let latest = patience.saturating_sub(CALL);
+        let latest = patience.saturating_sub(asked.call);
         let earliest = (patience * 2 / 3).min(latest);
         Self {
             asked,

@@ -1,6 +1,7 @@
 //! What replicas prove to each other, and hide from the store: slots, tags, entries and records, all by keys
 //! that are derived from the fleet's.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,8 @@ impl KeyType for Bytes32 {
 /// What an entry hides.
 #[derive(Serialize, Deserialize)]
 struct Inside<'a> {
-    text: &'a str,
+    #[serde(borrow)]
+    text: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +110,7 @@ impl Keys {
         entry.extend(id.0);
         let grant = &granted.grant;
         let inside = Inside {
-            text: grant.text().expose(),
+            text: grant.text().expose().into(),
             scope: grant.get_scope().map(Into::into),
             refresh_in_us: grant.get_refresh_in().map(micros),
         };
@@ -127,7 +129,7 @@ impl Keys {
         let key = self.entry_key(slot, head)?;
         let inside = key.open_in_place(nonce(), Aad::empty(), &mut body).ok()?;
         let Inside { text, scope, refresh_in_us } = serde_json::from_slice(inside).ok()?;
-        let mut grant = Grant::bearer(text).ok()?;
+        let mut grant = Grant::bearer(&*text).ok()?;
         if let Some(scope) = scope {
             grant = grant.scope(scope);
         }
@@ -247,6 +249,18 @@ mod tests {
         assert_eq!(grant.get_refresh_in(), Some(Duration::from_secs(30)));
         let shown = format!("{keys:?} {slot:?} {sealed:?} {granted:?}");
         assert!(!shown.contains("a-token") && !shown.contains("kkk"), "{shown}");
+    }
+
+    #[test]
+    fn a_token_of_any_characters_opens_again() {
+        let keys = keys("k".repeat(32).as_str());
+        let (slot, mut granted, id) = (slot(&keys, "one"), granted(&keys), keys.draw().unwrap());
+        let text: String = ('!'..='~').collect();
+        granted.grant = Grant::bearer(&*text).unwrap();
+        let sealed = keys.seal(&slot, id, NOW, &granted).unwrap();
+        assert_eq!(keys.open(&slot, &sealed).unwrap().1.text().expose(), text);
+        granted.grant = Grant::bearer("x".repeat(MAX_ENTRY)).unwrap();
+        assert!(keys.seal(&slot, id, NOW, &granted).is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::contract::{Found, Id, LONGEST, Slot, Store, StoreError, Tag, Taken};
 use super::fleet::{Fleet, Inner, Place, count, locked};
 use super::micros;
 use super::round::{
-    After, Asked, CALL, Granted, Input, Lease, Look, Moment, Opened, Round, Seen, Step, Wanted,
+    After, Asked, Granted, Input, Lease, Look, Moment, Opened, Round, Seen, Step, Wanted,
 };
 use super::seal::{Keys, can_share};
 use crate::clock;
@@ -183,7 +183,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         let place = Arc::new(Place::new(slot, Arc::clone(&self.news)));
         self.inner().register(&place);
         if places.len() == MAX_PLACES {
-            places.remove(0);
+            let slot = places.remove(0).slot.clone();
+            self.inner().forget(&slot);
         }
         places.push(Arc::clone(&place));
         place
@@ -198,6 +199,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             buffer: Duration::from_micros(self.buffer.load(Ordering::Relaxed)),
             not: request.refused.iter().chain(marked).map(|text| keys.tag(text).0).collect(),
             one_live_token: self.one_live_token,
+            call: self.inner().timeout,
         }
     }
 
@@ -227,7 +229,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             let step = place.with(|memory| round.next(&at, input, memory));
             input = match step {
                 Step::Bury => {
-                    let settled = timeout(CALL, self.inner().settle(&place, &keys)).await;
+                    let settled =
+                        timeout(self.inner().timeout, self.inner().settle(&place, &keys)).await;
                     Input::Buried(settled.unwrap_or(Err(StoreError::TimedOut)))
                 }
                 Step::Take(wanted) => {
@@ -386,7 +389,7 @@ impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
                 && let Ok(keys) = self.inner().keys().await
             {
                 // If it fails it is owed, and done before anything else is asked of the store.
-                drop(timeout(2 * CALL, self.inner().settle(&place, &keys)).await);
+                drop(timeout(2 * self.inner().timeout, self.inner().settle(&place, &keys)).await);
             }
         }
         self.manager.revoke(token, options).await

@@ -326,7 +326,7 @@ pub(crate) async fn wait(mut until: impl FnMut() -> bool) {
 
 // Who can write to the store
 
-fn keys(root: &mut Connection) -> Vec<String> {
+pub(crate) fn keys(root: &mut Connection) -> Vec<String> {
     let Reply::List(keys) = root.call(&["KEYS", "{ns:*}e"]) else { panic!() };
     keys.into_iter()
         .map(|key| match key {

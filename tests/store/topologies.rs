@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use crate::fleets::{address, authority, endures_at, wait};
+use crate::fleets::{address, authority, endures_at, keys, wait};
 use crate::replica::{KEY, Local, Login};
 use crate::server::{Connection, Reply, Server, free_port, is_absent};
 use crate::{Directory, millis, secs};
@@ -194,7 +194,7 @@ async fn with_tls_only_a_server_that_is_trusted_is_a_store() {
     };
     let (first, counts) = token(trusting.clone()).await;
     assert_eq!((counts.leased, counts.direct), (1, 0));
-    let is_put = || matches!(server.connect().call(&["DBSIZE"]), Reply::Number(1));
+    let is_put = || server.connect().call(&["KEYS", "*e"]) != Reply::List(Vec::new());
     wait(is_put).await;
     assert_eq!(token(trusting).await.0, first);
     let (other, counts) = token(RedisStore::connect(&*place).build().unwrap()).await;
@@ -215,6 +215,8 @@ const SLOW: u8 = 1;
 const DEAF: u8 = 2;
 /// Connections break.
 const CUT: u8 = 3;
+/// Connections that there are are deaf, as after a firewall forgot them; new ones are good.
+const FORGOTTEN: u8 = 4;
 
 impl Line {
     async fn to(server: u16) -> Self {
@@ -230,9 +232,10 @@ impl Line {
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(("127.0.0.1", server)).await else { return };
                     let (near, far) = (near.into_split(), far.into_split());
+                    let born = state.load(Ordering::Relaxed);
                     tokio::select! {
-                        () = carry(near.0, far.1, &state) => {}
-                        () = carry(far.0, near.1, &state) => {}
+                        () = carry(near.0, far.1, &state, born) => {}
+                        () = carry(far.0, near.1, &state, born) => {}
                         () = until_cut(&state) => {}
                     }
                 });
@@ -256,6 +259,7 @@ async fn carry(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     state: &AtomicU8,
+    born: u8,
 ) {
     let mut bytes = vec![0; 64 * 1024];
     loop {
@@ -263,6 +267,7 @@ async fn carry(
         match state.load(Ordering::Relaxed) {
             SLOW => sleep(millis(400)).await,
             DEAF => continue,
+            FORGOTTEN if born != FORGOTTEN => continue,
             _ => {}
         }
         if to.write_all(&bytes[..count]).await.is_err() {
@@ -303,6 +308,28 @@ async fn a_dead_line_costs_requests_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_line_that_breaks_costs_requests_alone() {
     endures_a_line_that_is(CUT).await;
+}
+
+/// It is given up, and the next call has another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_dead_without_knowing_it_is_replaced() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let line = Line::to(server.port).await;
+    let authority = authority(secs(3)).await;
+    let place = format!("redis://127.0.0.1:{}", line.port);
+    let local = Local::new(&place, &Login::at(&authority));
+    let met = crate::replica::load(&local.session, 4);
+    // It has put its token.
+    wait(|| !keys(&mut server.connect()).is_empty()).await;
+    line.is(FORGOTTEN);
+    wait(|| local.fleet.counts().direct >= 1).await;
+    let before = local.fleet.counts().leased;
+    wait(|| local.fleet.counts().leased >= before + 2).await;
+    let (_, errors, _) = met.end();
+    assert_eq!(errors, 0);
 }
 
 /// Of a hundred sessions over one store one is told, and there is one subscription.

@@ -16,6 +16,7 @@ impl World {
             buffer: Duration::ZERO,
             not: not.map(|token| tag(self.serial(token)).0).collect(),
             one_live_token: scope.one_live_token || !scope.on(Rule::Patience),
+            call: crate::store::round::CALL,
         };
         let replica = &mut self.replicas[nth];
         let round = Round::new(asked, &at, &mut replica.memory);
