@@ -67,6 +67,8 @@
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
+//! - `store`: one token for many processes ([`Fleet`]), over a directory ([`FileStore`], on Linux) or a store of
+//!   your own. `redis`: over Redis or Valkey as well ([`RedisStore`]).
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Types of other crates

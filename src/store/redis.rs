@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -25,7 +25,7 @@ use url::Url;
 
 use super::contract::{
     Buried, Found, Heard, Id, LEASE, Record, Sealed, Slot, Store, StoreError, StoreTime, Taken,
-    Want,
+    Want, hex,
 };
 use super::fleet::locked;
 use super::{BURY, LEAVE, PUT, RENEW, TAKE, micros};
@@ -537,32 +537,54 @@ fn misread() -> StoreError {
     StoreError::refused("its answer made no sense")
 }
 
+/// A script, and the name that the server has for it.
+struct Body {
+    text: &'static str,
+    sha: LazyLock<String>,
+}
+
+macro_rules! bodies {
+    ($($name:ident: $text:ident;)*) => {
+        $(static $name: Body = Body { text: $text, sha: LazyLock::new(|| sha_of($text)) };)*
+    };
+}
+
+bodies! {
+    TAKING: TAKE;
+    PUTTING: PUT;
+    RENEWING: RENEW;
+    LEAVING: LEAVE;
+    BURYING: BURY;
+}
+
+fn sha_of(text: &str) -> String {
+    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref())
+}
+
 /// One run of a script.
 struct Script<'a> {
-    body: &'static str,
+    body: &'static Body,
     keys: Vec<String>,
     args: Vec<&'a [u8]>,
 }
 
 impl<'a> Script<'a> {
-    fn new(body: &'static str, slot: &Slot, keys: &str, args: Vec<&'a [u8]>) -> Self {
-        let key = |which| format!("{{{}:{}}}{which}", slot.namespace(), slot.name());
+    fn new(body: &'static Body, slot: &Slot, keys: &str, args: Vec<&'a [u8]>) -> Self {
+        let slot = format!("{{{}:{}}}", slot.namespace(), slot.name());
+        let key = |which| format!("{slot}{which}");
         Self { body, keys: keys.chars().map(key).collect(), args }
     }
 
     async fn run(&self, connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
-        let sha = digest(&SHA1_FOR_LEGACY_USE_ONLY, self.body.as_bytes());
-        let sha =
-            sha.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         let mut command = cmd("EVALSHA");
-        command.arg(sha).arg(self.keys.len()).arg(&self.keys);
+        command.arg(&*self.body.sha).arg(self.keys.len()).arg(&self.keys);
         for arg in &self.args {
             command.arg(*arg);
         }
         let result = connection.send_packed_command(&command).await.and_then(Value::extract_error);
         match result {
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                let load = cmd("SCRIPT").arg("LOAD").arg(self.body).to_owned();
+                let load = cmd("SCRIPT").arg("LOAD").arg(self.body.text).to_owned();
                 connection.send_packed_command(&load).await?.extract_error()?;
                 connection.send_packed_command(&command).await?.extract_error()
             }
@@ -587,28 +609,29 @@ impl Store for RedisStore {
         let (id, seen) = (bytes(want.lease), bytes(want.seen));
         let mut args = vec![id, &*lease_ms, &*least, &*buffer, seen, &*count];
         args.extend(want.not.iter().map(|not| &not[..]));
-        let answer = self.0.run(slot, &Script::new(TAKE, slot, "elr", args)).await?;
+        let answer = self.0.run(slot, &Script::new(&TAKING, slot, "elr", args)).await?;
         taken(&answer).ok_or_else(misread)
     }
 
     async fn put(&self, slot: &Slot, id: &Id, entry: &Sealed) -> Result<bool, StoreError> {
-        self.is_done(slot, Script::new(PUT, slot, "el", vec![&id.0, &entry.0])).await
+        self.is_done(slot, Script::new(&PUTTING, slot, "el", vec![&id.0, &entry.0])).await
     }
 
     async fn renew(&self, slot: &Slot, id: &Id) -> Result<bool, StoreError> {
         let lease_ms = (micros(LEASE) / 1_000).to_string();
-        self.is_done(slot, Script::new(RENEW, slot, "l", vec![&id.0, lease_ms.as_bytes()])).await
+        self.is_done(slot, Script::new(&RENEWING, slot, "l", vec![&id.0, lease_ms.as_bytes()]))
+            .await
     }
 
     async fn leave(&self, slot: &Slot, id: &Id) -> Result<bool, StoreError> {
-        self.is_done(slot, Script::new(LEAVE, slot, "l", vec![&id.0])).await
+        self.is_done(slot, Script::new(&LEAVING, slot, "l", vec![&id.0])).await
     }
 
     async fn bury(&self, slot: &Slot, record: &Record) -> Result<Buried, StoreError> {
         let channel = format!("{}:news", slot.namespace());
         let notice = [&slot.id()[..], &record.0].concat();
         let args = vec![&record.0[..], channel.as_bytes(), &notice];
-        let answer = self.0.run(slot, &Script::new(BURY, slot, "elr", args)).await?;
+        let answer = self.0.run(slot, &Script::new(&BURYING, slot, "elr", args)).await?;
         let [entry, lease] = list(&answer).ok_or_else(misread)? else { return Err(misread()) };
         let id = |value: &Value| text(value)?.try_into().ok().map(Id);
         Ok(Buried { entry: id(entry), lease: id(lease) })

@@ -271,3 +271,41 @@ async fn scripts_that_the_server_forgot_are_loaded_again() {
         server.connect().call(&["SCRIPT", "FLUSH"]);
     }
 }
+
+/// Of the same connection, at its best.
+#[tokio::test]
+async fn a_take_that_finds_a_token_costs_about_two_gets() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let address = format!("redis://127.0.0.1:{}", server.port);
+    let store = RedisStore::connect(&*address).build().unwrap();
+    let slot = Slot::new("ns", [3; 16]);
+    let one = id();
+    let now = store.take(&slot, &want(Some(&one))).await.unwrap().now.0;
+    assert!(store.put(&slot, &one, &entry(now, secs(600), [5; 16], one)).await.unwrap());
+    let client = redis::Client::open(&*address).unwrap();
+    let mut get = client.get_multiplexed_async_connection().await.unwrap();
+    let key = format!("{{ns:{}}}e", slot.name());
+    let (mut gets, mut takes) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let began = std::time::Instant::now();
+        for _ in 0..300 {
+            let value: Vec<u8> = redis::cmd("GET").arg(&key).query_async(&mut get).await.unwrap();
+            assert_eq!(value.len(), 89);
+        }
+        gets.push(began.elapsed() / 300);
+        let began = std::time::Instant::now();
+        for _ in 0..300 {
+            let taken = store.take(&slot, &want(Some(&one))).await.unwrap();
+            assert!(matches!(taken.found, Found::Entry(_)));
+        }
+        takes.push(began.elapsed() / 300);
+    }
+    let (get, take) = (gets.iter().min().unwrap(), takes.iter().min().unwrap());
+    let times = take.as_secs_f64() / get.as_secs_f64();
+    println!("GET {get:?}, take {take:?}: {times:.2} times");
+    // Not optimised, and beside other tests.
+    assert!(times < 5.0, "{times:.2} times");
+}

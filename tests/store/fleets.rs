@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ccg_session::testing::{Authority, Kind, Rule, Script};
+use ccg_session::testing::{Answer, Authority, Kind, Rule, Script};
+use http::StatusCode;
 use tokio::time::sleep;
 
 use crate::replica::{Local, Login, Process, load};
@@ -62,6 +63,8 @@ on_both! {
     a_revocation_reaches_all_who_have_the_token => revocation;
     a_revocation_outlives_its_replica => revocation_of_the_dead;
     after_a_401_of_one_the_others_take_the_next_token => refused;
+    a_replica_with_a_wrong_secret_harms_no_other => wrong_secret;
+    while_the_server_fails_each_keeps_its_own_pace => failing_server;
 }
 
 async fn cold_start(place: &str) {
@@ -216,6 +219,50 @@ async fn refused(place: &str) {
     }
     assert!(next.iter().all(|token| *token == next[0] && *token != first), "{}", next.len());
     assert_eq!(authority.counts().grants, 2);
+}
+
+async fn wrong_secret(place: &str) {
+    let authority = authority(secs(3)).await;
+    let login = Login::at(&authority);
+    let wrong = Local::new(place, &login.with_secret("not-the-secret"));
+    let others: Vec<_> = (0..3).map(|_| Local::new(place, &login)).collect();
+    let loads: Vec<_> = others.iter().map(|replica| load(&replica.session, 4)).collect();
+    let (mut served, mut refused) = (0, 0);
+    for _ in 0..60 {
+        match wrong.session.get_token().await {
+            Ok(_) => served += 1,
+            Err(_) => refused += 1,
+        }
+        sleep(millis(100)).await;
+    }
+    println!("it was served {served} times, and refused {refused} times");
+    // It lives on what the others put, where it asks for a token that is there.
+    assert!(served > 0);
+    for met in loads {
+        let (_, errors, longest) = met.end();
+        assert_eq!(errors, 0);
+        assert!(u128::from(longest) <= LONGEST_WAIT.as_millis(), "{longest} ms");
+    }
+}
+
+/// Nothing of a failure is shared: each hears it itself, and rests by itself.
+async fn failing_server(place: &str) {
+    let asked = async |count: usize| {
+        let authority = authority(secs(60)).await;
+        authority.fail(Kind::Grant, Answer::new(StatusCode::SERVICE_UNAVAILABLE));
+        let login = Login::at(&authority);
+        let replicas: Vec<_> = (0..count).map(|_| Local::new(place, &login)).collect();
+        let loads: Vec<_> = replicas.iter().map(|replica| load(&replica.session, 4)).collect();
+        sleep(secs(6)).await;
+        authority.heal();
+        let requests = authority.counts().grants;
+        loads.iter().for_each(|met| drop(met.end()));
+        requests
+    };
+    // In each others' way they ask less often than each by itself.
+    let (one, three) = (asked(1).await, asked(3).await);
+    println!("one alone {one} requests, three {three}");
+    assert!(three <= 3 * (one + 2), "{three} for three, {one} for one");
 }
 
 // What befalls Redis

@@ -27,6 +27,11 @@ impl Login {
         Self(format!("{} {} {id} {secret}", authority.base_url(), authority.enterprise()))
     }
 
+    pub(crate) fn with_secret(&self, secret: &str) -> Self {
+        let (before, _) = self.0.rsplit_once(' ').unwrap();
+        Self(format!("{before} {secret}"))
+    }
+
     pub(crate) fn manager(&self) -> HttpTokenManager {
         let [url, enterprise, id, secret] = self.0.split(' ').collect::<Vec<_>>()[..] else {
             panic!("{self:?}")
