@@ -51,10 +51,26 @@ const WARNING_GAP: Duration = Duration::from_secs(60);
 /// # Ok(()) }
 /// ```
 ///
-/// # Where a store is of no help
-/// A store that is down, slow or wrong makes no caller wait for longer than 3 s beside the request itself,
-/// and fails none: without its help the session asks the server, as it would by itself.
-/// (But see [`one_live_token`](SharedTokenManagerBuilder::one_live_token).)
+/// # For operators
+/// - *When the store is away*, slow, full or wrong, no caller fails, and none waits for longer than 3 s beside
+///   the request itself: the session asks the server, as it would by itself. A store that cannot be reached
+///   is left alone for 1 s, then for twice as long each time, up to 30 s. (But see
+///   [`one_live_token`](SharedTokenManagerBuilder::one_live_token).)
+/// - *What it holds* is a cache. It may be emptied at any time, which costs a request and forgets
+///   revocations; nothing of it needs a backup. A slot takes a token's length and a kilobyte, and ends with its
+///   token.
+/// - *A replica that is killed* while it asks is waited for until its lease ends, 3 s at most.
+/// - *When the server fails*, each replica hears it itself and keeps its own pace: nothing of a failure is
+///   shared.
+/// - *A revocation* reaches every replica that has the token: at once where the store tells of it, within a
+///   second over files, and when they are connected again those that were cut off. Tokens that only another
+///   replica has, since it asked without the store, are not reached.
+/// - *Two versions* of this crate share a store as long as the format of its entries stays, which the
+///   changelog says. Where it does not, each shares among its own.
+/// - *To rotate the key*, give replicas the new one and start them anew, one after the other. Those with the old
+///   key and those with the new one each share among themselves meanwhile, and a revocation does not cross.
+/// - *The clocks* of the replicas are of no matter, only the store's. When that steps back by some time, a token
+///   may be believed to live for longer by as much: its holder meets a 401, and asks for another.
 pub struct Fleet<S> {
     pub(super) inner: Arc<Inner<S>>,
     hub: Arc<Hub>,
@@ -156,11 +172,9 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<S: Store> Fleet<S> {
     /// Over this store, with this key: 32 bytes or more that nobody can guess, say `openssl rand -hex 32`,
-    /// the same for all replicas. It is read once.
-    ///
-    /// Whoever has another key shares nothing with those that have this one. To rotate it, start the
-    /// replicas anew, one after the other: each half shares among itself meanwhile. Under
-    /// [`one_live_token`](SharedTokenManagerBuilder::one_live_token) stop them all first.
+    /// the same for all replicas. It is read once, and whoever has another key shares nothing with those
+    /// that have this one. Under [`one_live_token`](SharedTokenManagerBuilder::one_live_token) stop all
+    /// replicas before you give them a new one.
     pub fn builder(store: S, key: impl Into<Credential>) -> FleetBuilder<S> {
         FleetBuilder { store, key: key.into(), namespace: "ccg-session".into(), timeout: CALL }
     }

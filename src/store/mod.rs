@@ -1,4 +1,23 @@
-//! One token for many processes.
+//! One token for many processes: a [`Fleet`] of sessions over one [`Store`].
+//!
+//! ```text
+//! SharedTokenManager ── steps ── Round (pure) ── Memory (pure): what a replica knows of a slot
+//!         │                                      Keys: what replicas prove to each other, and hide
+//!       Fleet ── Breaker, one task that listens
+//!         │
+//!       Store ── FileStore ── script.rs (pure): what the five calls do
+//!             └─ RedisStore ─ lua/*.lua: the same
+//! ```
+//!
+//! What is promised, in this order:
+//! 1. *Safety does not rest on the store.* Who can write it, and any fault of it, can cost requests and a
+//!    401; never another's token, nor a revoked one to who revoked it, nor one believed to live for longer
+//!    than its whole life from when it was taken.
+//! 2. *The lease only saves requests.* Who has a healthy route to the server has a token within 3 s and one
+//!    grant, whatever the store says or does.
+//! 3. *A revocation is remembered* by the store until the token would have ended, and read with every look.
+//!
+//! `tests/small_world/` tries every turn of events on the pure parts, and takes out each rule in turn.
 
 mod breaker;
 mod contract;

@@ -1,7 +1,7 @@
-//! [`SharedTokenManager`]: carries the steps of a [`Round`](super::round::Round) to the store, to the manager and to the clock.
+//! [`SharedTokenManager`]: carries the steps of a [`Round`] to the store, to the manager and to the clock.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub struct SharedTokenManager<M, S: Store> {
     one_live_token: bool,
     /// The session's `expired_buffer`, in microseconds.
     buffer: AtomicU64,
+    /// The last token was one that cannot be shared, so there is nothing to wait for.
+    is_alone: AtomicBool,
     places: Mutex<Vec<Arc<Place>>>,
     news: Arc<Mutex<Vec<NewsSender>>>,
 }
@@ -108,6 +110,7 @@ impl<M: TokenManager, S: Store> SharedTokenManagerBuilder<M, S> {
             slot,
             one_live_token,
             buffer: AtomicU64::new(micros(buffer)),
+            is_alone: AtomicBool::new(false),
             places: Mutex::default(),
             news: Arc::default(),
         })
@@ -251,7 +254,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                     Input::Granted(result.map(|grant| self.granted(grant, &keys)))
                 }
                 Step::Done(result, after) => {
-                    if is_taken {
+                    if is_taken && result.is_ok() {
                         count(&self.inner().counts.taken);
                     }
                     match after {
@@ -338,7 +341,9 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
 
     fn granted(&self, grant: Grant, keys: &Keys) -> Granted {
         let life = grant.life().unwrap_or_else(|| self.manager.assumed_lifetime()).min(LONGEST);
-        Granted { tag: keys.tag(grant.text()), life, can_share: can_share(&grant), grant }
+        let can_share = can_share(&grant);
+        self.is_alone.store(!can_share, Ordering::Relaxed);
+        Granted { tag: keys.tag(grant.text()), life, can_share, grant }
     }
 
     /// In a task of its own: no store stands between a token and its session.
@@ -358,6 +363,11 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
 
 impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
+        if self.is_alone.load(Ordering::Relaxed) && !self.one_live_token {
+            let grant = self.manager.grant(request).await?;
+            self.is_alone.store(!can_share(&grant), Ordering::Relaxed);
+            return Ok(grant);
+        }
         match self.place().await {
             Ok((place, keys)) => self.shared(request, place, keys).await,
             Err(error) if self.one_live_token => Err(TokenError::transport(error)),

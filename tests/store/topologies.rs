@@ -358,6 +358,37 @@ async fn many_sessions_of_a_fleet_have_one_subscription_and_one_of_them_is_told(
     assert!(sessions[1..].iter().all(|session| session.try_token().is_some()));
 }
 
+/// They are of no use without the key that they are bound to, so nobody waits for another's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bound_tokens_are_not_shared_and_nobody_waits_for_them() {
+    let directory = Directory::new();
+    let authority = authority(secs(600)).await;
+    let provider = authority.provider();
+    let build = || {
+        let manager = ccg_session::HttpTokenManager::builder(
+            provider.clone(),
+            authority.client_id(),
+            authority.client_secret(),
+        );
+        let manager = manager.dpop(ccg_session::DpopKey::generate().unwrap()).build().unwrap();
+        let store = FileStore::open(directory.path()).unwrap();
+        let fleet = Fleet::builder(store, KEY).build().unwrap();
+        let manager = fleet.share(manager).slot("bound").build().unwrap();
+        (Session::builder(manager).spawn().unwrap(), fleet)
+    };
+    let ((one, _), (two, fleet)) = (build(), build());
+    let first = one.get_token().await.unwrap();
+    let second = two.get_token().await.unwrap();
+    assert_ne!(first.secret(), second.secret());
+    assert_eq!(fleet.counts().taken, 0);
+    let before = fleet.counts();
+    assert!(two.invalidate(&second));
+    let began = Instant::now();
+    two.get_token().await.unwrap();
+    println!("the next after {:?}", began.elapsed());
+    assert_eq!(fleet.counts(), before);
+}
+
 /// Both are stores, and stay what they are.
 #[test]
 fn stores_are_shown_without_secrets() {
