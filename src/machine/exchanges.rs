@@ -15,6 +15,8 @@ use super::event::{CallerId, Cooling, Effects, PublishedExchange, Purpose, Wait}
 use super::flight::Sent;
 use super::lifetime::Lifetime;
 use super::slot::{Kept, Slot};
+#[cfg(test)]
+use super::tests::cost::touched;
 use crate::error::TokenError;
 use crate::grant::TokenText;
 use crate::instant::Instant;
@@ -35,8 +37,6 @@ pub(crate) struct Exchanges<R> {
     capacity: usize,
     keys: HashMap<Arc<ExchangeKey>, Exchange<R>, BuildHasherDefault<DefaultHasher>>,
     lists: LazyLists,
-    /// What readers are to see that they do not yet.
-    published: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
 }
 
 /// A key: its slot, and what there is besides while its flight is open.
@@ -109,6 +109,8 @@ struct Lists {
     children: BTreeMap<TokenText, BTreeSet<TokenId>>,
     /// The key that a token is kept for.
     tokens: BTreeMap<TokenId, Arc<ExchangeKey>>,
+    /// What readers are to see that they do not yet.
+    published: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
 }
 
 /// Made when something is first put into them: most sessions exchange nothing, and keep no room for lists.
@@ -234,12 +236,7 @@ impl<R> Exchange<R> {
 
 impl<R> Exchanges<R> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            keys: HashMap::default(),
-            lists: LazyLists::default(),
-            published: Vec::new(),
-        }
+        Self { capacity, keys: HashMap::default(), lists: LazyLists::default() }
     }
 
     /// What tells situations apart: of turns and counts only how they compare.
@@ -348,6 +345,8 @@ impl<R> Exchanges<R> {
         key: &Arc<ExchangeKey>,
         change: impl FnOnce(&mut Exchange<R>) -> T,
     ) -> Option<T> {
+        #[cfg(test)]
+        touched(1);
         let exchange = self.keys.get_mut(key)?;
         let before = exchange.published();
         self.lists.strike(key, exchange);
@@ -355,7 +354,7 @@ impl<R> Exchanges<R> {
         self.lists.enter(key, exchange);
         let after = exchange.published();
         if after != before {
-            self.published.push((Arc::clone(key), after));
+            self.lists.published.push((Arc::clone(key), after));
         }
         Some(changed)
     }
@@ -365,13 +364,13 @@ impl<R> Exchanges<R> {
     pub(crate) fn ask_again_at(&mut self, key: ExchangeKey, at: Instant) {
         if let Some(published) = self.keys.get(&key).and_then(Exchange::published) {
             let published = PublishedExchange { ask_at: at, ..published };
-            self.published.push((Arc::new(key), Some(published)));
+            self.lists.published.push((Arc::new(key), Some(published)));
         }
     }
 
     /// What has changed for readers.
     pub(crate) fn take_published(&mut self) -> Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)> {
-        std::mem::take(&mut self.published)
+        self.lists.made().map(|lists| std::mem::take(&mut lists.published)).unwrap_or_default()
     }
 
     /// The key that is to go next: it has waited longest of those that wait for their turn.
@@ -557,18 +556,13 @@ impl<R> Exchanges<R> {
 
     /// The open flights that have nothing on the wire.
     pub(crate) fn waiting(&self) -> Vec<Arc<ExchangeKey>> {
-        let waiting = self.lists.keys.iter().filter(|(turn, _)| !self.lists.on_wire.contains(turn));
-        waiting.map(|(_, key)| Arc::clone(key)).collect()
+        let is_waiting = |turn: &&Turn| !self.lists.on_wire.contains(turn);
+        self.lists.keys_of(self.lists.keys.keys().filter(is_waiting))
     }
 
     /// The keys that wait for their turn, or for leave.
     pub(crate) fn ready_keys(&self) -> Vec<Arc<ExchangeKey>> {
-        self.lists
-            .ready
-            .union(&self.lists.at_gate)
-            .filter_map(|turn| self.lists.keys.get(turn))
-            .cloned()
-            .collect()
+        self.lists.keys_of(self.lists.ready.union(&self.lists.at_gate))
     }
 
     pub(crate) fn is_any_ready(&self) -> bool {
@@ -603,14 +597,7 @@ impl<R> Exchanges<R> {
                 self.drop_token(&key);
             }
         }
-        let on_wire: Vec<_> = self
-            .lists
-            .on_wire
-            .iter()
-            .filter_map(|turn| self.lists.keys.get(turn))
-            .cloned()
-            .collect();
-        for key in on_wire {
+        for key in self.lists.keys_of(&self.lists.on_wire) {
             self.change(&key, |exchange| {
                 if let Some(open) = &mut exchange.open {
                     let exchanges = open.subject.as_ref().map(Issued::text);
@@ -727,6 +714,14 @@ impl Lists {
             Place::OnWire => drop(self.on_wire.remove(&open.turn)),
         }
         self.unwanted.remove(&open.turn);
+    }
+
+    fn keys_of<'a>(&self, turns: impl IntoIterator<Item = &'a Turn>) -> Vec<Arc<ExchangeKey>> {
+        let keys: Vec<_> =
+            turns.into_iter().filter_map(|turn| self.keys.get(turn)).cloned().collect();
+        #[cfg(test)]
+        touched(keys.len());
+        keys
     }
 
     /// A key that has to go: its token has expired, or there are too many.
