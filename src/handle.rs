@@ -341,7 +341,9 @@ impl SessionHandle {
     }
 
     /// The fast path, for who asks for nothing special.
-    #[inline]
+    // A call, so that what is around it is small enough to become part of the caller: there the answer need
+    // not be put together in memory, and taken apart again.
+    #[inline(never)]
     fn usable_token(&self) -> Option<AccessToken> {
         match &self.0 {
             Backing::Live(live) => live.usable_token(),
@@ -366,26 +368,29 @@ impl Live {
     /// that was held up between the two could judge a new snapshot by an old time.
     #[inline]
     fn usable_token(&self) -> Option<AccessToken> {
-        let snapshot = self.reader.load();
-        let now = clock::now();
-        let token = snapshot.usable_token(now)?;
-        self.note_use(&snapshot, now);
-        Some(token.clone())
+        self.reader.with(|snapshot| {
+            let now = clock::now();
+            let token = snapshot.usable_token(now)?;
+            self.note_use(snapshot, now);
+            Some(token.clone())
+        })
     }
 
     fn read(&self, options: &TokenRequestOptions) -> Option<Result<AccessToken, SessionError>> {
-        let snapshot = self.reader.load();
-        let now = clock::now();
-        let answer = snapshot.read(now, options)?;
-        self.note_use(&snapshot, now);
-        Some(answer.cloned())
+        self.reader.with(|snapshot| {
+            let now = clock::now();
+            let answer = snapshot.read(now, options)?;
+            self.note_use(snapshot, now);
+            Some(answer.cloned())
+        })
     }
 
     fn try_token(&self, options: &TokenRequestOptions) -> Option<AccessToken> {
-        let snapshot = self.reader.load();
-        let now = clock::now();
-        self.note_use(&snapshot, now);
-        snapshot.read(now, options)?.ok().cloned()
+        self.reader.with(|snapshot| {
+            let now = clock::now();
+            self.note_use(snapshot, now);
+            snapshot.read(now, options)?.ok().cloned()
+        })
     }
 
     #[inline]
@@ -400,10 +405,12 @@ impl Live {
     }
 
     fn exchanged(&self, request: &ExchangeRequest) -> Option<ExchangedToken> {
-        let snapshot = self.reader.load();
-        let (token, now) = self.reader.exchanged(&snapshot, &request.key(), clock::now)?;
-        self.note_use(&snapshot, now);
-        Some(token)
+        let key = request.key();
+        self.reader.with(|snapshot| {
+            let (token, now) = self.reader.exchanged(snapshot, &key, clock::now)?;
+            self.note_use(snapshot, now);
+            Some(token)
+        })
     }
 
     fn invalidate(&self, token: &Issued) -> bool {

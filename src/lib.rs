@@ -63,6 +63,7 @@
 //! - `aws-lc` (default) or `ring`: the crypto library under `http`, for TLS and for keys. The first is what
 //!   reqwest itself takes, so a program that has reqwest stays as it was. The second is for a program that
 //!   installs ring for the whole process: `default-features = false, features = ["http", "ring"]`.
+//! - `reqwest-middleware`, `tower`: the token on requests, and what to do about a 401 (module `middleware`).
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
@@ -71,12 +72,14 @@
 //! # Types of other crates
 //! In the interface are `http` 1 (`HeaderValue`, `Method`, `StatusCode`), `secrecy` 0.10 (`SecretString`),
 //! `tokio` 1 (`runtime::Handle`) and, with the feature `http`, `reqwest` 0.13 (`Client`, for
-//! [`http_client`](HttpTokenManagerBuilder::http_client)). A version of these that breaks is one of this crate.
+//! [`http_client`](HttpTokenManagerBuilder::http_client)). The middleware adds `reqwest-middleware` 0.5, or `tower-layer` and
+//! `tower-service` 0.3 and `http-body` 1. A version of these that breaks is one of this crate.
 //!
 //! # Tracing
 //! Names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`),
 //! the events `token.published` and `session.phase` (DEBUG), and `refresh.failed` (WARN), once for each series
-//! of attempts that failed while callers go on with the token they have.
+//! of attempts that failed while callers go on with the token they have. Of the middleware: `token.withheld` (fields
+//! `scheme`, `host`) and `token.refused` (`generation`, `again`), both DEBUG.
 
 // docs.rs marks what a feature is needed for.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -108,6 +111,8 @@ mod snapshot;
 mod status;
 mod token;
 
+#[cfg(any(feature = "reqwest-middleware", feature = "tower"))]
+pub mod middleware;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 #[cfg(feature = "testing")]

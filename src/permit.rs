@@ -31,7 +31,9 @@ use crate::error::TokenError;
 /// }
 /// ```
 #[derive(Default)]
-pub struct Permit(Option<Box<dyn FnOnce(Result<(), &TokenError>) + Send>>);
+pub struct Permit(Option<Box<Ended>>);
+
+type Ended = dyn FnOnce(Result<(), &TokenError>) + Send;
 
 impl Permit {
     /// Leave that nothing depends on.

@@ -6,9 +6,10 @@
 //! Each bit is written once, and handing a token out counts on a [copy](Copies) that is the thread's: so
 //! readers write nothing that other threads read, and do not slow each other down.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
@@ -24,6 +25,8 @@ use crate::token::{AccessToken, ExchangedToken, TokenId};
 #[derive(Debug)]
 pub struct Snapshot {
     published: Published,
+    /// A number of its own among all snapshots of the process.
+    stamp: u64,
     used: AtomicBool,
     asked: AtomicBool,
     of_token: Arc<OfToken>,
@@ -41,8 +44,10 @@ struct OfToken {
 impl Snapshot {
     /// The first of a session.
     pub fn new(published: Published) -> Self {
+        static STAMPS: AtomicU64 = AtomicU64::new(0);
         Self {
             published,
+            stamp: STAMPS.fetch_add(1, Relaxed),
             used: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             of_token: Arc::default(),
@@ -188,6 +193,9 @@ pub struct Publisher(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
+    /// That of the last snapshot. It is written before the snapshot is stored: so who has seen a newer one,
+    /// by itself or by word of another thread, never takes an older one for the last.
+    stamp: AtomicU64,
     exchanged: RwLock<HashMap<Arc<ExchangeKey>, Exchanged>>,
     /// Calls that are on their way to the actor: those that it has taken up the machine counts.
     calls: AtomicUsize,
@@ -203,9 +211,15 @@ struct Exchanged {
 impl Publisher {
     /// Has published this.
     pub fn new(first: Published) -> Self {
-        let snapshot = ArcSwap::from_pointee(Snapshot::new(first));
+        let first = Snapshot::new(first);
+        let stamp = AtomicU64::new(first.stamp);
         let (exchanged, calls) = (RwLock::default(), AtomicUsize::new(0));
-        Self(Arc::new(Shared { snapshot, exchanged, calls }))
+        Self(Arc::new(Shared { snapshot: ArcSwap::from_pointee(first), stamp, exchanged, calls }))
+    }
+
+    fn store(&self, next: Snapshot) {
+        self.0.stamp.store(next.stamp, Release);
+        self.0.snapshot.store(Arc::new(next));
     }
 
     /// What handles read from.
@@ -216,7 +230,7 @@ impl Publisher {
     /// Readers see this from now on.
     pub fn publish(&self, published: Published) {
         let next = self.0.snapshot.load().followed_by(published);
-        self.0.snapshot.store(Arc::new(next));
+        self.store(next);
     }
 
     /// Readers see these, or see them no more, from now on.
@@ -262,7 +276,7 @@ impl Publisher {
             cooling: None,
             closed: true,
         };
-        self.0.snapshot.store(Arc::new(Snapshot { time_paused, ..Snapshot::new(last) }));
+        self.store(Snapshot { time_paused, ..Snapshot::new(last) });
     }
 }
 
@@ -275,6 +289,26 @@ impl Reader {
     #[inline]
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.0.snapshot.load()
+    }
+
+    /// Reads what is published. A thread keeps the snapshot that it read last, of whichever session: as long
+    /// as nothing newer is published, getting at it costs no atomic write. (So a token's text may stay in memory
+    /// after its session has ended.)
+    #[inline]
+    pub fn with<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        thread_local! {
+            static KEPT: Cell<Option<Arc<Snapshot>>> = const { Cell::new(None) };
+        }
+        let stamp = self.0.stamp.load(Acquire);
+        // Nothing is there at the thread's end, nor where what is read runs this again.
+        let kept = KEPT.try_with(Cell::take).ok().flatten();
+        let snapshot = match kept.filter(|kept| kept.stamp == stamp) {
+            Some(kept) => kept,
+            None => self.0.snapshot.load_full(),
+        };
+        let answer = read(&snapshot);
+        let _ = KEPT.try_with(|kept| kept.set(Some(snapshot)));
+        answer
     }
 
     /// Whether another call may be sent to the actor: no more than `most` may be on their way. Or calls that

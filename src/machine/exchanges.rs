@@ -15,6 +15,8 @@ use super::event::{CallerId, Cooling, Effects, PublishedExchange, Purpose, Wait}
 use super::flight::Sent;
 use super::lifetime::Lifetime;
 use super::slot::{Kept, Slot};
+#[cfg(test)]
+use super::tests::cost::touched;
 use crate::error::TokenError;
 use crate::grant::TokenText;
 use crate::instant::Instant;
@@ -348,6 +350,8 @@ impl<R> Exchanges<R> {
         key: &Arc<ExchangeKey>,
         change: impl FnOnce(&mut Exchange<R>) -> T,
     ) -> Option<T> {
+        #[cfg(test)]
+        touched(1);
         let exchange = self.keys.get_mut(key)?;
         let before = exchange.published();
         self.lists.strike(key, exchange);
@@ -557,18 +561,13 @@ impl<R> Exchanges<R> {
 
     /// The open flights that have nothing on the wire.
     pub(crate) fn waiting(&self) -> Vec<Arc<ExchangeKey>> {
-        let waiting = self.lists.keys.iter().filter(|(turn, _)| !self.lists.on_wire.contains(turn));
-        waiting.map(|(_, key)| Arc::clone(key)).collect()
+        let is_waiting = |turn: &&Turn| !self.lists.on_wire.contains(turn);
+        self.lists.keys_of(self.lists.keys.keys().filter(is_waiting))
     }
 
     /// The keys that wait for their turn, or for leave.
     pub(crate) fn ready_keys(&self) -> Vec<Arc<ExchangeKey>> {
-        self.lists
-            .ready
-            .union(&self.lists.at_gate)
-            .filter_map(|turn| self.lists.keys.get(turn))
-            .cloned()
-            .collect()
+        self.lists.keys_of(self.lists.ready.union(&self.lists.at_gate))
     }
 
     pub(crate) fn is_any_ready(&self) -> bool {
@@ -603,14 +602,7 @@ impl<R> Exchanges<R> {
                 self.drop_token(&key);
             }
         }
-        let on_wire: Vec<_> = self
-            .lists
-            .on_wire
-            .iter()
-            .filter_map(|turn| self.lists.keys.get(turn))
-            .cloned()
-            .collect();
-        for key in on_wire {
+        for key in self.lists.keys_of(&self.lists.on_wire) {
             self.change(&key, |exchange| {
                 if let Some(open) = &mut exchange.open {
                     let exchanges = open.subject.as_ref().map(Issued::text);
@@ -727,6 +719,14 @@ impl Lists {
             Place::OnWire => drop(self.on_wire.remove(&open.turn)),
         }
         self.unwanted.remove(&open.turn);
+    }
+
+    fn keys_of<'a>(&self, turns: impl IntoIterator<Item = &'a Turn>) -> Vec<Arc<ExchangeKey>> {
+        let keys: Vec<_> =
+            turns.into_iter().filter_map(|turn| self.keys.get(turn)).cloned().collect();
+        #[cfg(test)]
+        touched(keys.len());
+        keys
     }
 
     /// A key that has to go: its token has expired, or there are too many.

@@ -7,6 +7,8 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+use super::tests::cost::touched;
 use crate::grant::TokenText;
 use crate::instant::Instant;
 use crate::token::TokenId;
@@ -178,6 +180,8 @@ impl Ledger {
     }
 
     fn remove(&mut self, text: &TokenText) -> Option<Entry> {
+        #[cfg(test)]
+        touched(1);
         let entry = *self.entries.remove(text)?;
         if let Some(mark) = entry.mark {
             self.to_revoke.remove(&(mark.sent, entry.leaving(text)));
@@ -242,6 +246,8 @@ impl Ledger {
 
     pub(crate) fn mark_all(&mut self, now: Instant) {
         self.marked = None;
+        #[cfg(test)]
+        touched(self.entries.len());
         for (text, entry) in &mut self.entries {
             if entry.mark.is_none_or(|mark| mark.until <= now) {
                 if let Some(mark) = entry.mark {
@@ -313,6 +319,8 @@ impl Mark {
 }
 
 fn is_so(entries: &Entries, leaving: &Leaving, origin: Origin) -> bool {
+    #[cfg(test)]
+    touched(1);
     entries.get(&leaving.text).is_some_and(|entry| {
         entry.origin == origin
             && entry.leaves_at == leaving.at

@@ -11,7 +11,7 @@ use crate::instant::Instant;
 use crate::machine::Reply;
 use crate::machine::tests::driver::{START, Session, secs};
 use crate::request::TokenRequestOptions;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Publisher, Snapshot};
 use crate::token::TokenId;
 
 /// A token of an hour is stale from 3000 s on, held from 3570 s on, and over at 3600 s.
@@ -278,6 +278,34 @@ fn threads_count_on_copies_of_their_own() {
     assert!(!others.contains(&here));
     // Some of them may by chance share one.
     assert!(others.len() > 1);
+}
+
+/// A thread keeps the snapshot that it read last: never in place of a newer one, nor of another session's.
+#[test]
+fn what_a_thread_has_kept_is_read_only_while_it_is_the_last() {
+    let mut session = after(HOLDING);
+    let shown = |session: &Session| session.history.published.clone();
+    let publisher = Publisher::new(shown(&session));
+    let other = Publisher::new(shown(&after("ask, granted 1h as other")));
+    let secret = |publisher: &Publisher| {
+        publisher.reader().with(|snapshot| {
+            let read = snapshot.read(at(0), &plain())?.ok();
+            read.map(|token| token.secret().to_owned())
+        })
+    };
+    for _ in 0..2 {
+        assert_eq!(secret(&publisher).as_deref(), Some("t1"));
+        assert_eq!(secret(&other).as_deref(), Some("other"));
+    }
+    session.play("suspend 1s, invalidate t1, ask, granted 1h");
+    publisher.publish(shown(&session));
+    assert_eq!(secret(&publisher).as_deref(), Some("t2"));
+    // What is read may read itself, as a destructor of somebody else's may.
+    let inside = publisher.reader().with(|_| (secret(&publisher), secret(&other)));
+    assert_eq!(inside, (Some("t2".to_owned()), Some("other".to_owned())));
+    publisher.close(false);
+    assert_eq!(secret(&publisher), None);
+    assert_eq!(secret(&other).as_deref(), Some("other"));
 }
 
 #[test]

@@ -54,32 +54,6 @@ fn help_that_cannot_be_written_is_a_failure() {
     }
 }
 
-/// Rust puts /dev/null in the place of a stdout that is closed, which takes whatever is written.
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_result_without_a_stdout_is_a_failure_and_nothing_is_asked() {
-    let authority = Authority::start().await.unwrap();
-    let in_shell = |subcommand: &str, redirection: &str| {
-        let (program, issuer) = (env!("CARGO_BIN_EXE_ccg-session"), authority.base_url());
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("exec '{program}' {subcommand} {redirection}")]);
-        shell.env("CCG_SESSION_CLIENT_ID", ID).env("CCG_SESSION_CLIENT_SECRET", SECRET);
-        run(shell.env("ISSUER", issuer))
-    };
-    let ask = ["token --issuer $ISSUER", "exchange --issuer $ISSUER", "completions bash"];
-    for subcommand in ask {
-        let text = problem(&in_shell(subcommand, ">&-"), 1);
-        assert!(text.contains("could not be written: stdout is closed"), "{subcommand}: {text}");
-    }
-    let text = problem(&in_shell(&format!("{} --format json", ask[0]), ">&-"), 1);
-    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["kind"], "output");
-    assert_eq!(authority.counts().of(Kind::Any), 0);
-    // Whoever wants none of it says so.
-    for subcommand in ask {
-        assert_eq!(in_shell(subcommand, ">/dev/null").status.code(), Some(0), "{subcommand}");
-    }
-}
-
 /// It may be a log that is full, or has gone.
 #[test]
 fn an_error_that_cannot_be_told_still_has_its_exit_code() {

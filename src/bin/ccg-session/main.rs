@@ -53,7 +53,6 @@ fn run(command: Command) -> Result<(), Failure> {
             // Into memory first, since the generator panics when its reader has gone.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "ccg-session", &mut script);
-            output::open()?;
             output::bytes(&script)
         }
     }

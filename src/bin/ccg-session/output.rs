@@ -4,31 +4,6 @@ use std::io::{Write, stderr, stdout};
 
 use crate::failure::Failure;
 
-/// Whether there is a stdout: without one (`>&-`) a result would be lost in silence.
-pub(crate) fn open() -> Result<(), Failure> {
-    if is_closed() {
-        let problem = "stdout is closed, or is /dev/null for reading too";
-        return Err(Failure::Output(std::io::Error::other(problem)));
-    }
-    Ok(())
-}
-
-/// Rust's runtime has put /dev/null in its place before `main`, open both ways, which no shell does.
-#[cfg(target_os = "linux")]
-fn is_closed() -> bool {
-    use std::fs::{read_link, read_to_string};
-    let is_null = read_link("/proc/self/fd/1").is_ok_and(|path| path.as_os_str() == "/dev/null");
-    let told = read_to_string("/proc/self/fdinfo/1").unwrap_or_default();
-    let flags = told.lines().find_map(|line| line.strip_prefix("flags:"));
-    // In octal: its last digit is how it is open, and 2 is both ways.
-    is_null && flags.is_some_and(|flags| flags.ends_with('2'))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_closed() -> bool {
-    false
-}
-
 /// One line.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     bytes(format!("{text}\n").as_bytes())

@@ -13,7 +13,6 @@ use crate::failure::Failure;
 use crate::{input, output, provider};
 
 pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
-    output::open()?;
     let settings = args.settings.complete(args.grant)?;
     let manager = provider::builder(&settings)?.build()?;
     let asked = ask(manager, provider::config(&settings), async |session| {
@@ -30,7 +29,6 @@ pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
 }
 
 pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
-    output::open()?;
     let ExchangeArgs {
         scopes,
         grant_scope: scope,

@@ -246,6 +246,7 @@ impl Broken {
     }
 
     /// What becomes of that which the machine wants done.
+    #[expect(clippy::too_many_lines, reason = "an arm for each fault")]
     fn spoil(&mut self, event: &Event<CallerId>, fx: &mut Effects<CallerId>) {
         let grant = fx.start.iter().find(|start| matches!(start.request, Request::Grant(_)));
         self.last_grant = grant.cloned().or(self.last_grant.take());

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod broken;
 #[cfg(test)]
-mod cost;
+pub(crate) mod cost;
 #[cfg(test)]
 pub(crate) mod driver;
 #[cfg(test)]

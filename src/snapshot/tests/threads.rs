@@ -11,7 +11,7 @@ use std::thread;
 use super::{HOLDING, after, at, plain, token};
 use crate::machine::Published;
 use crate::machine::tests::driver::Session;
-use crate::snapshot::Publisher;
+use crate::snapshot::{Publisher, Snapshot};
 
 /// Miri is some thousand times slower, but makes up for it: each of its seeds is another interleaving.
 const ROUNDS: usize = if cfg!(miri) { 2 } else { 2_000 };
@@ -135,9 +135,9 @@ fn readers_follow_what_is_published_and_never_go_back() {
     let life = published(&mut after(""), &events);
     let (revoke, revoked) = (life[3].number, 2);
     let rounds: Vec<_> = (0..ROUNDS.div_ceil(10))
-        .map(|_| (Publisher::new(life[0].clone()), AtomicU64::new(0)))
+        .map(|_| (Publisher::new(life[0].clone()), AtomicU64::new(0), AtomicU64::new(0)))
         .collect();
-    together(3, &rounds, |number, (publisher, gone)| {
+    together(3, &rounds, |number, (publisher, gone, seen)| {
         if number == 0 {
             for published in &life[1..] {
                 publisher.publish(published.clone());
@@ -149,21 +149,34 @@ fn readers_follow_what_is_published_and_never_go_back() {
         }
         let reader = publisher.reader();
         let (mut number, mut generation, mut is_closed) = (0, 0, false);
-        while !is_closed {
-            let gone = gone.load(Acquire);
-            let snapshot = reader.load();
-            assert!(snapshot.number() >= number, "{} after {number}", snapshot.number());
-            number = snapshot.number();
-            match snapshot.read(at(3_112), &plain()) {
-                Some(Ok(token)) => {
-                    let next = token.id().generation();
-                    assert!(next >= generation, "{next} after {generation}");
-                    assert!(next > gone, "{next} is read after {gone} was revoked");
-                    assert_eq!(token.clone().secret(), format!("t{next}"));
-                    generation = next;
+        // By turns as it is published, and as a thread keeps it.
+        for is_kept in [false, true].into_iter().cycle() {
+            let (gone, seen_before) = (gone.load(Acquire), seen.load(Acquire));
+            let mut read = |snapshot: &Snapshot| {
+                assert!(snapshot.number() >= number, "{} after {number}", snapshot.number());
+                let behind = "another thread has read a newer one";
+                assert!(snapshot.number() >= seen_before, "{behind}: {seen_before}");
+                number = snapshot.number();
+                seen.fetch_max(number, Release);
+                match snapshot.read(at(3_112), &plain()) {
+                    Some(Ok(token)) => {
+                        let next = token.id().generation();
+                        assert!(next >= generation, "{next} after {generation}");
+                        assert!(next > gone, "{next} is read after {gone} was revoked");
+                        assert_eq!(token.clone().secret(), format!("t{next}"));
+                        generation = next;
+                    }
+                    Some(Err(_)) => is_closed = true,
+                    None => thread::yield_now(),
                 }
-                Some(Err(_)) => is_closed = true,
-                None => thread::yield_now(),
+            };
+            if is_kept {
+                reader.with(&mut read);
+            } else {
+                read(&reader.load());
+            }
+            if is_closed {
+                break;
             }
         }
         assert_eq!(number, life[6].number);

@@ -86,7 +86,7 @@ impl Bytes<'_> {
             16 => Permit(
                 self.byte() % 4,
                 Some(self.pick(&[Server(None), TimedOut, RateLimited(Some(7_000))]))
-                    .filter(|_| self.byte() % 2 == 0),
+                    .filter(|_| self.byte() < 128),
             ),
             _ => match self.byte() % 6 {
                 0 => Timer,

@@ -249,7 +249,7 @@ fn a_pause_of_the_revocations_outlives_what_they_were_to_revoke() {
             (0.0, REVOKE),
             (0.0, Pass(5000)),
             (0.0, End(1, Again(0, Millis(0)))),
-            (0.00390625, End(3, Fails(RateLimited(None)))),
+            (1.0 / 256.0, End(3, Fails(RateLimited(None)))),
             (0.0, LIVES),
         ],
     )

@@ -1,0 +1,276 @@
+//! Middleware that puts the session's token on requests, and meets a 401: for reqwest (feature
+//! `reqwest-middleware`), and for everything that is a `tower` service (feature `tower`), such as a client of
+//! hyper-util or a channel of tonic.
+//!
+//! ```
+//! # #[cfg(feature = "reqwest-middleware")] mod example {
+//! use ccg_session::{ConfigError, SessionHandle, middleware::Attach};
+//! use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+//!
+//! fn api(session: SessionHandle, client: reqwest::Client) -> Result<ClientWithMiddleware, ConfigError> {
+//!     let attach = Attach::new(session).to("https://api.box.com")?.to("https://upload.box.com")?;
+//!     Ok(ClientBuilder::new(client).with(attach).build())
+//! }
+//! # }
+//! ```
+//!
+//! With tower it is a layer, [`Attach::layer`], and
+//! `ServiceBuilder::new().layer(attach.layer()).service(client)` the service.
+//!
+//! # Where a token goes
+//! To the origins that were [listed](Attach::to), and nowhere else. A request to another origin passes without
+//! one (the event `token.withheld` says so), and so does one that has an `Authorization` already. No token, no
+//! request: then the call gets the [`SessionError`], by `downcast_ref` from the client's error.
+//!
+//! # What happens at a 401
+//! An answer counts as a refusal of the token if it is a 401 with a challenge of the token's own scheme
+//! (`Bearer`, RFC 6750 §3; `DPoP`, RFC 9449 §7.1) whose `error` is `invalid_token`, or that has none. Then the
+//! session is told ([`invalidate`](crate::SessionHandle::invalidate)), and the request is sent once more with
+//! the token that it gives next, whatever its method: it was not carried out. It is not sent again
+//!
+//! - if the session has no other token to give, as after a second refusal within 10 seconds;
+//! - if its body cannot be sent again: a stream, and in tower any body that is not empty, unless you say
+//!   [how](AttachLayer::repeating). Nothing is buffered for it.
+//!
+//! Then the caller gets the 401, as it gets that of the second request, of which the session is told too. All
+//! other answers pass: a 403, `insufficient_scope`, the 401 of a proxy or of another scheme.
+//!
+//! A gRPC answer that says `UNAUTHENTICATED`, in its headers or trailers, is a refusal too. Such a call is never
+//! repeated, but the next one has another token.
+//!
+//! # Redirects
+//! reqwest follows them below this, and takes the token along within the origin only. In tower whatever follows
+//! redirects belongs *above* this layer, which then decides for each request anew.
+//!
+//! # Tokens that are bound to a key
+//! Each request gets a proof of its own (RFC 9449 §7). The nonce that a server last sent is kept for its origin; a
+//! request that is refused for want of one is sent once more. A proof is for one URL, so a reqwest client must not
+//! follow redirects: build it with `redirect(Policy::none())`. If it has followed one the call is an error.
+//!
+//! # What belongs on which side
+//! | | side |
+//! |---|---|
+//! | a retry | above: each try has the token of its time. One below would send a refused token again |
+//! | redirects, in tower | above |
+//! | a cache | below: one above sees no `Authorization`, and would give one tenant what another one fetched |
+//! | compression | either |
+//! | a limit of concurrency | above, if waiting for a token shall count; below, it holds a place while it waits |
+//! | a time-out | above for the whole call, below for each of its (at most two) requests |
+//! | traces and logs | above for calls; below for requests, whose token is marked sensitive |
+//!
+//! # Cancel safety
+//! A call may be dropped at any time. What it has told the session stays told.
+
+mod decide;
+#[cfg(feature = "reqwest-middleware")]
+mod reqwest;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "tower")]
+mod tower;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body::Body;
+use tokio_util::bytes::Buf;
+
+use crate::error::{ConfigError, SessionError};
+use crate::foreign::guarded;
+use crate::handle::SessionHandle;
+use crate::request::ExchangeRequest;
+use crate::token::AccessToken;
+use decide::{Origin, Verdict, verdict};
+#[cfg(feature = "tower")]
+pub use tower::{AttachLayer, Attached, AttachedBody, EmptyBodies, Repeat};
+
+const DPOP: &str = "dpop";
+
+/// How much of a refused answer's body is read, so that its connection can be used again; and for how long.
+const DRAIN_BYTES: u64 = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_millis(100);
+
+/// Which token goes where. A middleware of [`reqwest_middleware`], and by [`layer`](Self::layer) one of tower.
+///
+/// Cheap to clone; clones share the session, and the nonces of servers.
+#[derive(Clone)]
+pub struct Attach(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    session: SessionHandle,
+    exchange: Option<ExchangeRequest>,
+    origins: Vec<Origin>,
+}
+
+impl Attach {
+    /// Tokens of this session, to those origins that [`to`](Self::to) lists.
+    pub fn new(session: SessionHandle) -> Self {
+        Self(Arc::new(Inner { session, exchange: None, origins: Vec::new() }))
+    }
+
+    /// One more origin that tokens go to: scheme, host and port. A URL's host must be written as here; upper and
+    /// lower case are the same, and so are a port that is left out and the scheme's own.
+    ///
+    /// # Errors
+    /// If it is anything else, or neither `https:` nor on this machine.
+    pub fn to(mut self, origin: &str) -> Result<Self, ConfigError> {
+        let origin = Origin::parse(origin)?;
+        Arc::make_mut(&mut self.0).origins.push(origin);
+        Ok(self)
+    }
+
+    /// What goes out is a token that the session [exchanges](SessionHandle::exchange) its own for: no more than
+    /// these origins need.
+    #[must_use]
+    pub fn exchanging(mut self, request: ExchangeRequest) -> Self {
+        Arc::make_mut(&mut self.0).exchange = Some(request);
+        self
+    }
+
+    /// Where a request goes, if that is listed and the token is not there already.
+    fn destination(
+        &self,
+        scheme: &str,
+        authority: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<&Origin>, ConfigError> {
+        if self.0.origins.is_empty() {
+            let problem = "was never called on this Attach: list the origins that tokens go to";
+            return Err(ConfigError::new("to", problem));
+        }
+        if headers.contains_key(AUTHORIZATION) {
+            return Ok(None);
+        }
+        let origin = self.0.origins.iter().find(|origin| origin.is(scheme, authority));
+        if origin.is_none() {
+            let host = authority.rsplit('@').next();
+            tracing::debug!(name: "token.withheld", scheme, host, "token.withheld");
+        }
+        Ok(origin)
+    }
+
+    async fn token(&self) -> Result<AccessToken, Problem> {
+        let Some(request) = &self.0.exchange else { return Ok(self.0.session.get_token().await?) };
+        let token = self.0.session.exchange(request.clone()).await?;
+        if token.header_value().is_none() {
+            let problem = "gave something that is no access token (token_type N_A): ask for one, or set \
+                no requested_token_type";
+            return Err(ConfigError::new("exchanging", problem).into());
+        }
+        Ok(AccessToken::new(token.as_ref().clone()))
+    }
+
+    /// What a request needs besides a token that is bound to a key.
+    fn proof(
+        origin: &Origin,
+        token: &AccessToken,
+        method: &Method,
+        url: &impl fmt::Display,
+    ) -> Result<Option<HeaderValue>, ConfigError> {
+        if !is_bound(token) {
+            return Ok(None);
+        }
+        let (url, nonce) = (url.to_string(), origin.nonce());
+        match nonce.as_ref().and_then(|nonce| nonce.to_str().ok()) {
+            Some(nonce) => token.proof_with_nonce(method, &url, nonce),
+            None => token.proof(method, &url),
+        }
+    }
+
+    /// Takes in what an answer says. Whether it is worth sending the request once more.
+    fn hear(
+        &self,
+        origin: &Origin,
+        token: &AccessToken,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> bool {
+        if is_bound(token) {
+            origin.remember(headers);
+        }
+        match verdict(status, headers, token.header_value()) {
+            Verdict::Pass => false,
+            Verdict::Nonce => is_bound(token),
+            Verdict::Refused => self.refused(token),
+            Verdict::RefusedCall => {
+                self.refused(token);
+                false
+            }
+        }
+    }
+
+    /// Whether there is another token to be had.
+    fn refused(&self, token: &AccessToken) -> bool {
+        let again = self.0.session.invalidate(token);
+        let generation = token.id().generation();
+        tracing::debug!(name: "token.refused", generation, again, "token.refused");
+        again
+    }
+}
+
+impl fmt::Debug for Attach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origins: Vec<_> = self.0.origins.iter().map(Origin::text).collect();
+        f.debug_struct("Attach")
+            .field("session", &self.0.session)
+            .field("exchanging", &self.0.exchange)
+            .field("to", &origins)
+            .finish()
+    }
+}
+
+fn put(headers: &mut HeaderMap, token: &AccessToken, proof: Option<HeaderValue>) {
+    headers.insert(AUTHORIZATION, token.header_value().clone());
+    if let Some(proof) = proof {
+        headers.insert(DPOP, proof);
+    }
+}
+
+/// Reads a body to its end, so that the connection can be used again, unless that takes too much.
+async fn drain<A: Body + Unpin>(mut body: A) {
+    // There is none in a runtime without timers.
+    let Some(time) = guarded(|| tokio::time::sleep(DRAIN_TIME)) else { return };
+    let read = async {
+        let mut left = DRAIN_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        {
+            let read = frame.data_ref().map_or(0, Buf::remaining);
+            left = left.saturating_sub(read as u64);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = time => {}
+    }
+}
+
+fn is_bound(token: &AccessToken) -> bool {
+    token.as_ref().grant().proof_key().is_some()
+}
+
+/// Why a request is not sent. Its client's error has what is inside.
+enum Problem {
+    Session(SessionError),
+    Config(ConfigError),
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<ConfigError> for Problem {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
