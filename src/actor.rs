@@ -24,6 +24,8 @@ use crate::machine::{
     Reply, Request, Start, Wait,
 };
 use crate::manager::TokenManager;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Measured, Metrics};
 use crate::news::Queue;
 use crate::permit::Permit;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
@@ -88,7 +90,8 @@ const TURN: Duration = Duration::from_millis(1);
 /// Why the actor woke.
 enum Woken {
     End,
-    Attempt(Ended),
+    /// It began then.
+    Attempt(Ended, Instant),
     Permit(Purpose, Result<Permit, TokenError>),
     Deadline,
     Mail,
@@ -112,6 +115,8 @@ pub(crate) struct SessionActor<M> {
     pub(crate) news: Option<Arc<Queue>>,
     /// Why it ends, if nobody told it to.
     pub(crate) time_paused: bool,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: Metrics,
 }
 
 impl<M: TokenManager> SessionActor<M> {
@@ -144,12 +149,18 @@ impl<M: TokenManager> SessionActor<M> {
         let mut effects = Effects::default();
         match woken {
             Woken::End => return false,
-            Woken::Attempt(ended) => {
+            Woken::Attempt(ended, began) => {
+                #[cfg(feature = "metrics")]
+                let measured = Measured::new(&ended, began, &self.machine.facts().counters);
+                #[cfg(not(feature = "metrics"))]
+                let _ = began;
                 // The attempt may have taught the manager what its server can do.
                 if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
                     self.handle(Event::Abilities(abilities), &mut effects);
                 }
                 self.handle(Event::Ended(ended), &mut effects);
+                #[cfg(feature = "metrics")]
+                self.metrics.ended(&measured, &self.machine.facts().counters);
             }
             Woken::Permit(purpose, result) => {
                 let result = result.map(|permit| self.attempts.permit = Some(permit));
@@ -249,6 +260,8 @@ impl<M> SessionActor<M> {
         });
         if let Some(before) = before {
             guarded(|| trace_change(&before, facts));
+            #[cfg(feature = "metrics")]
+            self.metrics.changed(&before, facts);
         }
     }
 
@@ -343,8 +356,9 @@ pub(crate) struct Attempts {
 #[derive(Debug, Default)]
 struct Out {
     tasks: JoinSet<Done>,
-    /// How each attempt has ended if its task is lost, as by a subscriber of events that panics.
-    if_lost: HashMap<task::Id, Ended>,
+    /// How each attempt has ended if its task is lost, as by a subscriber of events that panics; and when it
+    /// began.
+    if_lost: HashMap<task::Id, (Ended, Instant)>,
     waits: HashMap<task::Id, (Purpose, AbortHandle)>,
 }
 
@@ -375,7 +389,7 @@ impl Attempts {
         let attempt = attempt(Arc::clone(manager), request, timeout, permit);
         let out = self.out.get_or_insert_default();
         let task = out.tasks.spawn(attempt.instrument(span.unwrap_or_else(Span::none)));
-        out.if_lost.insert(task.id(), lost);
+        out.if_lost.insert(task.id(), (lost, clock::now()));
     }
 
     fn wait<M: TokenManager>(&mut self, manager: &Arc<M>, wait: Wait) {
@@ -408,8 +422,8 @@ impl Attempts {
         while let Some(joined) = tasks.join_next_with_id().await {
             match joined {
                 Ok((id, Done::Ended(ended))) => {
-                    if_lost.remove(&id);
-                    return Some(Woken::Attempt(ended));
+                    let began = if_lost.remove(&id).map(|(_, began)| began);
+                    return Some(Woken::Attempt(ended, began.unwrap_or_else(clock::now)));
                 }
                 Ok((id, Done::Permitted(result))) => match waits.remove(&id) {
                     Some((purpose, _)) => return Some(Woken::Permit(purpose, result)),
@@ -420,8 +434,8 @@ impl Attempts {
                     if error.is_panic() {
                         guarded(|| tracing::error!("the task of an attempt panicked"));
                     }
-                    if let Some(ended) = if_lost.remove(&error.id()) {
-                        return Some(Woken::Attempt(ended));
+                    if let Some((ended, began)) = if_lost.remove(&error.id()) {
+                        return Some(Woken::Attempt(ended, began));
                     }
                     if let Some((purpose, _)) = waits.remove(&error.id()) {
                         return Some(Woken::Permit(purpose, Err(TokenError::Panicked)));

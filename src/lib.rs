@@ -67,6 +67,8 @@
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
+//! - `pool`: [`SessionPool`], a session for each of many tenants, and one gate before their server.
+//! - `metrics`: counters and gauges of sessions and pools (module `metrics`), by the facade of that name.
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Types of other crates
@@ -103,8 +105,12 @@ mod instant;
 mod judge;
 mod machine;
 mod manager;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod news;
 mod permit;
+#[cfg(feature = "pool")]
+mod pool;
 mod request;
 mod session;
 mod snapshot;
@@ -138,6 +144,8 @@ pub use machine::{Counters, Phase};
 pub use manager::{BoxTokenManager, TokenManager};
 pub use news::NewsSender;
 pub use permit::Permit;
+#[cfg(feature = "pool")]
+pub use pool::{PoolError, PoolStatus, SessionPool, SessionPoolBuilder};
 pub use request::{Actor, ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};
