@@ -150,17 +150,18 @@ impl<M: TokenManager> SessionActor<M> {
         match woken {
             Woken::End => return false,
             Woken::Attempt(ended, began) => {
-                #[cfg(feature = "metrics")]
-                let measured = Measured::new(&ended, began, &self.machine.facts().counters);
-                #[cfg(not(feature = "metrics"))]
-                let _ = began;
                 // The attempt may have taught the manager what its server can do.
                 if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
                     self.handle(Event::Abilities(abilities), &mut effects);
                 }
-                self.handle(Event::Ended(ended), &mut effects);
+                #[cfg(feature = "metrics")]
+                let measured = Measured::new(&ended, began, &self.machine.facts().counters);
+                #[cfg(not(feature = "metrics"))]
+                let _ = began;
+                self.tell(Event::Ended(ended), &mut effects);
                 #[cfg(feature = "metrics")]
                 self.metrics.ended(&measured, &self.machine.facts().counters);
+                self.carry_out(&mut effects);
             }
             Woken::Permit(purpose, result) => {
                 let result = result.map(|permit| self.attempts.permit = Some(permit));
@@ -207,11 +208,15 @@ impl<M: TokenManager> SessionActor<M> {
     }
 
     fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
+        self.tell(event, effects);
+        self.carry_out(effects);
+    }
+
+    fn tell(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
         let moment = self.moment();
         #[cfg(all(test, feature = "test-util"))]
         crate::judge::overhear(moment, &event);
         self.machine.handle(moment, event, effects);
-        self.carry_out(effects);
     }
 
     fn carry_out(&mut self, effects: &mut Effects<ReplySender>) {

@@ -29,6 +29,23 @@
 //! Compare the expiry's time stamp with `time()` instead. Of several sessions it is that of the first token to
 //! expire which has not yet, as of the last change.
 
+//!
+//! # An outage, as it is scraped
+//! From `examples/metrics.rs`, a line for each series that changes. The token server fails, and the token that
+//! there is outlives it for a while; then callers get errors, and the server is left alone in between.
+//! ```text
+//! ccg_session_…{session="box",…}                    before       in it        after
+//! attempts_started_total{kind="grant"}                   1            4            5
+//! attempts_total{kind="grant",outcome="ok"}              1            1            2
+//! attempts_total{kind="grant",outcome="server"}                       3            3
+//! attempt_duration_seconds_count{kind="grant"}           1            4            5
+//! phase{phase="fresh"}                                   1            0            1
+//! phase{phase="cooling"}                                              1            0
+//! token_expiry_timestamp_seconds            1795881236.057 1795881236.057 1795881240.222
+//! ```
+//! In the middle the expiry lies in the past, and no attempt ends with `ok`: that is what `examples/alerts.yaml`
+//! wakes people for. `examples/dashboard.json`, for Grafana, shows all that is in the table.
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
