@@ -382,3 +382,106 @@ mod crowds {
         assert_eq!(seen.sent.load(Relaxed), 2);
     }
 }
+
+mod any_sequence {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Token(u64),
+        Hold(u64),
+        Release,
+        Invalidate(u64),
+        Revoke(u64),
+        RevokeAll,
+        Remove(u64),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let tenant = || 0..6_u64;
+        prop_oneof![
+            6 => tenant().prop_map(Step::Token),
+            3 => tenant().prop_map(Step::Hold),
+            2 => Just(Step::Release),
+            1 => tenant().prop_map(Step::Invalidate),
+            1 => tenant().prop_map(Step::Revoke),
+            1 => Just(Step::RevokeAll),
+            1 => tenant().prop_map(Step::Remove),
+            3 => (0..4_000_u64).prop_map(Step::Pass),
+        ]
+    }
+
+    /// Handles that somebody holds, and their tenants.
+    type Held = Vec<(u64, SessionHandle)>;
+
+    async fn take(pool: &SessionPool<u64>, held: &mut Held, step: Step) {
+        match step {
+            Step::Token(tenant) => {
+                if let Ok(session) = pool.get(&tenant) {
+                    let token = session.get_token().await.unwrap();
+                    assert!(token.secret().starts_with(&format!("{tenant}.")), "{token:?}");
+                }
+            }
+            Step::Hold(tenant) => {
+                if let Ok(session) = pool.get(&tenant) {
+                    for (other, session_held) in &*held {
+                        assert_eq!(*other == tenant, session_held.is_same(&session));
+                    }
+                    held.push((tenant, session));
+                }
+            }
+            Step::Release => drop(held.pop()),
+            Step::Invalidate(tenant) => {
+                if let Some(session) = pool.get(&tenant).ok().filter(|_| tenant % 2 == 0)
+                    && let Some(token) = session.try_token()
+                {
+                    session.invalidate(&token);
+                }
+            }
+            Step::Revoke(tenant) => {
+                if let Ok(session) = pool.get(&tenant) {
+                    session.revoke().await.unwrap();
+                }
+            }
+            Step::RevokeAll => pool.revoke_all().await.unwrap(),
+            Step::Remove(tenant) => {
+                pool.remove(&tenant);
+                held.retain(|(other, _)| *other != tenant);
+            }
+            Step::Pass(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+        }
+        assert!(pool.status().sessions <= 3, "{:?}", pool.status());
+        let ended = held.iter().any(|(_, session)| session.has_ended());
+        assert!(!ended, "nobody's session ends while it is held");
+        for (tenant, session) in &*held {
+            if let Some(token) = session.try_token() {
+                assert!(token.secret().starts_with(&format!("{tenant}.")));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_tenant_gets_its_own_tokens_from_one_session(steps in vec(step(), 1..60)) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let idle = Duration::from_secs(600);
+                let (pool, _) = pool(healthy(), |pool| pool.capacity(3).idle(idle));
+                let mut held = Held::new();
+                for step in steps {
+                    take(&pool, &mut held, step).await;
+                }
+            });
+        }
+    }
+}
