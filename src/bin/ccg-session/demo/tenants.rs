@@ -151,14 +151,12 @@ async fn call(world: Arc<World>, tenant: u64) -> bool {
     };
     let api = ClientBuilder::new(world.client.clone()).with(attach).build();
     for _ in 0..TRIES {
-        match api.get(world.authority.resource_url()).send().await {
-            Ok(answer) => return answer.status() == StatusCode::OK,
-            Err(_) => {
-                world.errors.fetch_add(1, Relaxed);
-                let wait = session.status().retry_after().unwrap_or_default();
-                sleep(wait.max(Duration::from_millis(10))).await;
-            }
+        if let Ok(answer) = api.get(world.authority.resource_url()).send().await {
+            return answer.status() == StatusCode::OK;
         }
+        world.errors.fetch_add(1, Relaxed);
+        let wait = session.status().retry_after().unwrap_or_default();
+        sleep(wait.max(Duration::from_millis(10))).await;
     }
     false
 }
