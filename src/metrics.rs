@@ -67,11 +67,13 @@ pub(crate) const DEFAULT_NAME: &str = "default";
 
 const ATTEMPTS: &str = "ccg_session_attempts_total";
 const DURATION: &str = "ccg_session_attempt_duration_seconds";
+#[cfg(feature = "pool")]
 const EVICTED: &str = "ccg_session_pool_evicted_total";
 const EXPIRY: &str = "ccg_session_token_expiry_timestamp_seconds";
 const HELD: &str = "ccg_session_held_callers";
 const HELD_MAX: &str = "ccg_session_held_callers_max";
 const PHASE: &str = "ccg_session_phase";
+#[cfg(feature = "pool")]
 const SESSIONS: &str = "ccg_session_pool_sessions";
 const STARTED: &str = "ccg_session_attempts_started_total";
 

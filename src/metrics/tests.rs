@@ -218,6 +218,7 @@ fn an_expiry_in_the_past_does_not_hide_one_to_come() {
     assert_eq!(named.first_expiry(1, Some(now + 40_000), None), Some(now + 50_000));
 }
 
+#[cfg(feature = "pool")]
 #[tokio::test(start_paused = true)]
 async fn a_pool_shows_its_sessions_and_why_they_left() {
     let scraped = Scraped::new();

@@ -129,11 +129,16 @@ impl Counts {
         self.metrics.left();
     }
 
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "a label of theirs"))]
-    fn evicted(&self, counter: &AtomicU64, why: &'static str) {
-        counter.fetch_add(1, Relaxed);
+    fn evicted_full(&self) {
+        self.evicted_full.fetch_add(1, Relaxed);
         #[cfg(feature = "metrics")]
-        self.metrics.evicted(why);
+        self.metrics.evicted("full");
+    }
+
+    fn evicted_idle(&self) {
+        self.evicted_idle.fetch_add(1, Relaxed);
+        #[cfg(feature = "metrics")]
+        self.metrics.evicted("idle");
     }
 }
 
@@ -151,7 +156,7 @@ impl<K> Lifecycle<K, Arc<Tenant>> for Watch {
 
     fn on_evict(&self, evicted: &mut Self::RequestState, key: K, tenant: Arc<Tenant>) {
         self.0.left();
-        self.0.evicted(&self.0.evicted_full, "full");
+        self.0.evicted_full();
         evicted.push((key, tenant));
     }
 }
@@ -432,7 +437,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
                     || found.sweeps.load(Relaxed) > SWEEPS && !found.is_in_use()
             };
             if (sweeps > SWEEPS || has_ended) && self.remove_if(&tenant, is_idle).is_some() {
-                self.counts.evicted(&self.counts.evicted_idle, "idle");
+                self.counts.evicted_idle();
             }
         }
     }
