@@ -120,6 +120,11 @@ impl Grant {
         self
     }
 
+    #[cfg(feature = "store")]
+    pub(crate) fn is_bound(&self) -> bool {
+        self.token.proof_key().is_some()
+    }
+
     pub(crate) fn into_token(self) -> GrantedToken {
         self.token
     }
@@ -133,12 +138,6 @@ impl Grant {
     /// gave.
     pub fn is_access_token(&self) -> bool {
         self.token.is_access_token()
-    }
-
-    /// Whether only the holder of a key can use it.
-    #[cfg(feature = "store")]
-    pub(crate) fn is_bound(&self) -> bool {
-        self.token.proof_key().is_some()
     }
 
     /// How much life is left, if that was [said](Self::expires_in).
