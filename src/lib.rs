@@ -21,6 +21,9 @@
 //! # #[cfg(not(feature = "http"))] fn main() {}
 //! ```
 //!
+//! The module `docs` has a tutorial, guides (servers, tenants, tests, operations, coming from another library), and
+//! the design.
+//!
 //! # One token's life
 //! ```text
 //! acquired ───────── fresh ─────────► stale ─────────────────► held ─────────► expired
@@ -88,6 +91,15 @@ mod actor;
 mod asked;
 mod clock;
 mod config;
+#[cfg(all(
+    doc,
+    feature = "http",
+    feature = "reqwest-middleware",
+    feature = "test-util",
+    feature = "testing",
+    feature = "tower"
+))]
+pub mod docs;
 mod error;
 mod foreign;
 #[cfg(any(test, fuzzing))]
