@@ -156,6 +156,6 @@ pub use status::{Status, StatusSubscription};
 pub use token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The README's examples compile, and run where they can.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "http", feature = "reqwest-middleware", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
