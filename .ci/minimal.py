@@ -18,7 +18,7 @@ with tempfile.TemporaryDirectory() as folder:
     resolve = ["cargo", "-Zdirect-minimal-versions", "generate-lockfile"]
     subprocess.run(resolve, cwd=copy, check=True, env=os.environ | {"RUSTC_BOOTSTRAP": "1"})
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target")).absolute() / "minimal"
-    for features in ("default,testing,test-util", "http,ring", ""):
+    for features in ("default,testing,test-util,reqwest-middleware,tower", "http,ring", ""):
         check = ["cargo", "check", "--locked", "--lib", "--target-dir", str(target), "--no-default-features"]
         check += ["--features", features]
         subprocess.run(check, cwd=copy, check=True)

@@ -1,8 +1,7 @@
 //! The loop around the machine: it carries messages, attempts and the time to it, and carries out what
 //! it says. It holds no rule of its own.
 
-use std::collections::HashMap;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -152,10 +151,9 @@ impl<M: TokenManager> SessionActor<M> {
                 self.handle(Event::Ended(ended), &mut effects);
             }
             Woken::Permit(purpose, result) => {
-                let result = result.map(|permit| self.attempts.permit = Some(permit));
+                let result = result.map(|permit| self.attempts.permitted(permit));
                 self.handle(Event::Permitted(purpose, result), &mut effects);
-                // Nothing was sent with it.
-                guarded(|| self.attempts.permit = None);
+                self.attempts.drop_permit();
             }
             Woken::Deadline => self.handle(Event::Timer, &mut effects),
             Woken::News(news) => self.handle(Event::News(news), &mut effects),
@@ -191,7 +189,10 @@ impl<M: TokenManager> SessionActor<M> {
             received = self.mailbox.recv_many(&mut self.inbox, BATCH) => {
                 if received == 0 { Woken::End } else { Woken::Mail }
             }
-            news = heard(self.news.as_deref()), if self.news.is_some() => Woken::News(news),
+            news = poll_fn(|context| match &self.news {
+                Some(news) => news.poll_next(context),
+                None => Poll::Pending,
+            }) => Woken::News(news),
         }
     }
 
@@ -288,13 +289,6 @@ impl<M> Drop for SessionActor<M> {
     }
 }
 
-async fn heard(queue: Option<&Queue>) -> News {
-    match queue {
-        Some(queue) => queue.next().await,
-        None => pending().await,
-    }
-}
-
 fn reply(effects: &mut Effects<ReplySender>) {
     for (reply, answer) in effects.replies.drain(..) {
         // The caller may have left.
@@ -336,16 +330,16 @@ fn whole_seconds(duration: Duration) -> Duration {
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     out: Option<Box<Out>>,
-    /// What has just been given, for the attempt that starts now.
-    permit: Option<Permit>,
 }
 
 #[derive(Debug, Default)]
 struct Out {
     tasks: JoinSet<Done>,
     /// How each attempt has ended if its task is lost, as by a subscriber of events that panics.
-    if_lost: HashMap<task::Id, Ended>,
-    waits: HashMap<task::Id, (Purpose, AbortHandle)>,
+    if_lost: Vec<(task::Id, Ended)>,
+    waits: Vec<(task::Id, (Purpose, AbortHandle))>,
+    /// What has just been given, for the attempt that starts now.
+    permit: Option<Permit>,
 }
 
 /// What a task has come to.
@@ -360,6 +354,18 @@ impl Attempts {
         self.out.is_some()
     }
 
+    /// For what is started next.
+    fn permitted(&mut self, permit: Permit) {
+        self.out.get_or_insert_default().permit = Some(permit);
+    }
+
+    /// Nothing was started with it.
+    fn drop_permit(&mut self) {
+        if let Some(out) = &mut self.out {
+            guarded(|| out.permit = None);
+        }
+    }
+
     fn start<M: TokenManager>(&mut self, manager: &Arc<M>, start: Start) {
         let Start { number, timeout, request } = start;
         let span = guarded(|| {
@@ -371,11 +377,13 @@ impl Attempts {
             )
         });
         let lost = lost(&request);
-        let permit = self.permit.take().unwrap_or_default();
-        let attempt = attempt(Arc::clone(manager), request, timeout, permit);
         let out = self.out.get_or_insert_default();
-        let task = out.tasks.spawn(attempt.instrument(span.unwrap_or_else(Span::none)));
-        out.if_lost.insert(task.id(), lost);
+        let permit = out.permit.take().unwrap_or_default();
+        let attempt = attempt(Arc::clone(manager), request, timeout, permit);
+        // In a box: what an allocator gives to a task it has to align, and seldom finds a use for again. A
+        // process with many sessions would grow by an attempt's memory for each.
+        let task = out.tasks.spawn(Box::pin(attempt.instrument(span.unwrap_or_else(Span::none))));
+        out.if_lost.push((task.id(), lost));
     }
 
     fn wait<M: TokenManager>(&mut self, manager: &Arc<M>, wait: Wait) {
@@ -387,15 +395,13 @@ impl Attempts {
                     Done::Permitted(within(longest, ready).await)
                 };
                 let out = self.out.get_or_insert_default();
-                let task = out.tasks.spawn(permitted);
-                out.waits.insert(task.id(), (purpose, task));
+                let task = out.tasks.spawn(Box::pin(permitted));
+                out.waits.push((task.id(), (purpose, task)));
             }
             Wait::GiveUp(purpose) => {
-                let waits = self.out.iter_mut().flat_map(|out| &mut out.waits);
-                let id =
-                    waits.filter(|(_, (other, _))| *other == purpose).map(|(id, _)| *id).next();
-                let wait = self.out.as_mut().zip(id).and_then(|(out, id)| out.waits.remove(&id));
-                if let Some((_, task)) = wait {
+                let Some(out) = &mut self.out else { return };
+                let wait = out.waits.extract_if(.., |(_, (other, _))| *other == purpose).next();
+                if let Some((_, (_, task))) = wait {
                     task.abort();
                 }
             }
@@ -404,14 +410,14 @@ impl Attempts {
 
     /// `None` while there are none.
     async fn next(&mut self) -> Option<Woken> {
-        let Out { tasks, if_lost, waits } = self.out.as_deref_mut()?;
+        let Out { tasks, if_lost, waits, permit: _ } = self.out.as_deref_mut()?;
         while let Some(joined) = tasks.join_next_with_id().await {
             match joined {
                 Ok((id, Done::Ended(ended))) => {
-                    if_lost.remove(&id);
+                    take(if_lost, id);
                     return Some(Woken::Attempt(ended));
                 }
-                Ok((id, Done::Permitted(result))) => match waits.remove(&id) {
+                Ok((id, Done::Permitted(result))) => match take(waits, id) {
                     Some((purpose, _)) => return Some(Woken::Permit(purpose, result)),
                     // It came too late.
                     None => drop(guarded(|| drop(result))),
@@ -420,10 +426,10 @@ impl Attempts {
                     if error.is_panic() {
                         guarded(|| tracing::error!("the task of an attempt panicked"));
                     }
-                    if let Some(ended) = if_lost.remove(&error.id()) {
+                    if let Some(ended) = take(if_lost, error.id()) {
                         return Some(Woken::Attempt(ended));
                     }
-                    if let Some((purpose, _)) = waits.remove(&error.id()) {
+                    if let Some((purpose, _)) = take(waits, error.id()) {
                         return Some(Woken::Permit(purpose, Err(TokenError::Panicked)));
                     }
                 }
@@ -438,6 +444,12 @@ impl Attempts {
             out.tasks.shutdown().await;
         }
     }
+}
+
+/// What is known of this task, which has ended. They are few.
+fn take<T>(tasks: &mut Vec<(task::Id, T)>, id: task::Id) -> Option<T> {
+    let at = tasks.iter().position(|(other, _)| *other == id)?;
+    Some(tasks.swap_remove(at).1)
 }
 
 fn lost(request: &Request) -> Ended {

@@ -14,13 +14,19 @@ use crate::error::{ConfigError, TokenError};
 /// A server's answer to a grant or an exchange.
 #[derive(Clone)]
 pub struct Grant {
-    text: TokenText,
-    token_type: TokenType,
+    token: GrantedToken,
     expires_in: Option<Duration>,
     age: Duration,
     refresh_in: Option<Duration>,
-    scope: Option<Box<str>>,
-    issued_token_type: Option<Box<str>>,
+}
+
+/// What of it outlives the answer.
+#[derive(Clone)]
+pub(crate) struct GrantedToken {
+    pub(crate) text: TokenText,
+    token_type: TokenType,
+    pub(crate) scope: Option<Box<str>>,
+    pub(crate) issued_token_type: Option<Box<str>>,
 }
 
 /// How a token is used.
@@ -50,14 +56,12 @@ impl Grant {
                 "the access token is empty, or has characters that cannot go into a header",
             )
         })?;
+        let token_type = TokenType::Bearer;
         Ok(Self {
-            text,
-            token_type: TokenType::Bearer,
+            token: GrantedToken { text, token_type, scope: None, issued_token_type: None },
             expires_in: None,
             age: Duration::ZERO,
             refresh_in: None,
-            scope: None,
-            issued_token_type: None,
         })
     }
 
@@ -90,48 +94,45 @@ impl Grant {
     /// The scopes granted, where the server named them.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<Box<str>>) -> Self {
-        self.scope = Some(scope.into());
+        self.token.scope = Some(scope.into());
         self
     }
 
     /// What kind of token an exchange gave (RFC 8693 §2.2.1).
     #[must_use]
     pub fn issued_token_type(mut self, kind: impl Into<Box<str>>) -> Self {
-        self.issued_token_type = Some(kind.into());
+        self.token.issued_token_type = Some(kind.into());
         self
     }
 
     /// This is not an access token (`"token_type": "N_A"`, RFC 8693 §2.2.1): it has no header.
     #[must_use]
     pub fn not_an_access_token(mut self) -> Self {
-        self.token_type = TokenType::Other;
+        self.token.token_type = TokenType::Other;
         self
     }
 
     /// Only whoever holds this key can use it.
     #[cfg(feature = "http")]
     pub(crate) fn bound_to(mut self, key: impl ProofKey) -> Self {
-        self.text = self.text.with_scheme("DPoP");
-        self.token_type = TokenType::Dpop(Arc::new(key));
+        self.token.text = self.token.text.with_scheme("DPoP");
+        self.token.token_type = TokenType::Dpop(Arc::new(key));
         self
     }
 
-    pub(crate) fn proof_key(&self) -> Option<&dyn ProofKey> {
-        match &self.token_type {
-            TokenType::Dpop(key) => Some(&**key),
-            TokenType::Bearer | TokenType::Other => None,
-        }
+    pub(crate) fn into_token(self) -> GrantedToken {
+        self.token
     }
 
     /// The token's text. With this and the others, a manager that wraps another one can keep what it got.
     pub fn text(&self) -> &TokenText {
-        &self.text
+        &self.token.text
     }
 
     /// Whether it is an access token, and not [something else](Self::not_an_access_token) that an exchange
     /// gave.
     pub fn is_access_token(&self) -> bool {
-        !matches!(self.token_type, TokenType::Other)
+        self.token.is_access_token()
     }
 
     /// How much life is left, if that was [said](Self::expires_in).
@@ -151,21 +152,34 @@ impl Grant {
 
     /// The scopes granted, if they were [named](Self::scope).
     pub fn get_scope(&self) -> Option<&str> {
-        self.scope.as_deref()
+        self.token.scope.as_deref()
     }
 
     /// What kind of token an exchange gave, if that was [said](Self::issued_token_type).
     pub fn get_issued_token_type(&self) -> Option<&str> {
-        self.issued_token_type.as_deref()
+        self.token.issued_token_type.as_deref()
+    }
+}
+
+impl GrantedToken {
+    pub(crate) fn is_access_token(&self) -> bool {
+        !matches!(self.token_type, TokenType::Other)
+    }
+
+    pub(crate) fn proof_key(&self) -> Option<&dyn ProofKey> {
+        match &self.token_type {
+            TokenType::Dpop(key) => Some(&**key),
+            TokenType::Bearer | TokenType::Other => None,
+        }
     }
 }
 
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grant")
-            .field("access_token", &self.text)
+            .field("access_token", &self.token.text)
             .field("expires_in", &self.expires_in)
-            .field("scope", &self.scope)
+            .field("scope", &self.token.scope)
             .finish_non_exhaustive()
     }
 }

@@ -70,6 +70,8 @@
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; only needed if you pause tokio's time.
+//! - `store`: one token for many processes ([`Fleet`]), over a directory ([`FileStore`], on Linux) or a store of
+//!   your own. `redis`: over Redis or Valkey as well ([`RedisStore`]).
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Types of other crates
@@ -94,6 +96,7 @@ mod config;
 #[cfg(all(
     doc,
     feature = "http",
+    feature = "redis",
     feature = "reqwest-middleware",
     feature = "test-util",
     feature = "testing",
@@ -121,6 +124,8 @@ mod request;
 mod session;
 mod snapshot;
 mod status;
+#[cfg(feature = "store")]
+mod store;
 mod token;
 
 #[cfg(any(feature = "reqwest-middleware", feature = "tower"))]
@@ -153,6 +158,15 @@ pub use permit::Permit;
 pub use request::{Actor, ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};
+#[cfg(all(feature = "store", target_os = "linux"))]
+pub use store::FileStore;
+#[cfg(feature = "store")]
+pub use store::{
+    Buried, Fleet, FleetBuilder, FleetCounts, Found, Heard, Id, LEASE, Record, Sealed,
+    SharedTokenManager, SharedTokenManagerBuilder, Slot, Store, StoreError, StoreTime, Taken, Want,
+};
+#[cfg(feature = "redis")]
+pub use store::{RedisStore, RedisStoreBuilder};
 pub use token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The README's examples compile, and run where they can.

@@ -403,7 +403,8 @@ mod tests {
         assert!(matches!(refused, TokenError::RateLimited { .. }));
         let queue = Arc::new(crate::news::Queue::default());
         manager.attach(queue.sender());
-        let crate::machine::News::Revoked { text, .. } = queue.next().await;
+        let news = std::future::poll_fn(|context| queue.poll_next(context)).await;
+        let crate::machine::News::Revoked { text, .. } = news;
         assert_eq!(text.expose(), "heard-of");
         assert_eq!(manager.identity(), Some(Identity::new().with("client_id", "all")));
         assert_eq!(manager.check(&SessionConfig::default()).unwrap_err().setting(), "attempts");

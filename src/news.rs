@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 use crate::clock;
 use crate::grant::TokenText;
@@ -45,9 +44,12 @@ impl fmt::Debug for NewsSender {
 
 /// Where the session finds it.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
-    revoked: Mutex<VecDeque<(TokenText, Instant)>>,
-    came: Notify,
+pub(crate) struct Queue(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    revoked: VecDeque<(TokenText, Instant)>,
+    session: Option<Waker>,
 }
 
 impl Queue {
@@ -61,7 +63,8 @@ impl Queue {
     }
 
     fn push(&self, token: TokenText, ends_at: Instant) {
-        let mut revoked = self.revoked();
+        let mut waiting = self.lock();
+        let Waiting { revoked, session } = &mut *waiting;
         if revoked.iter().any(|(known, _)| *known == token) {
             return;
         }
@@ -69,27 +72,32 @@ impl Queue {
             revoked.pop_front();
         }
         revoked.push_back((token, ends_at));
-        self.came.notify_one();
-    }
-
-    /// Waits for the next. Cancel safe.
-    pub(crate) async fn next(&self) -> News {
-        loop {
-            let next = self.revoked().pop_front();
-            if let Some((text, ends_at)) = next {
-                return News::Revoked { text, left: ends_at.since(clock::now()) };
-            }
-            self.came.notified().await;
+        let session = session.take();
+        drop(waiting);
+        if let Some(session) = session {
+            session.wake();
         }
     }
 
-    fn revoked(&self) -> MutexGuard<'_, VecDeque<(TokenText, Instant)>> {
-        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The next, or word when it is there.
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<News> {
+        let mut waiting = self.lock();
+        let Some((text, ends_at)) = waiting.revoked.pop_front() else {
+            waiting.session = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        Poll::Ready(News::Revoked { text, left: ends_at.since(clock::now()) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     fn text(name: &str) -> TokenText {
@@ -97,7 +105,7 @@ mod tests {
     }
 
     async fn next(queue: &Queue) -> String {
-        let News::Revoked { text, left } = queue.next().await;
+        let News::Revoked { text, left } = poll_fn(|context| queue.poll_next(context)).await;
         assert!(left <= Duration::from_secs(60));
         text.expose().to_owned()
     }

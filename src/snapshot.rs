@@ -196,10 +196,13 @@ struct Shared {
     /// That of the last snapshot. It is written before the snapshot is stored: so who has seen a newer one,
     /// by itself or by word of another thread, never takes an older one for the last.
     stamp: AtomicU64,
-    exchanged: RwLock<HashMap<Arc<ExchangeKey>, Exchanged>>,
+    /// Made when the first is published: most sessions exchange nothing.
+    exchanged: OnceLock<Box<ExchangedTokens>>,
     /// Calls that are on their way to the actor: those that it has taken up the machine counts.
     calls: AtomicUsize,
 }
+
+type ExchangedTokens = RwLock<HashMap<Arc<ExchangeKey>, Exchanged>>;
 
 /// An exchanged token that may be read.
 #[derive(Debug)]
@@ -213,7 +216,7 @@ impl Publisher {
     pub fn new(first: Published) -> Self {
         let first = Snapshot::new(first);
         let stamp = AtomicU64::new(first.stamp);
-        let (exchanged, calls) = (RwLock::default(), AtomicUsize::new(0));
+        let (exchanged, calls) = (OnceLock::new(), AtomicUsize::new(0));
         Self(Arc::new(Shared { snapshot: ArcSwap::from_pointee(first), stamp, exchanged, calls }))
     }
 
@@ -242,7 +245,8 @@ impl Publisher {
             return;
         }
         // Nothing in here panics while it holds the lock.
-        let mut exchanged = self.0.exchanged.write().unwrap_or_else(PoisonError::into_inner);
+        let exchanged = self.0.exchanged.get_or_init(Box::default);
+        let mut exchanged = exchanged.write().unwrap_or_else(PoisonError::into_inner);
         for (key, published) in changes {
             match published {
                 Some(published) => {
@@ -333,7 +337,7 @@ impl Reader {
         if snapshot.published.closed || snapshot.of_token.doubted.load(Relaxed) {
             return None;
         }
-        let exchanged = self.0.exchanged.read().unwrap_or_else(PoisonError::into_inner);
+        let exchanged = self.0.exchanged.get()?.read().unwrap_or_else(PoisonError::into_inner);
         let Exchanged { published, asked } = exchanged.get(key)?;
         let now = now();
         let is_usable = now < published.usable_until && !published.token.as_ref().is_doubted();

@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use crate::clock;
 use crate::error::ConfigError;
-use crate::grant::{Grant, TokenText};
+use crate::grant::{Grant, GrantedToken, TokenText};
 use crate::instant::Instant;
 
 /// An access token that was usable when it was handed out.
@@ -70,12 +70,12 @@ impl ExchangedToken {
     /// The value of an `Authorization` header; `None` if the server said that this is not an access
     /// token (`"token_type": "N_A"`, RFC 8693 §2.2.1).
     pub fn header_value(&self) -> Option<&HeaderValue> {
-        self.0.grant().is_access_token().then(|| self.0.header_value())
+        self.0.token().is_access_token().then(|| self.0.header_value())
     }
 
     /// The server's word for what kind of token this is (RFC 8693 §2.2.1), if it gave one.
     pub fn issued_token_type(&self) -> Option<&str> {
-        self.0.grant().get_issued_token_type()
+        self.0.token().issued_token_type.as_deref()
     }
 }
 
@@ -97,7 +97,7 @@ macro_rules! common_to_tokens {
             /// The scopes that the server named as granted, as it sent them: separated by spaces. They
             /// may be fewer than were asked for. `None` means as asked (RFC 6749 §5.1).
             pub fn scope(&self) -> Option<&str> {
-                self.0.grant().get_scope()
+                self.0.token().scope.as_deref()
             }
 
             /// Names this token without giving it away.
@@ -192,7 +192,7 @@ struct Counted {
 
 struct Inner {
     id: TokenId,
-    grant: Grant,
+    token: GrantedToken,
     expires_at: Instant,
     lifetime: Duration,
     is_exchanged: bool,
@@ -224,9 +224,10 @@ impl Issued {
         lifetime: Duration,
         is_exchanged: bool,
     ) -> Self {
-        let header = grant.text().header_value().clone();
+        let token = grant.into_token();
+        let header = token.text.header_value().clone();
         let doubts_under_way = AtomicIsize::new(0);
-        let inner = Inner { id, grant, expires_at, lifetime, is_exchanged, doubts_under_way };
+        let inner = Inner { id, token, expires_at, lifetime, is_exchanged, doubts_under_way };
         Self(Arc::new(Counted { header, inner: Arc::new(inner) }))
     }
 
@@ -262,12 +263,12 @@ impl Issued {
         self.0.inner.id
     }
 
-    pub(crate) fn grant(&self) -> &Grant {
-        &self.0.inner.grant
+    pub(crate) fn token(&self) -> &GrantedToken {
+        &self.0.inner.token
     }
 
     pub(crate) fn text(&self) -> &TokenText {
-        self.grant().text()
+        &self.token().text
     }
 
     pub(crate) fn remaining(&self, now: Instant) -> Duration {
@@ -301,7 +302,7 @@ impl Issued {
         url: &str,
         nonce: Option<&str>,
     ) -> Result<Option<HeaderValue>, ConfigError> {
-        let key = self.grant().proof_key();
+        let key = self.token().proof_key();
         key.map(|key| key.proof(method, url, Some(self.text().expose()), nonce)).transpose()
     }
 }

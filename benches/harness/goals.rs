@@ -112,7 +112,7 @@ pub const GOALS: &[Goal] = &[
     goal("exchange hits: 1 key × 1,024 keys", AtMost(1.2), |r| {
         Some(exchange(r, 1)? / exchange(r, 1_024)?)
     }),
-    goal("100,000 sessions: bytes each", AtMost(3_072.0), |r| sessions(r, 100_000, "bytes")),
+    goal("100,000 sessions: bytes each", AtMost(4_352.0), |r| sessions(r, 100_000, "bytes")),
     goal("100,000 sessions: spawn, µs each", AtMost(10.0), |r| sessions(r, 100_000, "spawn_us")),
     goal("100,000 sessions: hot call × one session's", AtMost(1.2), |r| {
         Some(sessions(r, 100_000, "hot_ns")? / sessions(r, 1, "hot_ns")?)

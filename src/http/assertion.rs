@@ -9,6 +9,7 @@ use super::jwt::{self, Object};
 use super::keys::JwtAlgorithm;
 use super::limits::{ASSERTION_LIFE, DATED_BACK};
 use crate::error::{ConfigError, TokenError};
+use crate::identity::Identity;
 
 /// What the assertions of [`SecretJwt`](crate::ClientAuth::SecretJwt) and
 /// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) say, besides what RFC 7523 §3 fixes: `iss` and `sub`
@@ -36,6 +37,16 @@ pub struct JwtAuth {
 }
 
 impl JwtAuth {
+    pub(super) fn identify(&self, identity: Identity) -> Identity {
+        // Which key signs, and how, is no part of the token, and a revocation is no grant.
+        let Self { algorithm: _, key_id: _, audience, revocation_audience: _ } = self;
+        match audience {
+            AssertionAudience::Endpoint => identity.with("assertion_audience", "endpoint"),
+            AssertionAudience::Issuer => identity.with("assertion_audience", "issuer"),
+            AssertionAudience::Value(text) => identity.with("assertion_audience_value", text),
+        }
+    }
+
     /// All defaults.
     pub fn new() -> Self {
         Self::default()

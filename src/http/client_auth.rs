@@ -11,6 +11,7 @@ use super::credential::{Credential, unusable};
 use super::keys::{self, SigningKey};
 use super::names::JWT_BEARER;
 use crate::error::{ConfigError, TokenError};
+use crate::identity::Identity;
 
 /// How the client proves who it is (RFC 6749 §2.3). Chosen, never probed: a server that refuses one
 /// is not tried with another.
@@ -140,6 +141,24 @@ pub(super) struct Proof {
 }
 
 impl ClientIdentity {
+    /// Who the client is. `None` where only its credential knows: an assertion names whom it is for, and a
+    /// certificate is what its tokens may be bound to. The credential itself changes, and the token stays.
+    pub(super) fn identify(&self, identity: Identity) -> Option<Identity> {
+        let Self { id, credential: _, auth } = self;
+        let identity = identity.with("client_id", id);
+        Some(match auth {
+            ClientAuth::Post => identity.with("client_auth", "post"),
+            ClientAuth::Basic => identity.with("client_auth", "basic"),
+            ClientAuth::BasicRaw => identity.with("client_auth", "basic_raw"),
+            ClientAuth::SecretJwt(jwt) => jwt.identify(identity.with("client_auth", "secret_jwt")),
+            ClientAuth::PrivateKeyJwt(jwt) => {
+                jwt.identify(identity.with("client_auth", "private_key_jwt"))
+            }
+            ClientAuth::None => identity.with("client_auth", "none"),
+            ClientAuth::Assertion | ClientAuth::TlsClient => return None,
+        })
+    }
+
     /// Checks what can be known before anything is sent. `has_issuer`: the provider knows its issuer.
     pub(super) fn new(
         id: &str,

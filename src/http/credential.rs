@@ -108,12 +108,12 @@ impl Credential {
         Self(Source::None)
     }
 
-    pub(super) fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         matches!(self.0, Source::None)
     }
 
     /// What is known of it without waiting, or what is wrong with it already.
-    pub(super) fn known(&self) -> Result<Option<SecretString>, String> {
+    pub(crate) fn known(&self) -> Result<Option<SecretString>, String> {
         match &self.0 {
             Source::Value(secret) => checked(secret.clone()).map(Some).map_err(Into::into),
             Source::Env(name) => variable(name).map(Some),
@@ -122,7 +122,7 @@ impl Credential {
     }
 
     /// As it is now; `None` if there is none.
-    pub(super) async fn read(&self) -> Result<Option<SecretString>, TokenError> {
+    pub(crate) async fn read(&self) -> Result<Option<SecretString>, TokenError> {
         let secret = match &self.0 {
             Source::None => return Ok(None),
             Source::Value(secret) => checked(secret.clone()).map_err(AnyError::from),

@@ -2,9 +2,9 @@
 //! Where both are on, `aws-lc` counts: it is the one that reqwest has by default.
 
 #[cfg(feature = "aws-lc")]
-pub(super) use aws_lc_rs as library;
+pub(crate) use aws_lc_rs as library;
 #[cfg(all(feature = "ring", not(feature = "aws-lc")))]
-pub(super) use ring as library;
+pub(crate) use ring as library;
 
 #[cfg(not(any(feature = "ring", feature = "aws-lc")))]
 compile_error!("ccg-session: with the feature `http` goes a crypto library: `ring` or `aws-lc`");

@@ -23,7 +23,7 @@ mod blanks;
 mod builder;
 mod client_auth;
 mod credential;
-mod crypto;
+pub(crate) mod crypto;
 mod discovery;
 mod dpop;
 mod event;
@@ -43,7 +43,7 @@ mod proxy;
 mod request;
 mod response;
 mod server_clock;
-mod tls;
+pub(crate) mod tls;
 #[cfg(feature = "testing")]
 pub(crate) mod verify;
 mod wire;
@@ -65,6 +65,7 @@ pub use provider::{Provider, Subject};
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::grant::{Grant, TokenText};
+use crate::identity::Identity;
 use crate::manager::TokenManager;
 use crate::request::GrantRequest;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
@@ -244,6 +245,38 @@ impl TokenManager for HttpTokenManager {
 
     fn assumed_lifetime(&self) -> Duration {
         self.shared.provider.assumed_lifetime
+    }
+
+    /// All that is sent, and where, but for secrets. `None` with [`ClientAuth::Assertion`] and
+    /// [`ClientAuth::TlsClient`]: there the credential says whose token it is.
+    fn identity(&self) -> Option<Identity> {
+        let Self { shared, subject: _, scope: _ } = self;
+        let Shared {
+            provider,
+            addresses: _,
+            identity: client,
+            dpop,
+            server_clock: _,
+            sender: _,
+            connect_timeout: _,
+        } = &**shared;
+        let mut identity = client.identify(provider.identify(Identity::new()))?;
+        for (nth, (name, value)) in self.grant_form().ok()?.into_iter().enumerate() {
+            if name == "scope" {
+                // In any order they are the same.
+                for scope in value.split(' ') {
+                    identity = identity.with("scope", scope);
+                }
+            } else if provider.secrets().any(|secret| secret == value) {
+                identity = identity.with(format!("{nth} {name}, hashed"), keys::sha256(value));
+            } else {
+                identity = identity.with(format!("{nth} {name}"), value);
+            }
+        }
+        Some(match dpop {
+            Some(dpop) => identity.with("dpop_key", dpop.key.thumbprint()),
+            None => identity,
+        })
     }
 
     fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {

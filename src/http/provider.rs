@@ -12,6 +12,7 @@ use super::client_auth::ClientAuth;
 use super::discovery::{Addresses, Discovery, Endpoints};
 use super::form::{Form, check_resources, push_extras, scope_text};
 use crate::error::ConfigError;
+use crate::identity::Identity;
 
 /// An OAuth 2.0 server: its addresses, how clients authenticate, and what a grant asks for.
 ///
@@ -297,6 +298,32 @@ impl Provider {
     /// need not search. Box's revocations have two parameters of their own, and no other.
     pub(super) fn revocation_hint(&self) -> Option<(&'static str, &'static str)> {
         self.actor_audience.is_none().then_some(("token_type_hint", "access_token"))
+    }
+
+    /// What a token depends on, the form of its grant aside: whoever adds a field decides here.
+    pub(super) fn identify(&self, identity: Identity) -> Identity {
+        let Self {
+            place,
+            revocation_url: _,
+            introspection_url: _,
+            client_auth: _, // the client's identity says it
+            subject: _,     // so do the grant's form, and the rest that is sent in it
+            scopes: _,
+            resources: _,
+            audiences: _,
+            params: _,
+            limits: _,
+            assumed_lifetime: _,
+            actor_audience: _,
+        } = self;
+        match place {
+            Place::TokenUrl(url) => identity.with("token_url", &url.0),
+            Place::Issuer(issuer) => identity.with("issuer", &issuer.0),
+            Place::Base(Layout { token, revocation: _, introspection: _ }, base) => {
+                identity.with("base_url", &base.0).with("token_path", *token)
+            }
+            Place::NoLayout(base) => identity.with("base_url", &base.0),
+        }
     }
 
     /// What of that is secret.

@@ -15,11 +15,11 @@ use crate::error::ConfigError;
 
 /// As it was set; parsed when the manager is built.
 #[derive(Clone, Default)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     /// Trusted besides what the platform trusts, in PEM.
-    pub(super) roots: Vec<String>,
+    pub(crate) roots: Vec<String>,
     /// Certificates and private key, in PEM.
-    pub(super) client: Option<(String, SecretString)>,
+    pub(crate) client: Option<(String, SecretString)>,
 }
 
 /// The name that errors give.
@@ -41,7 +41,7 @@ impl Tls {
     /// rustls on this crate's crypto library. Given explicitly, since reqwest would otherwise use the
     /// process's default provider, and panics where there is none. A machine without CA certificates is
     /// fine as long as no TLS is `needed`.
-    pub(super) fn config(&self, needed: bool) -> Result<ClientConfig, ConfigError> {
+    pub(crate) fn config(&self, needed: bool) -> Result<ClientConfig, ConfigError> {
         let failed = |error| {
             let problem = format!(
                 "could not be made ({error}): install CA certificates, or give a client of yours"

@@ -182,12 +182,11 @@ impl<R> Machine<R> {
             Some(_) if !is_wanted => return false,
             Some(text) => {
                 if !self.own.flight.is_open() {
-                    let last = self.subject_refused_at;
-                    let is_too_soon = last.is_some_and(|at| now.since(at) < SUBJECT_GAP);
+                    let is_too_soon = now < self.subject_refresh_from;
                     if is_too_soon || !self.may_open(now) {
                         return false;
                     }
-                    self.subject_refused_at = Some(now);
+                    self.subject_refresh_from = now + SUBJECT_GAP;
                     self.refused = Some(text);
                     self.open(options);
                 }

@@ -37,8 +37,6 @@ pub(crate) struct Exchanges<R> {
     capacity: usize,
     keys: HashMap<Arc<ExchangeKey>, Exchange<R>, BuildHasherDefault<DefaultHasher>>,
     lists: LazyLists,
-    /// What readers are to see that they do not yet.
-    published: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
 }
 
 /// A key: its slot, and what there is besides while its flight is open.
@@ -111,6 +109,8 @@ struct Lists {
     children: BTreeMap<TokenText, BTreeSet<TokenId>>,
     /// The key that a token is kept for.
     tokens: BTreeMap<TokenId, Arc<ExchangeKey>>,
+    /// What readers are to see that they do not yet.
+    published: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
 }
 
 /// Made when something is first put into them: most sessions exchange nothing, and keep no room for lists.
@@ -236,12 +236,7 @@ impl<R> Exchange<R> {
 
 impl<R> Exchanges<R> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            keys: HashMap::default(),
-            lists: LazyLists::default(),
-            published: Vec::new(),
-        }
+        Self { capacity, keys: HashMap::default(), lists: LazyLists::default() }
     }
 
     /// What tells situations apart: of turns and counts only how they compare.
@@ -359,7 +354,7 @@ impl<R> Exchanges<R> {
         self.lists.enter(key, exchange);
         let after = exchange.published();
         if after != before {
-            self.published.push((Arc::clone(key), after));
+            self.lists.published.push((Arc::clone(key), after));
         }
         Some(changed)
     }
@@ -369,13 +364,13 @@ impl<R> Exchanges<R> {
     pub(crate) fn ask_again_at(&mut self, key: ExchangeKey, at: Instant) {
         if let Some(published) = self.keys.get(&key).and_then(Exchange::published) {
             let published = PublishedExchange { ask_at: at, ..published };
-            self.published.push((Arc::new(key), Some(published)));
+            self.lists.published.push((Arc::new(key), Some(published)));
         }
     }
 
     /// What has changed for readers.
     pub(crate) fn take_published(&mut self) -> Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)> {
-        std::mem::take(&mut self.published)
+        self.lists.made().map(|lists| std::mem::take(&mut lists.published)).unwrap_or_default()
     }
 
     /// The key that is to go next: it has waited longest of those that wait for their turn.

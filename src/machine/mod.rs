@@ -61,7 +61,8 @@ pub struct Machine<R> {
     grants_ended: u64,
     /// The session's own token that was last invalidated or revoked, or refused as a subject.
     refused: Option<TokenText>,
-    subject_refused_at: Option<Instant>,
+    /// A refused subject opens no refresh before this.
+    subject_refresh_from: Instant,
     /// A doubt of the session's own token that comes earlier is dismissed.
     doubts_honoured_from: Instant,
     /// Of the token that is held.
@@ -110,7 +111,7 @@ impl<R> Machine<R> {
             leave: Leave::None,
             grants_ended: 0,
             refused: None,
-            subject_refused_at: None,
+            subject_refresh_from: Instant::ZERO,
             doubts_honoured_from: Instant::ZERO,
             doubts_dismissed: 0,
             warm,

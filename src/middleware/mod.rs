@@ -254,7 +254,7 @@ async fn drain<A: Body + Unpin>(mut body: A) {
 }
 
 fn is_bound(token: &AccessToken) -> bool {
-    token.as_ref().grant().proof_key().is_some()
+    token.as_ref().token().proof_key().is_some()
 }
 
 /// Why a request is not sent. Its client's error has what is inside.

@@ -19,7 +19,7 @@ impl<R: Hash> Hash for Machine<R> {
             leave,
             grants_ended,
             refused,
-            subject_refused_at,
+            subject_refresh_from,
             doubts_honoured_from,
             doubts_dismissed,
             warm,
@@ -37,7 +37,7 @@ impl<R: Hash> Hash for Machine<R> {
             last_success: _,
             counters: _,
         } = self;
-        (own, earliest, leave, refused, subject_refused_at).hash(state);
+        (own, earliest, leave, refused, subject_refresh_from).hash(state);
         (doubts_honoured_from, doubts_dismissed).hash(state);
         endpoint.fingerprint(state);
         exchanges.fingerprint(*grants_ended, endpoint, state);

@@ -1,0 +1,433 @@
+//! What the sessions of a process have in common at one store: its key, its breaker, and one task that hears
+//! what others revoke.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::breaker::Breaker;
+use super::contract::{Heard, LONGEST, Record, Slot, Store, StoreError, Taken, Want};
+use super::memory::Memory;
+use super::round::CALL;
+use super::seal::{Keys, LEAST_KEY};
+use super::shared::SharedTokenManagerBuilder;
+use crate::clock;
+use crate::error::ConfigError;
+use crate::foreign::guarded;
+use crate::http::Credential;
+use crate::instant::Instant;
+use crate::manager::TokenManager;
+use crate::news::NewsSender;
+
+/// How many slots are looked at at once, after a subscription was broken.
+const AT_ONCE: usize = 64;
+const WARNING_GAP: Duration = Duration::from_secs(60);
+
+/// One store, for all the sessions of this process that share tokens with other processes. Clones are the
+/// same fleet.
+///
+/// Replicas share a token if they have the same store, namespace and key, and their managers the same
+/// [`identity`](TokenManager::identity). What is in the store is sealed with the key: who can read the store
+/// learns no token, and who can write it can cost requests, and nothing else.
+///
+/// ```no_run
+/// use ccg_session::{Credential, FileStore, Fleet, Session, Subject};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let manager = ccg_session::HttpTokenManager::builder(
+/// #     ccg_session::Provider::generic("https://auth.example.com/token"), "id", "secret").build()?;
+/// let store = FileStore::open("/var/lib/my-app/tokens")?;
+/// let fleet = Fleet::builder(store, Credential::file("/run/secrets/fleet-key")).build()?;
+///
+/// let session = Session::builder(fleet.share(manager).slot("billing").build()?).spawn()?;
+/// let token = session.get_token().await?; // asked for by one process, and used by all
+/// # Ok(()) }
+/// ```
+///
+/// # For operators
+/// - *When the store is away*, slow, full or wrong, no caller fails, and none waits for longer than 3 s beside
+///   the request itself: the session asks the server, as it would by itself. A store that cannot be reached
+///   is left alone for 1 s, then for twice as long each time, up to 30 s. (But see
+///   [`one_live_token`](SharedTokenManagerBuilder::one_live_token).)
+/// - *What it holds* is a cache. It may be emptied at any time, which costs a request and forgets
+///   revocations; nothing of it needs a backup. A slot takes a token's length and a kilobyte, and ends with its
+///   token.
+/// - *A replica that is killed* while it asks is waited for until its lease ends, 3 s at most.
+/// - *When the server fails*, each replica hears it itself and keeps its own pace: nothing of a failure is
+///   shared.
+/// - *A revocation* reaches every replica that has the token: at once where the store tells of it, within a
+///   second over files, and when they are connected again those that were cut off. Tokens that only another
+///   replica has, since it asked without the store, are not reached.
+/// - *Two versions* of this crate share a store as long as the format of its entries stays, which the
+///   changelog says. Where it does not, each shares among its own.
+/// - *To rotate the key*, give replicas the new one and start them anew, one after the other. Those with the old
+///   key and those with the new one each share among themselves meanwhile, and a revocation does not cross.
+/// - *The clocks* of the replicas are of no matter, only the store's. When that steps back by some time, a token
+///   may be believed to live for longer by as much: its holder meets a 401, and asks for another.
+pub struct Fleet<S> {
+    pub(super) inner: Arc<Inner<S>>,
+    hub: Arc<Hub>,
+}
+
+impl<S> Clone for Fleet<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), hub: Arc::clone(&self.hub) }
+    }
+}
+
+impl<S> fmt::Debug for Fleet<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("namespace", &self.inner.namespace).finish_non_exhaustive()
+    }
+}
+
+/// How to build a [`Fleet`].
+#[derive(Debug)]
+pub struct FleetBuilder<S> {
+    store: S,
+    key: Credential,
+    namespace: String,
+    timeout: Duration,
+}
+
+/// What a fleet has done in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FleetCounts {
+    /// Tokens taken from the store.
+    pub taken: u64,
+    /// Requests that were sent under a lease, to be shared.
+    pub leased: u64,
+    /// Requests that were sent without the store's help.
+    pub direct: u64,
+    /// Entries that were no token for this session, though the store gave them.
+    pub bad_entries: u64,
+    /// Leases that were lost while the request was under way.
+    pub lost_leases: u64,
+}
+
+pub(super) struct Inner<S> {
+    pub(super) store: S,
+    pub(super) namespace: Arc<str>,
+    key: Credential,
+    keys: OnceCell<Arc<Keys>>,
+    pub(super) timeout: Duration,
+    breaker: Mutex<Breaker>,
+    places: Mutex<HashMap<[u8; 16], Vec<Weak<Place>>>>,
+    pub(super) counts: Counts,
+    warned: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) taken: AtomicU64,
+    pub(super) leased: AtomicU64,
+    pub(super) direct: AtomicU64,
+    pub(super) bad_entries: AtomicU64,
+    pub(super) lost_leases: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// One slot as one manager uses it.
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    memory: Mutex<Memory>,
+    news: Arc<Mutex<Vec<NewsSender>>>,
+}
+
+impl Place {
+    pub(super) fn new(slot: Slot, news: Arc<Mutex<Vec<NewsSender>>>) -> Self {
+        Self { slot, memory: Mutex::default(), news }
+    }
+
+    /// The session is told what is learnt in here.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Memory) -> T) -> T {
+        let (result, news) = {
+            let mut memory = locked(&self.memory);
+            let result = act(&mut memory);
+            (result, std::mem::take(&mut memory.news))
+        };
+        for (text, left) in news {
+            for sender in locked(&self.news).iter() {
+                guarded(|| sender.revoked(text.clone(), left));
+            }
+        }
+        result
+    }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: Store> Fleet<S> {
+    /// Over this store, with this key: 32 bytes or more that nobody can guess, say `openssl rand -hex 32`,
+    /// the same for all replicas. It is read once, and whoever has another key shares nothing with those
+    /// that have this one. Under [`one_live_token`](SharedTokenManagerBuilder::one_live_token) stop all
+    /// replicas before you give them a new one.
+    pub fn builder(store: S, key: impl Into<Credential>) -> FleetBuilder<S> {
+        FleetBuilder { store, key: key.into(), namespace: "ccg-session".into(), timeout: CALL }
+    }
+
+    /// A manager that shares what this one gets. Each session should have one of its own.
+    pub fn share<M: TokenManager>(&self, manager: M) -> SharedTokenManagerBuilder<M, S> {
+        SharedTokenManagerBuilder::new(manager, self.clone())
+    }
+
+    /// What has been done so far.
+    pub fn counts(&self) -> FleetCounts {
+        let Counts { taken, leased, direct, bad_entries, lost_leases } = &self.inner.counts;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        FleetCounts {
+            taken: read(taken),
+            leased: read(leased),
+            direct: read(direct),
+            bad_entries: read(bad_entries),
+            lost_leases: read(lost_leases),
+        }
+    }
+
+    /// Starts the task that listens, unless it runs.
+    pub(super) fn listen(&self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut task = locked(&self.hub.0);
+        if task.as_ref().is_none_or(JoinHandle::is_finished) {
+            *task = Some(runtime.spawn(listen(Arc::clone(&self.inner))));
+        }
+    }
+}
+
+impl<S: Store> FleetBuilder<S> {
+    /// Keeps fleets apart that use the same store: 1 to 64 of `A-Z a-z 0-9 . _ -`. Default: `ccg-session`.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How long a call of the store may take, connecting included. Default: 250 ms; at most 1 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The fleet. Nothing is sent yet, so a store that is down fails no start.
+    ///
+    /// # Errors
+    /// If a setting is wrong, or the key is known already and too short.
+    pub fn build(self) -> Result<Fleet<S>, ConfigError> {
+        let Self { store, key, namespace, timeout } = self;
+        let may_be = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !(1..=64).contains(&namespace.len()) || !namespace.bytes().all(may_be) {
+            return Err(ConfigError::new(
+                "namespace",
+                format!("is {namespace:?}, but must be 1 to 64 of A-Z a-z 0-9 . _ -"),
+            ));
+        }
+        if timeout.is_zero() || timeout > Duration::from_secs(1) {
+            return Err(ConfigError::new(
+                "store timeout",
+                format!(
+                    "is {}, but must be more than 0s and at most 1s",
+                    humantime::format_duration(timeout)
+                ),
+            ));
+        }
+        let known = key.known().map_err(|problem| ConfigError::new("fleet key", problem))?;
+        let keys = match &known {
+            _ if key.is_none() => {
+                return Err(ConfigError::new("fleet key", "is none: give one to all replicas"));
+            }
+            Some(known) => {
+                let keys =
+                    Keys::new(known).ok_or_else(|| ConfigError::new("fleet key", too_short()))?;
+                OnceCell::new_with(Some(Arc::new(keys)))
+            }
+            None => OnceCell::new(),
+        };
+        let inner = Inner {
+            store,
+            namespace: namespace.into(),
+            key,
+            keys,
+            timeout,
+            breaker: Mutex::default(),
+            places: Mutex::default(),
+            counts: Counts::default(),
+            warned: Mutex::default(),
+        };
+        Ok(Fleet { inner: Arc::new(inner), hub: Arc::default() })
+    }
+}
+
+fn too_short() -> String {
+    format!(
+        "is shorter than {LEAST_KEY} bytes, and could be guessed: openssl rand -hex 32 makes one"
+    )
+}
+
+impl<S: Store> Inner<S> {
+    pub(super) async fn keys(&self) -> Result<Arc<Keys>, StoreError> {
+        let read = async {
+            let key = self.key.read().await.map_err(StoreError::refused)?;
+            let keys = key.as_ref().and_then(Keys::new).map(Arc::new);
+            keys.ok_or_else(|| StoreError::refused(format!("the fleet's key {}", too_short())))
+        };
+        let read = timeout(CALL, self.keys.get_or_try_init(|| read));
+        read.await.map_err(|_| StoreError::TimedOut)?.cloned()
+    }
+
+    /// One call of the store: within its time, and not while it is left alone.
+    pub(super) async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let began = clock::now();
+        if !locked(&self.breaker).admits(began) {
+            return Err(StoreError::unreachable(
+                "it did not answer, and is left alone for a while",
+            ));
+        }
+        let result = match timeout(self.timeout, call).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::TimedOut),
+        };
+        locked(&self.breaker).note(began, clock::now(), result.as_ref().err());
+        if let Err(error) = &result {
+            self.warn(&format!("a token is not shared: {error}"));
+        }
+        result
+    }
+
+    /// Gives a lease back, and waits for nothing.
+    pub(super) fn leave(self: &Arc<Self>, slot: &Slot, id: super::Id) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (inner, slot) = (Arc::clone(self), slot.clone());
+        // Not by `call`: it follows on a call that timed out, for which the store is left alone.
+        runtime.spawn(async move {
+            drop(timeout(inner.timeout, inner.store.leave(&slot, &id)).await);
+        });
+    }
+
+    /// Tells the store of what is revoked here, and reads its list.
+    pub(super) async fn settle(&self, place: &Place, keys: &Keys) -> Result<(), StoreError> {
+        let now = self.look(place, keys).await?;
+        for owed in place.with(|memory| memory.owed().collect::<Vec<_>>()) {
+            let left = super::micros(owed.ends.since(clock::now()));
+            // Later than that none is believed.
+            let end = (now + left).max(owed.entry_ends).min(now + super::micros(LONGEST));
+            let record = keys.record(&place.slot, owed.tag, end);
+            let gone = self.call(self.store.bury(&place.slot, &record)).await?;
+            place.with(|memory| memory.buried(owed.tag, end, gone));
+        }
+        Ok(())
+    }
+
+    /// Reads the slot's list, and gives the store's time.
+    async fn look(&self, place: &Place, keys: &Keys) -> Result<u64, StoreError> {
+        let Taken { now, revoked, .. } =
+            self.call(self.store.take(&place.slot, &Want::LOOK)).await?;
+        let listed = keys.read_list(&place.slot, &revoked, now.0);
+        place.with(|memory| {
+            for (tag, end) in listed {
+                memory.learn(clock::now(), tag, end);
+            }
+        });
+        Ok(now.0)
+    }
+
+    /// At most one a minute, of whatever kind.
+    pub(super) fn warn(&self, what: &str) {
+        let now = clock::now();
+        let mut warned = locked(&self.warned);
+        if warned.is_none_or(|last| now.since(last) >= WARNING_GAP) {
+            *warned = Some(now);
+            drop(warned);
+            guarded(|| tracing::warn!("{what}"));
+        }
+    }
+
+    // What others revoke
+
+    pub(super) fn register(&self, place: &Arc<Place>) {
+        let mut places = locked(&self.places);
+        let here = places.entry(*place.slot.id()).or_default();
+        here.retain(|place| place.strong_count() > 0);
+        here.push(Arc::downgrade(place));
+    }
+
+    pub(super) fn forget(&self, slot: &Slot) {
+        let mut places = locked(&self.places);
+        if let Some(here) = places.get_mut(slot.id()) {
+            here.retain(|place| place.strong_count() > 0);
+            if here.is_empty() {
+                places.remove(slot.id());
+            }
+        }
+    }
+
+    fn notice(&self, slot: &Slot, record: &Record) {
+        let here: Vec<_> = match locked(&self.places).get(slot.id()) {
+            Some(here) => here.iter().filter_map(Weak::upgrade).collect(),
+            None => return,
+        };
+        let Some(keys) = self.keys.get() else { return };
+        for place in here {
+            if let Some((tag, end)) = keys.read(&place.slot, record) {
+                place.with(|memory| memory.learn(clock::now(), tag, end));
+            }
+        }
+    }
+}
+
+impl<S: Store> Inner<S> {
+    async fn look_at_all(self: &Arc<Self>) {
+        locked(&self.breaker).close();
+        let Some(keys) = self.keys.get() else { return };
+        let all: Vec<_> = {
+            let places = locked(&self.places);
+            places.values().flatten().filter_map(Weak::upgrade).collect()
+        };
+        let mut looks = JoinSet::new();
+        for place in all {
+            if looks.len() >= AT_ONCE {
+                looks.join_next().await;
+            }
+            let (inner, keys) = (Arc::clone(self), Arc::clone(keys));
+            looks.spawn(async move { inner.look(&place, &keys).await });
+        }
+        while looks.join_next().await.is_some() {}
+    }
+}
+
+/// The task that listens. It ends with the last handle to its fleet.
+#[derive(Default)]
+struct Hub(Mutex<Option<JoinHandle<()>>>);
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        if let Some(task) = locked(&self.0).take() {
+            task.abort();
+        }
+    }
+}
+
+async fn listen<S: Store>(inner: Arc<Inner<S>>) {
+    loop {
+        match inner.store.heard(&inner.namespace).await {
+            Heard::Notice(slot, record) => inner.notice(&slot, &record),
+            Heard::Look => inner.look_at_all().await,
+        }
+    }
+}

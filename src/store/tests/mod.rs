@@ -1,0 +1,7 @@
+//! The rules of the store, without a network or a clock.
+
+mod lua;
+#[allow(dead_code, reason = "the crate's other tests use more of it")]
+#[path = "../../../tests/store/server.rs"]
+mod server;
+mod small_world;

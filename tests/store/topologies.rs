@@ -1,0 +1,401 @@
+//! Redis behind sentinels, as a cluster, with TLS, and at the end of a bad line.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use ccg_session::{FileStore, Fleet, RedisStore, Session};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use crate::fleets::{address, authority, endures_at, keys, wait};
+use crate::replica::{KEY, Local, Login};
+use crate::server::{Connection, Reply, Server, free_port, is_absent};
+use crate::{Directory, millis, secs};
+
+/// A new replica takes the token from the store.
+async fn is_shared(place: &str) {
+    let authority = authority(secs(600)).await;
+    let login = Login::at(&authority);
+    for slot in ["one", "two", "three", "four"] {
+        let first = Local::slotted(place, &login, slot);
+        let token = first.token().await;
+        // It is put behind the caller's back.
+        let began = Instant::now();
+        loop {
+            let second = Local::slotted(place, &login, slot);
+            if second.token().await == token {
+                break;
+            }
+            assert!(began.elapsed() < secs(20), "{slot}: {:?}", second.fleet.counts());
+            sleep(millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_name_another_master_and_no_caller_sees_an_error() {
+    if is_absent() {
+        return;
+    }
+    let mut master = Server::start(&[]);
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", master.port)]);
+    wait(|| is_linked(&replica)).await;
+    let sentinel = Server::sentinel_of(master.port);
+    let named = |sentinel: &Server| {
+        sentinel.connect().call(&["SENTINEL", "get-master-addr-by-name", "main"])
+    };
+    let knows_replica = || {
+        matches!(
+            sentinel.connect().call(&["SENTINEL", "replicas", "main"]),
+            Reply::List(replicas) if replicas.len() == 1
+        )
+    };
+    wait(knows_replica).await;
+    let place = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
+    is_shared(&place).await;
+    let port = Reply::Bytes(replica.port.to_string().into());
+    let grants = endures_at(&place, async || {
+        master.kill();
+        let is_named = || matches!(named(&sentinel), Reply::List(list) if list[1] == port);
+        let began = Instant::now();
+        while !is_named() {
+            assert!(began.elapsed() < secs(30), "no failover");
+            sleep(millis(20)).await;
+        }
+        println!("failed over after {:?}", began.elapsed());
+    })
+    .await;
+    println!("{grants} grants");
+    is_shared(&place).await;
+}
+
+/// Whether a replica has its master's data.
+fn is_linked(replica: &Server) -> bool {
+    let Reply::Bytes(info) = replica.connect().call(&["INFO", "replication"]) else { return false };
+    String::from_utf8_lossy(&info).contains("master_link_status:up")
+}
+
+struct Cluster(Vec<Server>);
+
+impl Cluster {
+    /// Three masters, and a replica of each.
+    async fn start() -> Self {
+        let args = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "1000",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        let nodes: Vec<_> = (0..6)
+            .map(|_| {
+                loop {
+                    // Its other port is this one and 10,000.
+                    let port = free_port();
+                    if port < 50_000
+                        && let Some(node) = Server::start_at(port, &args)
+                    {
+                        break node;
+                    }
+                }
+            })
+            .collect();
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .stdout(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
+        let cluster = Self(nodes);
+        wait(|| cluster.0.iter().all(Cluster::is_ok)).await;
+        // A replica that has not seen its master's data yet does not take its place.
+        wait(|| cluster.0[3..].iter().all(is_linked)).await;
+        cluster
+    }
+
+    fn is_ok(node: &Server) -> bool {
+        let answer = Connection::open(node.port).map(|mut it| it.call(&["CLUSTER", "INFO"]));
+        matches!(answer, Ok(Reply::Bytes(info)) if String::from_utf8_lossy(&info).contains("cluster_state:ok"))
+    }
+
+    fn address(&self) -> String {
+        let hosts: Vec<_> = self.0.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("redis-cluster://{}", hosts.join(","))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_loses_a_node_and_no_caller_sees_an_error() {
+    if is_absent() {
+        return;
+    }
+    let mut cluster = Cluster::start().await;
+    let place = cluster.address();
+    is_shared(&place).await;
+    let grants = endures_at(&place, async || {
+        cluster.0[0].kill();
+        let survivors = &cluster.0[1..];
+        let began = Instant::now();
+        // It takes a while until the others have noticed.
+        sleep(secs(2)).await;
+        while !survivors.iter().all(Cluster::is_ok) {
+            assert!(began.elapsed() < secs(30), "no failover");
+            sleep(millis(20)).await;
+        }
+        println!("failed over after {:?}", began.elapsed());
+    })
+    .await;
+    println!("{grants} grants");
+    is_shared(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_tls_only_a_server_that_is_trusted_is_a_store() {
+    if is_absent() {
+        return;
+    }
+    let directory = Directory::new();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (directory.path().join("cert"), directory.path().join("key"));
+    std::fs::write(&certificate, cert.pem()).unwrap();
+    std::fs::write(&key, signing_key.serialize_pem()).unwrap();
+    let port = free_port();
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let server = Server::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &path(&certificate),
+        "--tls-key-file",
+        &path(&key),
+        "--tls-ca-cert-file",
+        &path(&certificate),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let authority = authority(secs(600)).await;
+    let login = Login::at(&authority);
+    let place = format!("rediss://localhost:{port}");
+    let trusting = RedisStore::connect(&*place).root_certificate(cert.pem()).build().unwrap();
+    let token = async |store: RedisStore| {
+        let fleet = Fleet::builder(store, KEY).timeout(secs(1)).build().unwrap();
+        let manager = fleet.share(login.manager()).build().unwrap();
+        let session = Session::builder(manager).spawn().unwrap();
+        let token = session.get_token().await.unwrap().secret().to_owned();
+        (token, fleet.counts())
+    };
+    let (first, counts) = token(trusting.clone()).await;
+    assert_eq!((counts.leased, counts.direct), (1, 0));
+    let is_put = || server.connect().call(&["KEYS", "*e"]) != Reply::List(Vec::new());
+    wait(is_put).await;
+    assert_eq!(token(trusting).await.0, first);
+    let (other, counts) = token(RedisStore::connect(&*place).build().unwrap()).await;
+    assert_ne!(other, first);
+    assert_eq!((counts.taken, counts.direct), (0, 1));
+}
+
+/// A line that can be made bad.
+struct Line {
+    port: u16,
+    state: Arc<AtomicU8>,
+}
+
+const GOOD: u8 = 0;
+/// What is sent arrives 400 ms later.
+const SLOW: u8 = 1;
+/// Nothing arrives, and nobody is told.
+const DEAF: u8 = 2;
+/// Connections break.
+const CUT: u8 = 3;
+/// Connections that there are are deaf, as after a firewall forgot them; new ones are good.
+const FORGOTTEN: u8 = 4;
+
+impl Line {
+    async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, state) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU8::new(GOOD)));
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let state = Arc::clone(&shared);
+                if state.load(Ordering::Relaxed) == CUT {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let Ok(far) = TcpStream::connect(("127.0.0.1", server)).await else { return };
+                    let (near, far) = (near.into_split(), far.into_split());
+                    let born = state.load(Ordering::Relaxed);
+                    tokio::select! {
+                        () = carry(near.0, far.1, &state, born) => {}
+                        () = carry(far.0, near.1, &state, born) => {}
+                        () = until_cut(&state) => {}
+                    }
+                });
+            }
+        });
+        Self { port, state }
+    }
+
+    fn is(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
+    }
+}
+
+async fn until_cut(state: &AtomicU8) {
+    while state.load(Ordering::Relaxed) != CUT {
+        sleep(millis(10)).await;
+    }
+}
+
+async fn carry(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    state: &AtomicU8,
+    born: u8,
+) {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
+        match state.load(Ordering::Relaxed) {
+            SLOW => sleep(millis(400)).await,
+            DEAF => continue,
+            FORGOTTEN if born != FORGOTTEN => continue,
+            _ => {}
+        }
+        if to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn endures_a_line_that_is(bad: u8) {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let line = Line::to(server.port).await;
+    let place = format!("redis://127.0.0.1:{}", line.port);
+    let grants = endures_at(&place, async || {
+        line.is(bad);
+        sleep(secs(4)).await;
+        line.is(GOOD);
+    })
+    .await;
+    println!("{grants} grants");
+    assert!(grants <= 30, "{grants} grants");
+    is_shared(&place).await;
+    let _ = address(&server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_line_costs_requests_alone() {
+    endures_a_line_that_is(SLOW).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_line_costs_requests_alone() {
+    endures_a_line_that_is(DEAF).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_breaks_costs_requests_alone() {
+    endures_a_line_that_is(CUT).await;
+}
+
+/// It is given up, and the next call has another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_dead_without_knowing_it_is_replaced() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let line = Line::to(server.port).await;
+    let authority = authority(secs(3)).await;
+    let place = format!("redis://127.0.0.1:{}", line.port);
+    let local = Local::new(&place, &Login::at(&authority));
+    let met = crate::replica::load(&local.session, 4);
+    // It has put its token.
+    wait(|| !keys(&mut server.connect()).is_empty()).await;
+    line.is(FORGOTTEN);
+    wait(|| local.fleet.counts().direct >= 1).await;
+    let before = local.fleet.counts().leased;
+    wait(|| local.fleet.counts().leased >= before + 2).await;
+    let (_, errors, _) = met.end();
+    assert_eq!(errors, 0);
+}
+
+/// Of a hundred sessions over one store one is told, and there is one subscription.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_sessions_of_a_fleet_have_one_subscription_and_one_of_them_is_told() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let authority = authority(secs(600)).await;
+    let login = Login::at(&authority);
+    let local = Local::slotted(&address(&server), &login, "slot-0");
+    let sessions: Vec<_> = (0..100)
+        .map(|nth| crate::replica::session(&local.fleet, &login, &format!("slot-{nth}")))
+        .collect();
+    for session in &sessions {
+        session.get_token().await.unwrap();
+    }
+    let Reply::Bytes(clients) = server.connect().call(&["CLIENT", "LIST"]) else { panic!() };
+    let clients = String::from_utf8(clients).unwrap();
+    // The commands', the subscription's, and that which asks.
+    assert_eq!(clients.lines().count(), 3, "{clients}");
+    let first = local.token().await;
+    local.session.revoke().await.unwrap();
+    wait(|| sessions[0].try_token().is_none_or(|token| token.secret() != first)).await;
+    assert!(sessions[1..].iter().all(|session| session.try_token().is_some()));
+}
+
+/// They are of no use without the key that they are bound to, so nobody waits for another's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bound_tokens_are_not_shared_and_nobody_waits_for_them() {
+    let directory = Directory::new();
+    let authority = authority(secs(600)).await;
+    let provider = authority.provider();
+    let build = || {
+        let manager = ccg_session::HttpTokenManager::builder(
+            provider.clone(),
+            authority.client_id(),
+            authority.client_secret(),
+        );
+        let manager = manager.dpop(ccg_session::DpopKey::generate().unwrap()).build().unwrap();
+        let store = FileStore::open(directory.path()).unwrap();
+        let fleet = Fleet::builder(store, KEY).build().unwrap();
+        let manager = fleet.share(manager).slot("bound").build().unwrap();
+        (Session::builder(manager).spawn().unwrap(), fleet)
+    };
+    let ((one, _), (two, fleet)) = (build(), build());
+    let first = one.get_token().await.unwrap();
+    let second = two.get_token().await.unwrap();
+    assert_ne!(first.secret(), second.secret());
+    assert_eq!(fleet.counts().taken, 0);
+    let before = fleet.counts();
+    assert!(two.invalidate(&second));
+    let began = Instant::now();
+    two.get_token().await.unwrap();
+    println!("the next after {:?}", began.elapsed());
+    assert_eq!(fleet.counts(), before);
+}
+
+/// Both are stores, and stay what they are.
+#[test]
+fn stores_are_shown_without_secrets() {
+    let directory = Directory::new();
+    let file = FileStore::open(directory.path()).unwrap();
+    let redis = RedisStore::connect("redis://user:s3cret@host").build().unwrap();
+    let fleet = Fleet::builder(file, "s3cret-key-that-is-long-enough-for-it").build().unwrap();
+    let shown = format!("{fleet:?} {redis:?} {:?}", RedisStore::connect("redis://u:s3cret@host"));
+    assert!(!shown.contains("s3cret"), "{shown}");
+}
