@@ -181,9 +181,7 @@ impl fmt::Debug for Keys {
 
 /// Whether a token can be put into an entry: one that is bound to a key is of no use without that.
 pub(crate) fn can_share(grant: &Grant) -> bool {
-    grant.is_access_token()
-        && grant.proof_key().is_none()
-        && grant.get_issued_token_type().is_none()
+    grant.is_access_token() && !grant.is_bound() && grant.get_issued_token_type().is_none()
 }
 
 fn nonce() -> Nonce {
