@@ -96,6 +96,8 @@ mod config;
 #[cfg(all(
     doc,
     feature = "http",
+    feature = "metrics",
+    feature = "pool",
     feature = "redis",
     feature = "reqwest-middleware",
     feature = "test-util",
@@ -170,6 +172,13 @@ pub use store::{RedisStore, RedisStoreBuilder};
 pub use token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The README's examples compile, and run where they can.
-#[cfg(all(doctest, feature = "http", feature = "reqwest-middleware", feature = "testing"))]
+#[cfg(all(
+    doctest,
+    feature = "http",
+    feature = "pool",
+    feature = "redis",
+    feature = "reqwest-middleware",
+    feature = "testing"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;
