@@ -23,6 +23,8 @@ use crate::machine::{
     Reply, Request, Start, Wait,
 };
 use crate::manager::TokenManager;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Measured, Metrics};
 use crate::news::Queue;
 use crate::permit::Permit;
 use crate::request::{ExchangeRequest, TokenRequestOptions};
@@ -87,7 +89,8 @@ const TURN: Duration = Duration::from_millis(1);
 /// Why the actor woke.
 enum Woken {
     End,
-    Attempt(Ended),
+    /// It began then.
+    Attempt(Ended, Instant),
     Permit(Purpose, Result<Permit, TokenError>),
     Deadline,
     Mail,
@@ -111,6 +114,8 @@ pub(crate) struct SessionActor<M> {
     pub(crate) news: Option<Arc<Queue>>,
     /// Why it ends, if nobody told it to.
     pub(crate) time_paused: bool,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: Metrics,
 }
 
 impl<M: TokenManager> SessionActor<M> {
@@ -143,12 +148,19 @@ impl<M: TokenManager> SessionActor<M> {
         let mut effects = Effects::default();
         match woken {
             Woken::End => return false,
-            Woken::Attempt(ended) => {
+            Woken::Attempt(ended, began) => {
                 // The attempt may have taught the manager what its server can do.
                 if let Some(abilities) = guarded(|| abilities_of(&*self.manager)) {
                     self.handle(Event::Abilities(abilities), &mut effects);
                 }
-                self.handle(Event::Ended(ended), &mut effects);
+                #[cfg(feature = "metrics")]
+                let measured = Measured::new(&ended, began, &self.machine.facts().counters);
+                #[cfg(not(feature = "metrics"))]
+                let _ = began;
+                self.tell(Event::Ended(ended), &mut effects);
+                #[cfg(feature = "metrics")]
+                self.metrics.ended(&measured, &self.machine.facts().counters);
+                self.carry_out(&mut effects);
             }
             Woken::Permit(purpose, result) => {
                 let result = result.map(|permit| self.attempts.permitted(permit));
@@ -197,11 +209,15 @@ impl<M: TokenManager> SessionActor<M> {
     }
 
     fn handle(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
+        self.tell(event, effects);
+        self.carry_out(effects);
+    }
+
+    fn tell(&mut self, event: Event<ReplySender>, effects: &mut Effects<ReplySender>) {
         let moment = self.moment();
         #[cfg(all(test, feature = "test-util"))]
         crate::judge::overhear(moment, &event);
         self.machine.handle(moment, event, effects);
-        self.carry_out(effects);
     }
 
     fn carry_out(&mut self, effects: &mut Effects<ReplySender>) {
@@ -250,6 +266,8 @@ impl<M> SessionActor<M> {
         });
         if let Some(before) = before {
             guarded(|| trace_change(&before, facts));
+            #[cfg(feature = "metrics")]
+            self.metrics.changed(&before, facts);
         }
     }
 
@@ -335,8 +353,9 @@ pub(crate) struct Attempts {
 #[derive(Debug, Default)]
 struct Out {
     tasks: JoinSet<Done>,
-    /// How each attempt has ended if its task is lost, as by a subscriber of events that panics.
-    if_lost: Vec<(task::Id, Ended)>,
+    /// How each attempt has ended if its task is lost, as by a subscriber of events that panics; and when it
+    /// began.
+    if_lost: Vec<(task::Id, (Ended, Instant))>,
     waits: Vec<(task::Id, (Purpose, AbortHandle))>,
     /// What has just been given, for the attempt that starts now.
     permit: Option<Permit>,
@@ -383,7 +402,7 @@ impl Attempts {
         // In a box: what an allocator gives to a task it has to align, and seldom finds a use for again. A
         // process with many sessions would grow by an attempt's memory for each.
         let task = out.tasks.spawn(Box::pin(attempt.instrument(span.unwrap_or_else(Span::none))));
-        out.if_lost.push((task.id(), lost));
+        out.if_lost.push((task.id(), (lost, clock::now())));
     }
 
     fn wait<M: TokenManager>(&mut self, manager: &Arc<M>, wait: Wait) {
@@ -414,8 +433,8 @@ impl Attempts {
         while let Some(joined) = tasks.join_next_with_id().await {
             match joined {
                 Ok((id, Done::Ended(ended))) => {
-                    take(if_lost, id);
-                    return Some(Woken::Attempt(ended));
+                    let began = take(if_lost, id).map(|(_, began)| began);
+                    return Some(Woken::Attempt(ended, began.unwrap_or_else(clock::now)));
                 }
                 Ok((id, Done::Permitted(result))) => match take(waits, id) {
                     Some((purpose, _)) => return Some(Woken::Permit(purpose, result)),
@@ -426,8 +445,8 @@ impl Attempts {
                     if error.is_panic() {
                         guarded(|| tracing::error!("the task of an attempt panicked"));
                     }
-                    if let Some(ended) = take(if_lost, error.id()) {
-                        return Some(Woken::Attempt(ended));
+                    if let Some((ended, began)) = take(if_lost, error.id()) {
+                        return Some(Woken::Attempt(ended, began));
                     }
                     if let Some((purpose, _)) = take(waits, error.id()) {
                         return Some(Woken::Permit(purpose, Err(TokenError::Panicked)));

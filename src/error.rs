@@ -93,6 +93,8 @@ pub enum TokenError {
         source: Arc<dyn Error + Send + Sync>,
         /// Scheme, host and path.
         address: Option<String>,
+        /// How long the server is left alone, where that is known.
+        retry_after: Option<Duration>,
     },
     /// No answer within the time allowed for an attempt.
     #[non_exhaustive]
@@ -101,6 +103,8 @@ pub enum TokenError {
         after: Duration,
         /// Scheme, host and path.
         address: Option<String>,
+        /// How long the server is left alone, where that is known.
+        retry_after: Option<Duration>,
     },
     /// The token manager panicked: a bug in it, or, of an [`HttpTokenManager`](crate::HttpTokenManager), a
     /// runtime without I/O (`enable_all`). The session goes on.
@@ -148,12 +152,12 @@ impl TokenError {
 
     /// The server could not be reached.
     pub fn transport(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Transport { source: source.into().into(), address: None }
+        Self::Transport { source: source.into().into(), address: None, retry_after: None }
     }
 
     /// No answer within this time.
     pub fn timed_out(after: Duration) -> Self {
-        Self::TimedOut { after, address: None }
+        Self::TimedOut { after, address: None, retry_after: None }
     }
 
     /// With the HTTP status of a refusal, or of a server that failed.
@@ -191,7 +195,9 @@ impl TokenError {
         | Self::RateLimited { retry_after }
         | Self::Server { retry_after, .. }
         | Self::Malformed { retry_after, .. }
-        | Self::Expired { retry_after, .. } = &mut self
+        | Self::Expired { retry_after, .. }
+        | Self::Transport { retry_after, .. }
+        | Self::TimedOut { retry_after, .. } = &mut self
         {
             *retry_after = new;
         }
@@ -224,11 +230,10 @@ impl TokenError {
             | Self::RateLimited { retry_after }
             | Self::Server { retry_after, .. }
             | Self::Malformed { retry_after, .. }
-            | Self::Expired { retry_after, .. } => *retry_after,
-            Self::Credential { .. }
-            | Self::Transport { .. }
-            | Self::TimedOut { .. }
-            | Self::Panicked => None,
+            | Self::Expired { retry_after, .. }
+            | Self::Transport { retry_after, .. }
+            | Self::TimedOut { retry_after, .. } => *retry_after,
+            Self::Credential { .. } | Self::Panicked => None,
         }
     }
 }
@@ -255,12 +260,12 @@ impl fmt::Display for TokenError {
             Self::Expired { reason, .. } => {
                 write!(f, "the server answered with a dead token: {reason}")?;
             }
-            Self::Transport { source, address } => {
+            Self::Transport { source, address, .. } => {
                 f.write_str("the server could not be reached")?;
                 after(f, " at ", address.as_deref())?;
                 write!(f, ": {source}")?;
             }
-            Self::TimedOut { after: allowed, address } => {
+            Self::TimedOut { after: allowed, address, .. } => {
                 write!(f, "no answer within {}", humantime::format_duration(*allowed))?;
                 after(f, " from ", address.as_deref())?;
             }
@@ -271,9 +276,12 @@ impl fmt::Display for TokenError {
         if let Self::Denied { description, .. } | Self::Server { description, .. } = self {
             after(f, ": ", description.as_deref())?;
         }
-        match self.retry_after() {
-            Some(wait) => write!(f, "; it said to wait {}", rounded(wait)),
-            None => Ok(()),
+        match (self.retry_after(), self) {
+            (Some(wait), Self::Transport { .. } | Self::TimedOut { .. }) => {
+                write!(f, "; it is left alone for {}", rounded(wait))
+            }
+            (Some(wait), _) => write!(f, "; it said to wait {}", rounded(wait)),
+            (None, _) => Ok(()),
         }
     }
 }

@@ -24,8 +24,8 @@ pub(crate) fn guarded<T>(foreign: impl FnOnce() -> T) -> Option<T> {
 pub(crate) fn contained(error: TokenError) -> TokenError {
     let contain = |source| -> Arc<dyn Error + Send + Sync> { Arc::new(Contained(Some(source))) };
     match error {
-        TokenError::Transport { source, address } => {
-            TokenError::Transport { source: contain(source), address }
+        TokenError::Transport { source, address, retry_after } => {
+            TokenError::Transport { source: contain(source), address, retry_after }
         }
         TokenError::Credential { source } => TokenError::Credential { source: contain(source) },
         other => other,

@@ -120,6 +120,11 @@ impl Grant {
         self
     }
 
+    #[cfg(feature = "store")]
+    pub(crate) fn is_bound(&self) -> bool {
+        self.token.proof_key().is_some()
+    }
+
     pub(crate) fn into_token(self) -> GrantedToken {
         self.token
     }

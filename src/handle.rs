@@ -340,6 +340,32 @@ impl SessionHandle {
         }
     }
 
+    /// Tells the session to come to an end, and does not wait for it.
+    #[cfg(feature = "pool")]
+    pub(crate) fn end(&self) {
+        if let Backing::Live(live) = &self.0 {
+            live.end.cancel();
+        }
+    }
+
+    #[cfg(feature = "pool")]
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(&self.0, Backing::Live(live) if live.mailbox.is_closed())
+    }
+
+    /// Whether anybody else has a handle, or a revoke goes on that its caller has left.
+    #[cfg(feature = "pool")]
+    pub(crate) fn is_in_use(&self) -> bool {
+        let Backing::Live(live) = &self.0 else { return true };
+        Arc::strong_count(live) > 1 || live.status.borrow().barrier_up
+    }
+
+    /// Whether both are handles to one session.
+    #[cfg(all(test, feature = "pool"))]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        matches!((&self.0, &other.0), (Backing::Live(one), Backing::Live(other)) if Arc::ptr_eq(one, other))
+    }
+
     /// The fast path, for who asks for nothing special.
     // A call, so that what is around it is small enough to become part of the caller: there the answer need
     // not be put together in memory, and taken apart again.

@@ -72,6 +72,8 @@
 //!   `[dev-dependencies]`; only needed if you pause tokio's time.
 //! - `store`: one token for many processes ([`Fleet`]), over a directory ([`FileStore`], on Linux) or a store of
 //!   your own. `redis`: over Redis or Valkey as well ([`RedisStore`]).
+//! - `pool`: [`SessionPool`], a session for each of many tenants, and one gate before their server.
+//! - `metrics`: counters and gauges of sessions and pools (module `metrics`), by the facade of that name.
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Types of other crates
@@ -120,8 +122,12 @@ mod instant;
 mod judge;
 mod machine;
 mod manager;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod news;
 mod permit;
+#[cfg(feature = "pool")]
+mod pool;
 mod request;
 mod session;
 mod snapshot;
@@ -157,6 +163,8 @@ pub use machine::{Counters, Phase};
 pub use manager::{BoxTokenManager, TokenManager};
 pub use news::NewsSender;
 pub use permit::Permit;
+#[cfg(feature = "pool")]
+pub use pool::{PoolError, PoolStatus, SessionPool, SessionPoolBuilder};
 pub use request::{Actor, ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
 pub use session::{Session, SessionBuilder};
 pub use status::{Status, StatusSubscription};

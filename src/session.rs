@@ -32,7 +32,13 @@ pub struct Session {
 impl Session {
     /// A session whose tokens come from `manager`.
     pub fn builder<M: TokenManager>(manager: M) -> SessionBuilder<M> {
-        SessionBuilder { manager, config: SessionConfig::default(), seed: None }
+        SessionBuilder {
+            manager,
+            config: SessionConfig::default(),
+            seed: None,
+            #[cfg(feature = "metrics")]
+            name: crate::metrics::DEFAULT_NAME.into(),
+        }
     }
 
     /// A session with Box, by the Client Credentials Grant: see
@@ -70,6 +76,8 @@ pub struct SessionBuilder<M> {
     manager: M,
     config: SessionConfig,
     seed: Option<u64>,
+    #[cfg(feature = "metrics")]
+    name: Arc<str>,
 }
 
 impl<M: TokenManager> SessionBuilder<M> {
@@ -84,6 +92,31 @@ impl<M: TokenManager> SessionBuilder<M> {
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
+    }
+
+    /// What its [metrics](crate::metrics) have as `session`. Sessions may share a name. Default: `"default"`.
+    #[cfg(feature = "metrics")]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    #[cfg(all(feature = "metrics", feature = "pool"))]
+    pub(crate) fn shared_name(mut self, name: Arc<str>) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The same session by another manager.
+    #[cfg(feature = "pool")]
+    pub(crate) fn wrap<N>(self, wrap: impl FnOnce(M) -> N) -> SessionBuilder<N> {
+        SessionBuilder {
+            manager: wrap(self.manager),
+            config: self.config,
+            seed: self.seed,
+            #[cfg(feature = "metrics")]
+            name: self.name,
+        }
     }
 
     /// Starts the session in the current tokio runtime, whose timer must be enabled, and its I/O for
@@ -196,6 +229,8 @@ impl<M: TokenManager> SessionBuilder<M> {
             attempts: Attempts::default(),
             news: Some(news).filter(|news| !news.is_deserted()),
             time_paused: false,
+            #[cfg(feature = "metrics")]
+            metrics: crate::metrics::Metrics::new(&self.name, session),
         };
         Ok((Box::new(actor), handle))
     }

@@ -30,7 +30,9 @@ pub(crate) fn ask<R>(purpose: Purpose, request: PermitRequest, fx: &mut Effects<
 /// Why there is no leave, to those who waited for it: nothing was sent, so nothing has timed out.
 pub(crate) fn refusal(error: TokenError) -> TokenError {
     match error {
-        TokenError::TimedOut { .. } => TokenError::rate_limited(Some(COME_AGAIN)),
+        TokenError::TimedOut { retry_after: None, .. } => {
+            TokenError::rate_limited(Some(COME_AGAIN))
+        }
         error => error,
     }
 }

@@ -177,6 +177,7 @@ async fn an_error_that_panics_when_it_is_shown_or_dropped_is_one_of_its_attempt(
         the_second_attempt_succeeds(move || TokenError::Transport {
             source: Arc::new(Hostile(at)),
             address: None,
+            retry_after: None,
         })
         .await;
         the_second_attempt_succeeds(move || TokenError::Credential {

@@ -582,6 +582,21 @@ fn the_demo_keeps_its_promises_and_draws_its_day() {
 }
 
 #[test]
+fn the_demo_of_a_pool_keeps_its_promises() {
+    let output = run(command().args(["demo", "--tenants", "200", "--json"]));
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let figures: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for (key, value) in
+        [("tenants", 200), ("grants", 200), ("grants_in_flight_max", 64), ("unanswered", 0)]
+    {
+        assert_eq!(figures[key], value, "{figures}");
+    }
+    assert!(figures["grants_in_outage"].as_u64().unwrap() > 0, "{figures}");
+    let both = run(command().args(["demo", "--tenants", "2", "--tasks", "2"]));
+    assert_eq!(both.status.code(), Some(2), "{}", stderr(&both));
+}
+
+#[test]
 fn the_demo_fails_when_a_figure_does_not_hold() {
     let output = run(command().args(["demo", "--seconds", "8", "--tasks", "8", "--sabotage"]));
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));

@@ -31,3 +31,14 @@ fn a_token_downscoped_for_a_browser() {
 fn a_test_of_ones_own_code_against_the_authority() {
     runs("test_your_code");
 }
+
+#[cfg(feature = "metrics")]
+#[test]
+fn a_scrape_through_an_outage() {
+    runs("metrics");
+}
+
+#[test]
+fn instruments_for_opentelemetry() {
+    runs("opentelemetry");
+}

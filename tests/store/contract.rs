@@ -298,8 +298,8 @@ async fn a_take_that_finds_a_token_costs_about_two_gets() {
         gets.push(began.elapsed() / 300);
         let began = std::time::Instant::now();
         for _ in 0..300 {
-            let found = store.take(&slot, &want(Some(&one))).await.unwrap();
-            assert!(matches!(found.found, Found::Entry(_)));
+            let answer = store.take(&slot, &want(Some(&one))).await.unwrap();
+            assert!(matches!(answer.found, Found::Entry(_)));
         }
         takes.push(began.elapsed() / 300);
     }

@@ -232,6 +232,15 @@ pub(crate) struct DemoArgs {
     /// How long the day lasts; in a short one the tokens live shorter
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(8..=3600))]
     pub(crate) seconds: u16,
+    /// From 2 on another demo: a pool of so many tenants starts, and as many more meet an outage
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=20_000),
+        conflicts_with_all = ["tasks", "seconds", "plot", "sabotage"],
+    )]
+    pub(crate) tenants: u16,
     /// Write a timeline of the day to this file, as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,

@@ -12,7 +12,7 @@ use ccg_session::{AccessToken, SessionError, SessionHandle};
 use hdrhistogram::Histogram;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
-use reqwest::Client;
+use reqwest_middleware::{ClientWithMiddleware, Error};
 use serde::Deserialize;
 
 use super::record::{Grants, Record, Stage};
@@ -25,7 +25,8 @@ pub(super) struct World {
     pub(super) authority_started: Clocks,
     pub(super) resource_url: String,
     pub(super) session: SessionHandle,
-    pub(super) client: Client,
+    /// It puts the session's token on what goes to the authority, and meets its refusals.
+    pub(super) client: ClientWithMiddleware,
     pub(super) record: Arc<Record>,
     /// For each task, how many answers it has had.
     pub(super) answers: Vec<AtomicU64>,
@@ -141,12 +142,11 @@ pub(super) async fn call_all_day(world: Arc<World>, task: usize, mut tally: Tall
                     // It grows with what it is given, so it takes anything.
                     let _ = tally.latency.record(nanos);
                 }
-                let token = match &mut first_token {
-                    _ if !world.sabotage => token,
-                    Some(first) => AccessToken::clone(first),
-                    empty => empty.insert(token).clone(),
-                };
-                use_token(&world, &token, answered, &mut tally).await;
+                let kept = world.sabotage.then(|| &*first_token.get_or_insert(token));
+                if let Err(error) = call_the_api(&world, kept, answered, &mut tally).await {
+                    tally.errors.count(began, world.record.stage());
+                    tokio::time::sleep(patience(&error)).await;
+                }
             }
             Err(error) => {
                 tally.errors.count(began, world.record.stage());
@@ -187,12 +187,27 @@ struct Refusal {
     revoked_at_ns: Option<u64>,
 }
 
-async fn use_token(world: &World, token: &AccessToken, sent: Instant, tally: &mut Tally) {
-    let request =
-        world.client.get(&world.resource_url).header(AUTHORIZATION, token.header_value().clone());
-    let Ok(response) = request.send().await else {
-        tally.unusable += 1;
-        return;
+/// With the session's token, as the client puts it on; or with one that was kept, which it leaves alone. An
+/// error is the session's.
+async fn call_the_api(
+    world: &World,
+    kept: Option<&AccessToken>,
+    sent: Instant,
+    tally: &mut Tally,
+) -> Result<(), SessionError> {
+    let mut request = world.client.get(&world.resource_url);
+    if let Some(token) = kept {
+        request = request.header(AUTHORIZATION, token.header_value().clone());
+    }
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(Error::Middleware(error)) if error.is::<SessionError>() => {
+            return Err(error.downcast().unwrap_or(SessionError::Closed));
+        }
+        Err(_) => {
+            tally.unusable += 1;
+            return Ok(());
+        }
     };
     let status = response.status();
     // Read to its end, so that the connection can be used again.
@@ -206,10 +221,10 @@ async fn use_token(world: &World, token: &AccessToken, sent: Instant, tally: &mu
             } else {
                 tally.refused += 1;
             }
-            world.session.invalidate(token);
         }
         _ => tally.unusable += 1,
     }
+    Ok(())
 }
 
 /// Whether the request was sent before the token was revoked, both in the authority's time.

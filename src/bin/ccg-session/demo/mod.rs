@@ -8,15 +8,18 @@ mod load;
 mod plot;
 mod record;
 mod report;
+mod tenants;
 mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use ccg_session::middleware::Attach;
 use ccg_session::testing::Authority;
 use ccg_session::{Session, SessionConfig};
 use reqwest::Client;
+use reqwest_middleware::ClientBuilder;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
@@ -31,6 +34,9 @@ use view::View;
 
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let runtime = provider::runtime_of(&mut Builder::new_multi_thread())?;
+    if args.tenants > 1 {
+        return runtime.block_on(tenants::run(args.tenants, args.json));
+    }
     // Before the day: nobody wants to hear after it that the path is wrong.
     let plot = args.plot.as_deref().map(plot::open).transpose()?;
     let (report, record) = runtime.block_on(run_day(args))?;
@@ -105,12 +111,13 @@ async fn world(args: &DemoArgs, plan: &Plan) -> Result<World, Failure> {
     let record = Arc::new(Record::new());
     let manager = Watched { manager: authority.manager()?, record: Arc::clone(&record) };
     let session = Session::builder(manager).config(config(plan)).spawn()?;
+    let attach = Attach::new(session.clone()).to(authority.base_url())?;
     Ok(World {
         authority_started: Clocks::read(&authority),
         resource_url: authority.resource_url(),
         authority,
         session,
-        client: client()?,
+        client: ClientBuilder::new(client()?).with(attach).build(),
         record,
         answers: (0..args.tasks).map(|_| AtomicU64::new(0)).collect(),
         stop: AtomicBool::new(false),

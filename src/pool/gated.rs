@@ -1,0 +1,220 @@
+//! A manager that waits in the pool's gate, and the one who drives that.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+
+use super::gate::{Gate, How, Tenant, Ticket};
+use crate::clock;
+use crate::config::SessionConfig;
+use crate::error::{ConfigError, TokenError};
+use crate::grant::{Grant, TokenText};
+use crate::identity::Identity;
+use crate::manager::TokenManager;
+use crate::news::NewsSender;
+use crate::permit::Permit;
+use crate::request::{ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
+use crate::token::AccessToken;
+
+type Reply = oneshot::Sender<Result<(), TokenError>>;
+
+/// The gate that a pool's sessions share.
+pub(super) struct SharedGate {
+    state: Mutex<State>,
+    /// The driver is to look at the clock again.
+    looks_earlier: Notify,
+    next_tenant: AtomicU64,
+    runtime: Handle,
+}
+
+struct State {
+    gate: Gate<Reply>,
+    /// Somebody sleeps until the gate's next look.
+    is_driven: bool,
+}
+
+impl SharedGate {
+    pub(super) fn new(attempts_at_once: usize, runtime: Handle) -> Arc<Self> {
+        let state = State { gate: Gate::new(attempts_at_once), is_driven: false };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            looks_earlier: Notify::new(),
+            next_tenant: AtomicU64::new(0),
+            runtime,
+        })
+    }
+
+    pub(super) fn gated<M>(self: &Arc<Self>, manager: M) -> Gated<M> {
+        let number = self.next_tenant.fetch_add(1, Relaxed);
+        let tenant = AtTheGate { gate: Arc::clone(self), number, was_slow: AtomicBool::new(false) };
+        Gated { manager, tenant: Arc::new(tenant) }
+    }
+
+    /// How many attempts wait, how many are out, and how long the server is left alone.
+    pub(super) fn status(&self) -> (usize, usize, Option<Duration>) {
+        let State { gate, .. } = &*self.lock();
+        (gate.waiting(), gate.out(), gate.rests(clock::now()).map(|(_, rest)| rest))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers those whose time has come, and sees to it that somebody does so when the next one's comes.
+    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let now = clock::now();
+        let answers = state.gate.answers(now);
+        let drive =
+            state.gate.next_look(now).is_some() && !std::mem::replace(&mut state.is_driven, true);
+        drop(state);
+        if drive {
+            self.runtime.spawn(Arc::clone(self).drive());
+        } else {
+            self.looks_earlier.notify_one();
+        }
+        for (reply, answer) in answers {
+            // Its drop is what gives a place back, also of one that has left.
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// While anybody waits for the clock.
+    async fn drive(self: Arc<Self>) {
+        loop {
+            let next_look = {
+                let mut state = self.lock();
+                let next_look = state.gate.next_look(clock::now());
+                state.is_driven = next_look.is_some();
+                next_look
+            };
+            let Some(next_look) = next_look else { return };
+            tokio::select! {
+                slept = clock::sleep_until(next_look) => if slept.is_err() {
+                    // So are all of its sessions over.
+                    self.lock().is_driven = false;
+                    return;
+                },
+                () = self.looks_earlier.notified() => continue,
+            }
+            self.settle(self.lock());
+        }
+    }
+}
+
+/// One session before the gate.
+struct AtTheGate {
+    gate: Arc<SharedGate>,
+    number: Tenant,
+    was_slow: AtomicBool,
+}
+
+/// An attempt that waits, or is out. Its drop tells the gate that it was given up.
+struct Attempt {
+    tenant: Arc<AtTheGate>,
+    ticket: Ticket,
+    how: How,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let how = std::mem::replace(&mut self.how, How::Unknown);
+        let gate = &self.tenant.gate;
+        let mut state = gate.lock();
+        if let Some(was_slow) = state.gate.end(clock::now(), self.ticket, how) {
+            self.tenant.was_slow.store(was_slow, Relaxed);
+        }
+        gate.settle(state);
+    }
+}
+
+/// A manager whose attempts wait in the gate. All else it passes on.
+pub(super) struct Gated<M> {
+    manager: M,
+    tenant: Arc<AtTheGate>,
+}
+
+impl<M: fmt::Debug> fmt::Debug for Gated<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.manager.fmt(f)
+    }
+}
+
+impl<M: TokenManager> TokenManager for Gated<M> {
+    fn is_gated(&self) -> bool {
+        true
+    }
+
+    /// The gate's leave comes first: a manager with one of its own may wait for something rarer.
+    async fn ready(&self, request: &PermitRequest) -> Result<Permit, TokenError> {
+        let (reply, answer) = oneshot::channel();
+        let mut attempt = {
+            let gate = &self.tenant.gate;
+            let mut state = gate.lock();
+            let was_slow = self.tenant.was_slow.load(Relaxed);
+            let ticket = state.gate.ask(self.tenant.number, was_slow, reply);
+            let tenant = Arc::clone(&self.tenant);
+            gate.settle(state);
+            Attempt { tenant, ticket, how: How::Unknown }
+        };
+        // It is answered, or this is dropped.
+        answer.await.unwrap_or_else(|_| Err(TokenError::rate_limited(None)))?;
+        let inner = if self.manager.is_gated() {
+            self.manager.ready(request).await?
+        } else {
+            Permit::free()
+        };
+        Ok(Permit::new(move |result| {
+            attempt.how = How::of(Some(result));
+            drop(attempt);
+            inner.end(result);
+        }))
+    }
+
+    async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
+        self.manager.grant(request).await
+    }
+
+    async fn exchange(
+        &self,
+        subject: AccessToken,
+        request: ExchangeRequest,
+    ) -> Result<Grant, TokenError> {
+        self.manager.exchange(subject, request).await
+    }
+
+    async fn revoke(
+        &self,
+        token: TokenText,
+        options: TokenRequestOptions,
+    ) -> Result<(), TokenError> {
+        self.manager.revoke(token, options).await
+    }
+
+    fn can_exchange(&self) -> bool {
+        self.manager.can_exchange()
+    }
+
+    fn can_revoke(&self) -> bool {
+        self.manager.can_revoke()
+    }
+
+    fn assumed_lifetime(&self) -> Duration {
+        self.manager.assumed_lifetime()
+    }
+
+    fn attach(&self, news: NewsSender) {
+        self.manager.attach(news);
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.manager.identity()
+    }
+
+    fn check(&self, config: &SessionConfig) -> Result<(), ConfigError> {
+        self.manager.check(config)
+    }
+}
