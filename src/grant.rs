@@ -140,12 +140,6 @@ impl Grant {
         self.token.is_access_token()
     }
 
-    /// Whether only the holder of a key can use it.
-    #[cfg(feature = "store")]
-    pub(crate) fn is_bound(&self) -> bool {
-        self.token.proof_key().is_some()
-    }
-
     /// How much life is left, if that was [said](Self::expires_in).
     pub fn life(&self) -> Option<Duration> {
         self.expires_in
