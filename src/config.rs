@@ -29,25 +29,25 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SessionConfig {
-    /// When a token is refreshed behind its users' backs. Default: [`RefreshMode::WhileUsed`].
+    /// When a token is refreshed in the background. Default: [`RefreshMode::WhileUsed`].
     pub refresh_mode: RefreshMode,
-    /// How long before its expiry a token counts as stale: still given out, refreshed behind. At most
-    /// half of the token's lifetime counts; up to a tenth is added by chance, so that a fleet does not
-    /// refresh in step. A server's own word (`refresh_in`) goes before it. Default: 10 minutes; at most
-    /// 24 hours.
+    /// How long before its expiry a token counts as stale: callers still get it at once, and it is refreshed
+    /// in the background. At most half of the token's lifetime counts; up to a tenth is added at random, so
+    /// that a fleet does not refresh in step. A server's `refresh_in` takes precedence. Default: 10 minutes;
+    /// at most 24 hours.
     #[doc(alias = "staleBufferMS")]
     #[serde(with = "duration")]
     pub stale_buffer: Duration,
     /// How long before its expiry callers wait for a new token rather than get this one; if the next
     /// attempt fails, they get it after all. At most a tenth of the token's lifetime counts. Default: 30
-    /// seconds; shorter than `stale_buffer`. (Box's `expiredBufferMS` is 3 minutes, since it is all that
-    /// makes the original refresh; set it to `3m` to get that.)
+    /// seconds; shorter than `stale_buffer`. (Box's `expiredBufferMS` is 3 minutes, since nothing else
+    /// makes the original refresh; set this to `3m` to get that.)
     #[doc(alias = "expiredBufferMS")]
     #[serde(with = "duration")]
     pub expired_buffer: Duration,
-    /// How often, how long, and when again after a failure.
+    /// How often to try, how long, and when again after a failure.
     pub retry: RetryPolicy,
-    /// How many callers may wait at once, whatever for. Above it an unexpired token is given where there
+    /// How many callers may wait at once, for anything. Above it an unexpired token is given where there
     /// is one, else [`Overloaded`](crate::SessionError::Overloaded). Default: 131,072.
     pub max_held: usize,
     /// How many exchanged tokens are kept; the first to expire leaves. Default: 1,024.
@@ -81,20 +81,20 @@ pub enum RefreshMode {
     /// expire.
     #[default]
     WhileUsed,
-    /// Only by a request for the token while it is stale: what the original's documentation says.
+    /// Only by a request for the token while it is stale: what the documentation of Box's original says.
     OnRequest,
     /// By a timer, used or not; the first token is fetched at the start. Revoking ends it, until
-    /// somebody asks for a token again. For a first call that does not wait.
+    /// somebody asks for a token again. Use it if the first call must not wait.
     Always,
 }
 
 /// How often an attempt is repeated, how long it may take, and how long a failed server is left alone.
 ///
-/// Between attempts lie 250 ms, doubling up to 5 s, of which chance takes any part; never less than the
-/// server's `Retry-After` (RFC 9110 §10.2.3), and one longer than 5 s ends the series. After a failed series
-/// the next may begin after 750 ms, doubling up to `cooling`, less up to half by chance; after an error
-/// that asking again cannot mend ([`is_retryable`](crate::TokenError::is_retryable)), after `cooling`. So
-/// with the defaults a server that never answers is given up after about 31 s.
+/// The pause between two attempts is 250 ms, doubling up to 5 s, with full jitter, and never less than the
+/// server's `Retry-After` (RFC 9110 §10.2.3). A `Retry-After` longer than 5 s ends the series. After a failed
+/// series the next may begin after 750 ms, doubling up to `cooling`, less up to half at random; after an error
+/// that is not [retryable](crate::TokenError::is_retryable), after `cooling`. With the defaults the session
+/// gives up on a server that never answers after about 31 s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

@@ -22,7 +22,7 @@ use crate::snapshot::{Copies, Reader, Snapshot};
 use crate::status::{Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
-/// All that callers hold of a session. Cheap to clone, and fit for any thread, task or `static`.
+/// What callers hold of a session. Cheap to clone, and usable from any thread, task or `static`.
 ///
 /// The session ends when the last handle is dropped. A call that waits keeps it alive.
 ///
@@ -123,8 +123,8 @@ impl SessionHandle {
     /// A usable access token: at once while the session has one, else as soon as the one grant that
     /// all callers share has ended.
     ///
-    /// With the default [`RetryPolicy`](crate::RetryPolicy) a server that never answers is given up after
-    /// about 31 s; for less, put a timeout around this.
+    /// With the default [`RetryPolicy`](crate::RetryPolicy) the session gives up on a server that never answers
+    /// after about 31 s. To wait for less, put a timeout around this.
     ///
     /// # Errors
     /// [`Failed`](SessionError::Failed) if the attempts that this call waited for failed,
@@ -173,7 +173,7 @@ impl SessionHandle {
         }
     }
 
-    /// [`get_token`](Self::get_token) for threads outside any async runtime. Somebody else must drive the
+    /// [`get_token`](Self::get_token) for threads outside any async runtime. Another thread must drive the
     /// session's runtime, or this waits for ever: see
     /// [`spawn_thread`](crate::SessionBuilder::spawn_thread).
     ///
@@ -197,11 +197,11 @@ impl SessionHandle {
     /// A token narrower than the session's own, from [RFC 8693] token exchange; Box calls it
     /// [downscoping]. It is kept as the session's own token is: given at once until
     /// [`expired_buffer`](crate::SessionConfig::expired_buffer) before it expires, from
-    /// [`stale_buffer`](crate::SessionConfig::stale_buffer) on with a request for a new one behind it (when
-    /// somebody asks, and not by a timer), and to its end if that fails. Callers that ask for the same one
+    /// [`stale_buffer`](crate::SessionConfig::stale_buffer) on with a request for a new one in the background
+    /// (when somebody asks, and not by a timer), and to its end if that fails. Callers that ask for the same one
     /// share one request. A server that fails all exchanges is asked as often as one of them alone would ask.
     ///
-    /// The session's own token, which it is exchanged from, is fetched if need be.
+    /// The session's own token, from which it is exchanged, is fetched if there is none.
     ///
     /// ```
     /// use ccg_session::{ExchangeRequest, SessionError, SessionHandle};
@@ -238,9 +238,9 @@ impl SessionHandle {
     /// RFC 6750 §3.1), so that the next call of this task does not get it again. Revokes nothing.
     ///
     /// `true` if the next call of this task cannot give this token: then it is worth trying once more with
-    /// what it gives. That is so too of a token that has been replaced already, or that belongs to another
+    /// what it gives. It is also `true` for a token that has been replaced already, or that belongs to another
     /// session. `false` for a second refusal within 10 seconds, and for an exchanged token younger than
-    /// that: then it is not the token that is wrong, and it goes on.
+    /// that: then the token is not what is wrong, and the session goes on giving it out.
     pub fn invalidate(&self, token: &impl AsRef<Issued>) -> bool {
         let issued = token.as_ref();
         match &self.0 {
@@ -257,26 +257,26 @@ impl SessionHandle {
     /// Revokes every live token that this session has received ([RFC 7009]), exchanged ones included (up to
     /// 4,096). Later calls get new ones.
     ///
-    /// From the moment that the session takes this up nobody gets an earlier token; who asks for one
+    /// From the moment that the session takes this up nobody gets an earlier token. Whoever asks
     /// meanwhile waits, and gets a later one. `Ok` means that the server has confirmed each of them,
-    /// those included whose request was under way. With no live token nothing is sent.
+    /// including those whose request was on the wire. With no live token nothing is sent.
     ///
     /// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
     ///
     /// # Errors
     /// [`Failed`](SessionError::Failed) or [`Cooling`](SessionError::Cooling) if the server did not
-    /// confirm them all: the session gives none of them out all the same, and the next revoke tries
+    /// confirm them all. The session still gives none of them out, and the next revoke tries
     /// those again. [`Unsupported`](SessionError::Unsupported) if the provider has no revocation, and
     /// [`Overloaded`](SessionError::Overloaded): then nothing has changed. (Where the session learns only
     /// meanwhile that the provider has none, it is `Unsupported` too, and the tokens are dropped all the same.)
     ///
     /// # Time
     /// Up to 8 tokens are sent at once. So many tokens take as many rounds: 4,096 of them, at a server that
-    /// takes 100 ms, about 50 s. Callers of `get_token` wait as long; put a timeout around this for less,
-    /// and it goes on behind.
+    /// takes 100 ms, about 50 s. Callers of `get_token` wait as long; put a timeout around this to wait for less;
+    /// the revoke goes on in the background.
     ///
     /// # Cancel safety
-    /// A revoke goes on though its caller left, unless that was the session's last handle.
+    /// A revoke goes on after its caller has left, unless that was the session's last handle.
     #[doc(alias = "revokeTokens")]
     pub async fn revoke(&self) -> Result<(), SessionError> {
         self.revoke_with(TokenRequestOptions::default()).await
@@ -296,7 +296,7 @@ impl SessionHandle {
         live.ask(revoked, |caller, reply| Message::Revoke(caller, reply, options)).await
     }
 
-    /// What the session is doing. Asks nobody, and waits for nothing.
+    /// What the session is doing. This sends no message and does not wait.
     pub fn status(&self) -> Status {
         let facts = match &self.0 {
             Backing::Live(live) => live.status.borrow().clone(),
@@ -305,7 +305,7 @@ impl SessionHandle {
         Status::new(facts, clock::now())
     }
 
-    /// Told whenever the session does something: for dashboards, and for long-lived connections that
+    /// Tells you whenever the session does something: for dashboards, and for long-lived connections that
     /// need each new token. A subscription does not keep the session alive.
     ///
     /// ```
@@ -327,7 +327,7 @@ impl SessionHandle {
     }
 
     /// Ends the session, and waits until its task and its requests have ended. Revokes nothing. All
-    /// who wait get [`Closed`](SessionError::Closed), as do all later calls. A
+    /// callers who wait get [`Closed`](SessionError::Closed), as do all later calls. A
     /// [`fixed`](Self::fixed) session has nothing to end.
     ///
     /// # Cancel safety

@@ -21,14 +21,17 @@
 //! # #[cfg(not(feature = "http"))] fn main() {}
 //! ```
 //!
+//! The module `docs` has a tutorial, guides (servers, tenants, tests, operations, coming from another library), and
+//! the design.
+//!
 //! # One token's life
 //! ```text
 //! acquired ───────── fresh ─────────► stale ─────────────────► held ─────────► expired
 //!           answered at once           answered at once,        callers wait     never handed
-//!                                      refreshed behind         for a new one    out
+//!                                      refreshed meanwhile      for a new one    out
 //! ```
 //! It is *fresh* until [`stale_buffer`](SessionConfig::stale_buffer) before its expiry. *Stale*, it is
-//! still given out while one request for a new one runs behind. In its last seconds
+//! still given out while one request for a new one runs in the background. In its last seconds
 //! ([`expired_buffer`](SessionConfig::expired_buffer)) callers are *held* until the new one is there; if
 //! that request fails, they get the token that there is, and so do all after them until it expires. Nobody
 //! waits before that stretch (unless [`min_remaining`](TokenRequestOptions::min_remaining) asks for more),
@@ -37,14 +40,14 @@
 //! # What you can rely on
 //! - At most one grant request is on the wire, however many callers wait. A caller that is cancelled
 //!   takes nobody's request with it.
-//! - A failing server is asked as often as one caller would ask: retries are spaced, and after a failed
+//! - A failing server is asked as often as one caller would ask it: retries are spaced, and after a failed
 //!   series callers without a token get the last error at once until it is [time](RetryPolicy) to try
-//!   again. After a token came the next is asked for a second later at the earliest, whatever callers do.
-//! - No error of the server is for ever: a session recovers from every failure.
+//!   again. Whatever callers do, there is at least a second between a token and the next request for one.
+//! - No failure is final: a session recovers by itself.
 //! - After [`revoke`](SessionHandle::revoke) nobody gets an earlier token, not even one whose request was
-//!   under way.
+//!   on the wire.
 //! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again,
-//!   but for a second refusal within 10 seconds; what it returns says which it is.
+//!   unless this is the second refusal within 10 seconds. The return value says which it is.
 //! - Code of yours that panics (a manager, an error's `Display`, a waker, a subscriber of events) ends no
 //!   session: an attempt that panics is a failed one.
 //! - The clock counts the time that the machine was suspended (on Linux), and never follows the wall
@@ -53,20 +56,20 @@
 //!
 //! # What it does not do
 //! - It keeps no token in a file, and starts no browser: this is for services.
-//! - It does not know what a resource server thinks of a token before you tell it
+//! - It does not know that a resource server refuses a token before you tell it
 //!   ([`invalidate`](SessionHandle::invalidate)).
 //! - A token whose response never arrived is not known, and cannot be revoked.
 //!
 //! # Features
-//! - `http` (default): [`HttpTokenManager`], for Box and any other OAuth 2.0 server. Without it bring a
-//!   [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
+//! - `http` (default): [`HttpTokenManager`], for Box and other OAuth 2.0 servers that grant to client credentials. Without it
+//!   you bring a [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
 //! - `aws-lc` (default) or `ring`: the crypto library under `http`, for TLS and for keys. The first is what
 //!   reqwest itself takes, so a program that has reqwest stays as it was. The second is for a program that
 //!   installs ring for the whole process: `default-features = false, features = ["http", "ring"]`.
 //! - `reqwest-middleware`, `tower`: the token on requests, and what to do about a 401 (module `middleware`).
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
-//!   `[dev-dependencies]`; needed by whoever pauses tokio's time, and by nobody else.
+//!   `[dev-dependencies]`; only needed if you pause tokio's time.
 //! - `store`: one token for many processes ([`Fleet`]), over a directory ([`FileStore`], on Linux) or a store of
 //!   your own. `redis`: over Redis or Valkey as well ([`RedisStore`]).
 //! - `pool`: [`SessionPool`], a session for each of many tenants, and one gate before their server.
@@ -74,13 +77,13 @@
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Types of other crates
-//! In the interface are `http` 1 (`HeaderValue`, `Method`, `StatusCode`), `secrecy` 0.10 (`SecretString`),
+//! The interface names types of `http` 1 (`HeaderValue`, `Method`, `StatusCode`), `secrecy` 0.10 (`SecretString`),
 //! `tokio` 1 (`runtime::Handle`) and, with the feature `http`, `reqwest` 0.13 (`Client`, for
 //! [`http_client`](HttpTokenManagerBuilder::http_client)). The middleware adds `reqwest-middleware` 0.5, or `tower-layer` and
-//! `tower-service` 0.3 and `http-body` 1. A version of these that breaks is one of this crate.
+//! `tower-service` 0.3 and `http-body` 1. A breaking version of these is a breaking version of this crate.
 //!
 //! # Tracing
-//! Names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`),
+//! These names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`),
 //! the events `token.published` and `session.phase` (DEBUG), and `refresh.failed` (WARN), once for each series
 //! of attempts that failed while callers go on with the token they have. Of the middleware: `token.withheld` (fields
 //! `scheme`, `host`) and `token.refused` (`generation`, `again`), both DEBUG.
@@ -92,6 +95,18 @@ mod actor;
 mod asked;
 mod clock;
 mod config;
+#[cfg(all(
+    doc,
+    feature = "http",
+    feature = "metrics",
+    feature = "pool",
+    feature = "redis",
+    feature = "reqwest-middleware",
+    feature = "test-util",
+    feature = "testing",
+    feature = "tower"
+))]
+pub mod docs;
 mod error;
 mod foreign;
 #[cfg(any(test, fuzzing))]
@@ -165,6 +180,13 @@ pub use store::{RedisStore, RedisStoreBuilder};
 pub use token::{AccessToken, ExchangedToken, Issued, TokenId};
 
 /// The README's examples compile, and run where they can.
-#[cfg(doctest)]
+#[cfg(all(
+    doctest,
+    feature = "http",
+    feature = "pool",
+    feature = "redis",
+    feature = "reqwest-middleware",
+    feature = "testing"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -31,7 +31,7 @@ pub struct TokenRequestOptions {
 impl TokenRequestOptions {
     pub(crate) const NONE: Self = Self { ip: None, min_remaining: Duration::ZERO };
 
-    /// Nothing special.
+    /// No options.
     pub fn new() -> Self {
         Self::default()
     }
@@ -140,7 +140,7 @@ pub struct ExchangeRequest {
     pub resources: Vec<String>,
     /// `audience`, repeated.
     pub audiences: Vec<String>,
-    /// Whom Box's `actor_token` shall name.
+    /// The actor that Box's `actor_token` names.
     pub actor: Option<Actor>,
     /// `box_shared_link`.
     pub shared_link: Option<String>,
@@ -153,19 +153,19 @@ pub struct ExchangeRequest {
 }
 
 impl ExchangeRequest {
-    /// A token with these scopes at the most.
+    /// A token with at most these scopes.
     pub fn scopes<S: Into<String>>(scopes: impl IntoIterator<Item = S>) -> Self {
         Self { scopes: scopes.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
-    /// Where the token shall be of use (RFC 8693 §2.1 and RFC 8707): one more `resource`.
+    /// A resource that the token is for (RFC 8693 §2.1 and RFC 8707): one more `resource`.
     #[must_use]
     pub fn resource(mut self, uri: impl Into<String>) -> Self {
         self.resources.push(uri.into());
         self
     }
 
-    /// Whom the token shall be of use with (RFC 8693 §2.1): one more `audience`.
+    /// The audience that the token is for (RFC 8693 §2.1): one more `audience`.
     #[must_use]
     pub fn audience(mut self, name: impl Into<String>) -> Self {
         self.audiences.push(name.into());
@@ -204,7 +204,7 @@ impl ExchangeRequest {
         self
     }
 
-    /// These go with the exchange, and with the grant that it may have to open.
+    /// These go with the exchange, and with the grant that it may need first.
     #[must_use]
     pub fn options(mut self, options: TokenRequestOptions) -> Self {
         self.options = options;

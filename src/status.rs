@@ -22,7 +22,7 @@ impl Status {
         Self { facts, now }
     }
 
-    /// Where it stands.
+    /// Its phase.
     pub fn phase(&self) -> Phase {
         self.facts.phase(self.now)
     }
@@ -104,8 +104,8 @@ impl StatusSubscription {
     }
 
     /// Waits until the session has done something since this was last asked; `None` once it has ended.
-    /// Changes may be skipped, but never the last. That time passes (a token becomes stale) is not
-    /// told.
+    /// Changes may be skipped, but never the last. It does not fire
+    /// merely because time passes (a token becomes stale).
     ///
     /// # Cancel safety
     /// Cancel safe: no change is lost.

@@ -1,4 +1,5 @@
-//! The results as a picture: a row for each subject, a panel for each question, all axes logarithmic.
+//! The results as a picture: a panel for each question, one above the other, in it a row for each subject, on a
+//! logarithmic axis.
 
 use std::error::Error;
 use std::path::Path;
@@ -27,7 +28,7 @@ struct Panel {
     otherwise: &'static str,
 }
 
-const PANELS: [Panel; 5] = [
+const PANELS: [Panel; 3] = [
     Panel {
         title: "A fresh token",
         beneath: "ns per call; 1, 2 and 8 threads",
@@ -37,94 +38,86 @@ const PANELS: [Panel; 5] = [
         otherwise: "",
     },
     Panel {
-        title: "100,000 callers, no token",
-        beneath: "ms, grant to last answer",
+        title: "100,000 callers without a token",
+        beneath: "ms from the grant to the last answer",
         scenario: "stampede",
         cases: &[100_000],
         figure: "after_ms",
         otherwise: "not all answered",
     },
     Panel {
-        title: "1,000 retry, endpoint fails",
+        title: "1,000 callers ask again and again, the endpoint fails",
         beneath: "requests in 5 s",
         scenario: "storm",
         cases: &[1_000],
         figure: "requests",
         otherwise: "",
     },
-    Panel {
-        title: "the same",
-        beneath: "longest wait for an answer, ms",
-        scenario: "storm",
-        cases: &[1_000],
-        figure: "max_ms",
-        otherwise: "none answered",
-    },
-    Panel {
-        title: "… then it heals",
-        beneath: "ms until all have a token",
-        scenario: "recovery",
-        cases: &[1_000],
-        figure: "all_ms",
-        otherwise: "not all in 20 s",
-    },
 ];
 
 pub fn write(file: &Path, results: &Results) -> Drawn {
     let mut svg = String::new();
     draw(&mut svg, results)?;
-    std::fs::write(file, svg)?;
+    std::fs::write(file, in_the_dark_too(&svg))?;
     Ok(())
 }
 
+/// With colors for readers whose pages are dark.
+fn in_the_dark_too(svg: &str) -> String {
+    let hex = |RGBColor(red, green, blue)| format!("#{red:02X}{green:02X}{blue:02X}");
+    let rules = IN_THE_DARK.into_iter().flat_map(|(light, dark)| {
+        let (light, dark) = (hex(light), hex(dark));
+        ["fill", "stroke"].map(|property| format!("[{property}=\"{light}\"]{{{property}:{dark}}}"))
+    });
+    let rules = rules.collect::<Vec<_>>().join("\n");
+    let style = format!("<style>@media (prefers-color-scheme:dark){{\n{rules}\n}}</style>\n");
+    let head = svg.find('>').map_or(0, |end| end + 1);
+    [&svg[..head], "\n", &style, svg[head..].trim_start()].concat()
+}
+
 fn draw(svg: &mut String, results: &Results) -> Drawn {
-    let subjects = subjects(results);
-    let height = TOP + ROW * i32::try_from(subjects.len())? + BOTTOM;
-    let has_rows = |panel: &&Panel| results.rows.iter().any(|row| row.scenario == panel.scenario);
-    let panels: Vec<_> = PANELS.iter().filter(has_rows).collect();
-    let width = LABELS + PANEL * i32::try_from(panels.len())?;
-    let size = (width.unsigned_abs(), height.unsigned_abs());
+    let panels: Vec<_> = PANELS
+        .iter()
+        .map(|panel| (panel, subjects(panel, results)))
+        .filter(|(_, subjects)| !subjects.is_empty())
+        .collect();
+    let total: i32 = panels.iter().map(|(_, subjects)| height(subjects)).sum();
+    let size = (WIDTH.unsigned_abs(), total.unsigned_abs());
     let picture = SVGBackend::with_string(svg, size).into_drawing_area();
     picture.fill(&WHITE)?;
-    for (row, subject) in subjects.iter().enumerate() {
-        let y = y_of(row)?;
-        if *subject == OURS {
-            let band = [(0, y - ROW / 2), (width, y + ROW / 2)];
-            picture.draw(&Rectangle::new(band, OURS_INK.mix(0.08).filled()))?;
-        }
-        picture.draw(&Text::new(
-            *subject,
-            (LABELS - 12, y),
-            text(17, HPos::Right, ink(subject)),
-        ))?;
-    }
-    for (index, panel) in panels.into_iter().enumerate() {
-        let left = LABELS + PANEL * i32::try_from(index)?;
-        draw_panel(&picture, panel, left, height, &subjects, results)?;
+    let mut top = 0;
+    for (panel, subjects) in panels {
+        draw_panel(&picture, panel, top, &subjects, results)?;
+        top += height(&subjects);
     }
     picture.present()?;
     Ok(())
 }
 
-/// Those with a figure in any panel, but no control and only one row of ours.
-fn subjects(results: &Results) -> Vec<&'static str> {
+/// Those that took part, but no control, one floor, and only one row of ours.
+fn subjects(panel: &Panel, results: &Results) -> Vec<&'static str> {
     let mut subjects = Vec::new();
     for row in &results.rows {
-        let is_extra =
-            row.subject.starts_with("control") || row.subject.starts_with("ccg-session,");
-        let is_shown = PANELS.iter().any(|panel| panel.scenario == row.scenario);
-        if is_shown && !is_extra && !subjects.contains(&row.subject) {
+        let is_extra = ["control", "ccg-session,", "ArcSwap +"]
+            .iter()
+            .any(|extra| row.subject.starts_with(extra))
+            || panel.scenario == "hot" && row.subject == "floor-actor";
+        let was_there = row.scenario == panel.scenario && panel.cases.contains(&row.case);
+        if was_there && !is_extra && !subjects.contains(&row.subject) {
             subjects.push(row.subject);
         }
     }
     subjects
 }
 
+fn height(subjects: &[&str]) -> i32 {
+    TOP + ROW * i32::try_from(subjects.len()).unwrap_or(i32::MAX / ROW / 2) + BOTTOM
+}
+
 fn draw_panel(
     picture: &Area<'_>,
     panel: &Panel,
-    left: i32,
-    height: i32,
+    top: i32,
     subjects: &[&'static str],
     results: &Results,
 ) -> Drawn {
@@ -139,54 +132,50 @@ fn draw_panel(
     let to = most.log10().ceil().max(from + 1.0);
     let x_of = |value: f64| {
         let share = (value.max(1.0).log10() - from) / (to - from);
-        left + GAP + (share * f64::from(PANEL - 2 * GAP)).round() as i32
+        LABELS + (share * f64::from(WIDTH - LABELS - RIGHT)).round() as i32
     };
-    picture.draw(&Text::new(panel.title, (left + GAP, 16), text(17, HPos::Left, INK)))?;
-    picture.draw(&Text::new(panel.beneath, (left + GAP, 34), text(15, HPos::Left, FAINT_INK)))?;
+    let bottom = top + height(subjects) - BOTTOM;
+    picture.draw(&Text::new(panel.title, (MARGIN, top + 22), text(24, HPos::Left, INK)))?;
+    picture.draw(&Text::new(panel.beneath, (MARGIN, top + 46), text(19, HPos::Left, FAINT_INK)))?;
     for power in from as i32..=to as i32 {
-        let value = 10_f64.powi(power);
-        let line = vec![(x_of(value), TOP - 8), (x_of(value), height - BOTTOM + 4)];
+        let x = x_of(10_f64.powi(power));
+        let line = vec![(x, top + TOP), (x, bottom + 4)];
         picture.draw(&PathElement::new(line, FAINT_INK.mix(0.3)))?;
-        let label =
-            Text::new(short(value), (x_of(value), height - 12), text(15, HPos::Center, FAINT_INK));
-        picture.draw(&label)?;
+        let label = short(10_f64.powi(power));
+        picture.draw(&Text::new(label, (x, bottom + 16), text(19, HPos::Center, FAINT_INK)))?;
     }
     for (row, subject) in subjects.iter().enumerate() {
-        let y = y_of(row)?;
+        let y = top + TOP + ROW * i32::try_from(row)? + ROW / 2;
+        if *subject == OURS {
+            let band = [(0, y - ROW / 2), (WIDTH, y + ROW / 2)];
+            picture.draw(&Rectangle::new(band, OURS_INK.mix(0.1).filled()))?;
+        }
+        // What a floor is made of is in the table.
+        let name = subject.split(':').next().unwrap_or(subject);
+        let style = text(20, HPos::Right, ink(subject));
+        picture.draw(&Text::new(name.to_owned(), (LABELS - 14, y), style))?;
         let values: Vec<f64> =
             panel.cases.iter().filter_map(|case| figure(*subject, *case)).collect();
         let dots: Vec<_> = values.iter().map(|value| (x_of(*value), y)).collect();
-        let was_there = results.rows.iter().any(|row| {
-            (row.scenario, row.subject) == (panel.scenario, *subject)
-                && panel.cases.contains(&row.case)
-        });
-        if dots.is_empty() && was_there {
-            let told = Text::new(
-                panel.otherwise,
-                (left + PANEL - GAP, y),
-                text(15, HPos::Right, FAINT_INK),
-            );
-            picture.draw(&told)?;
+        if dots.is_empty() {
+            let style = text(19, HPos::Left, FAINT_INK);
+            picture.draw(&Text::new(panel.otherwise, (LABELS + 10, y), style))?;
         }
         picture.draw(&PathElement::new(dots.clone(), ink(subject).mix(0.6).stroke_width(2)))?;
         for (dot, radius) in dots.iter().zip([4, 5, 6]) {
             picture.draw(&Circle::new(*dot, radius, ShapeStyle::from(ink(subject)).filled()))?;
         }
         if let (Some(last), Some(dot)) = (values.last(), dots.iter().map(|dot| dot.0).max()) {
-            let is_far = dot > left + PANEL - 60;
+            let is_far = dot > WIDTH - RIGHT - 50;
             let (x, side) = if is_far {
                 (dots.iter().map(|dot| dot.0).min().unwrap_or(dot) - 10, HPos::Right)
             } else {
                 (dot + 10, HPos::Left)
             };
-            picture.draw(&Text::new(number(*last), (x, y), text(15, side, ink(subject))))?;
+            picture.draw(&Text::new(number(*last), (x, y), text(19, side, ink(subject))))?;
         }
     }
     Ok(())
-}
-
-fn y_of(row: usize) -> Result<i32, Box<dyn Error>> {
-    Ok(TOP + ROW * i32::try_from(row)? + ROW / 2)
 }
 
 /// A power of ten.
@@ -202,13 +191,22 @@ fn text(size: u32, anchor: HPos, color: RGBColor) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&color).pos(Pos::new(anchor, VPos::Center))
 }
 
-const LABELS: i32 = 400;
-const PANEL: i32 = 225;
-const GAP: i32 = 20;
+// Narrow, and its letters large, so that it can be read on a phone.
+const WIDTH: i32 = 720;
+const MARGIN: i32 = 16;
+const LABELS: i32 = 260;
+const RIGHT: i32 = 40;
 const TOP: i32 = 64;
 const ROW: i32 = 26;
-const BOTTOM: i32 = 32;
+const BOTTOM: i32 = 40;
 
 const INK: RGBColor = RGBColor(40, 40, 40);
 const FAINT_INK: RGBColor = RGBColor(110, 110, 110);
 const OURS_INK: RGBColor = RGBColor(178, 24, 43);
+/// A color, and what is in its place where the page is dark.
+const IN_THE_DARK: [(RGBColor, RGBColor); 4] = [
+    (WHITE, RGBColor(13, 17, 23)),
+    (INK, RGBColor(230, 237, 243)),
+    (FAINT_INK, RGBColor(160, 170, 181)),
+    (OURS_INK, RGBColor(255, 123, 132)),
+];

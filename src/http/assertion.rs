@@ -67,7 +67,7 @@ impl JwtAuth {
         self
     }
 
-    /// Whom the assertions are for. Servers differ, and some compare it byte for byte. Default:
+    /// The audience of the assertions (`aud`). Servers differ, and some compare it byte for byte. Default:
     /// [`AssertionAudience::Endpoint`].
     #[must_use]
     pub fn audience(mut self, audience: AssertionAudience) -> Self {
@@ -84,7 +84,7 @@ impl JwtAuth {
     }
 }
 
-/// Whom an assertion is for (RFC 7523 §3, `aud`): the server. Whom a token is for is
+/// The audience of an assertion (RFC 7523 §3, `aud`), which is the server. The audience of a token is
 /// [`Provider::audience`](crate::Provider::audience), or that of an
 /// [exchange](crate::ExchangeRequest::audience).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! One rule for blanks and line breaks, which come along when a text is pasted or read from a file: around
+//! One rule for blanks and line breaks, which come along when a value is pasted or read from a file: around
 //! an id, an address, an audience, a scope or an assertion they are left out; inside of one they are refused,
 //! since nobody can tell what was meant.
 
@@ -9,7 +9,7 @@ pub(super) fn trimmed(text: &str) -> &str {
     text.trim_matches(|char: char| char.is_whitespace() || !is_visible(char))
 }
 
-/// What completes "the id", say: for a text that may have blanks inside, but no line break.
+/// What completes "the id", say: for a value that may have blanks inside, but no line break.
 pub(super) fn check_line(text: &str) -> Result<(), String> {
     check(text, |char| char == ' ' || !char.is_whitespace() && is_visible(char))
 }

@@ -73,7 +73,7 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM text besides those that the platform trusts: for a server
+    /// Trusts the certificates in this PEM string besides those that the platform trusts: for a server
     /// with a CA of its own. May be called again for more. Default: none besides.
     pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
         self.tls.roots.push(pem.into());
@@ -110,7 +110,7 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// All requests go through this proxy, but for those to this machine, whatever the environment says:
+    /// All requests except those to this machine go through this proxy, whatever the environment says:
     /// `http://proxy.example.com:3128`, or with `https:` or, where the feature `socks` is on, `socks5:`; with
     /// a user name and password in it if need be. Default: what the environment says.
     pub fn proxy(mut self, url: impl Into<SecretString>) -> Self {
@@ -147,7 +147,7 @@ impl HttpTokenManagerBuilder {
     /// Blanks and line breaks around an id, an address, an audience, a scope or an assertion do not count;
     /// inside of one they are refused. Names the first setting that cannot be used, its value unless it is secret, and what would do:
     /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
-    /// that cannot be used, or does not fit its algorithm; a URL that is none, has a fragment or a
+    /// that cannot be used, or does not fit its algorithm; something that is not a URL, has a fragment or a
     /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
     /// none; a proxy, set or in the environment, that cannot be used; a `resource` that is no absolute URI; a connect timeout of zero; what has no effect on a client of yours; and a system without
     /// CA certificates.

@@ -76,11 +76,12 @@ impl Credential {
         Self(Source::File { path: path.into(), reads: Arc::new(Semaphore::new(MAX_READS)) })
     }
 
-    /// Whatever this gives when it is called, say what a vault holds. Its time is the attempt's.
+    /// What this closure returns, such as what a vault holds. Its run time counts towards
+    /// [`attempt_timeout`](crate::RetryPolicy::attempt_timeout).
     ///
-    /// It should give the same text until the secret really changes: one that is new each time is
-    /// tried once more after each refusal. An error ends the attempt, which may be repeated; its text
-    /// is shown to callers, so no secret belongs in it.
+    /// It should return the same string until the secret really changes: if it is new each time, each refusal
+    /// costs one more attempt. An error ends the attempt, which may be repeated; its text is shown to
+    /// callers, so no secret belongs in it.
     ///
     /// ```
     /// use ccg_session::Credential;

@@ -155,7 +155,7 @@ struct Shared {
 
 impl HttpTokenManager {
     /// For this provider, as this client, which proves it with this [credential](Credential): a secret
-    /// (a text is one), or where to read it.
+    /// (a string is one), or where to read it.
     pub fn builder(
         provider: Provider,
         client_id: impl Into<String>,

@@ -96,12 +96,12 @@ impl Provider {
     /// `https://login.example.com/` are two issuers.
     ///
     /// The addresses are asked for in the first attempt, and kept. A server that is down fails that
-    /// attempt, which is repeated as any other is. When nobody is met at one of them, the next attempt
+    /// attempt, which is repeated as any other is. If nothing answers at one of them, the next attempt
     /// asks again.
     ///
     /// Metadata gives the addresses of tokens, revocation and introspection, and nothing else: whatever it
-    /// says of methods and grants, what is set here is what is sent. An address that is set here counts
-    /// more.
+    /// says of methods and grants, what you set here is what is sent. An address that you set here takes
+    /// precedence.
     ///
     /// ```
     /// use ccg_session::{ClientAuth, Provider};
@@ -145,9 +145,9 @@ impl Provider {
         self
     }
 
-    /// For a preset that is somewhere else: the same endpoints under another base, such as
-    /// `/oauth2/token` and `/oauth2/revoke` of Box, whose base is `https://api.box.com`. What is no
-    /// preset has none to put there, and is refused at [`build`](crate::HttpTokenManagerBuilder::build).
+    /// For a preset at another address: the same endpoints under another base, such as
+    /// `/oauth2/token` and `/oauth2/revoke` of Box, whose base is `https://api.box.com`. A provider that is no
+    /// preset has no such endpoints, and is refused at [`build`](crate::HttpTokenManagerBuilder::build).
     #[must_use]
     pub fn base_url(mut self, base: &str) -> Self {
         let base = Unchecked(base.into());
@@ -166,8 +166,8 @@ impl Provider {
         self
     }
 
-    /// Where one may ask whether a token is active (RFC 7662). Default: as that of the
-    /// [revocation](Self::revocation_url). A session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
+    /// Where to ask whether a token is active (RFC 7662). Default: found as the
+    /// [`revocation_url`](Self::revocation_url) is. A session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
     #[must_use]
     pub fn introspection_url(mut self, url: impl Into<String>) -> Self {
         self.introspection_url = Some(Unchecked(url.into()));
@@ -196,7 +196,7 @@ impl Provider {
         self
     }
 
-    /// Where each grant's token shall be of use (RFC 8707 §2): one more `resource`, an absolute URI
+    /// A resource that each grant's token is for (RFC 8707 §2): one more `resource`, an absolute URI
     /// without a fragment. An exchange has [its own](crate::ExchangeRequest::resource).
     #[must_use]
     pub fn resource(mut self, uri: impl Into<String>) -> Self {
@@ -204,7 +204,7 @@ impl Provider {
         self
     }
 
-    /// Whom each grant's token shall be of use with: one more `audience`, which some servers want in
+    /// The audience that each grant's token is for: one more `audience`, which some servers want in
     /// place of `resource`. An exchange has [its own](crate::ExchangeRequest::audience).
     #[must_use]
     pub fn audience(mut self, name: impl Into<String>) -> Self {
@@ -224,8 +224,8 @@ impl Provider {
     }
 
     /// An answer that means too many requests, though its status is not 429: one with this `error`, whose
-    /// `error_description` has this text in it, upper and lower case aside. Then it is
-    /// [`RateLimited`](crate::TokenError::RateLimited), which is tried again, in place of
+    /// `error_description` contains this string, upper and lower case aside. It becomes
+    /// [`RateLimited`](crate::TokenError::RateLimited), which is retried, in place of
     /// [`Denied`](crate::TokenError::Denied).
     ///
     /// ```
@@ -403,7 +403,7 @@ impl Provider {
     }
 }
 
-/// Whom the tokens of Box's Client Credentials Grant act as: `box_subject_type` and `box_subject_id` in
+/// Who the tokens of Box's Client Credentials Grant act as: `box_subject_type` and `box_subject_id` in
 /// its [guide](https://developer.box.com/guides/authentication/client-credentials/).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {

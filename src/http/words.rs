@@ -38,7 +38,7 @@ pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
 }
 
 /// Neither a control character nor one that reorders the text around it, nor one that shows nothing, by
-/// which a text could hold another.
+/// which a string could hold another.
 pub(super) fn is_visible(char: char) -> bool {
     let unseen = matches!(char,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

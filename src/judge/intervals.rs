@@ -184,7 +184,7 @@ impl History {
                 expires_at: Duration::ZERO,
                 known_until: attempt.ended.at + life,
             });
-            // A text that comes again after it was forgotten is a new token.
+            // A token's text that comes again after it was forgotten is a new token.
             if origin.known_until <= attempt.ended.at + self.late {
                 origin.first_sent = sent;
             }
@@ -436,7 +436,7 @@ fn attempts_keep_to_the_policy(history: &History) -> Verdict {
                 let dead = TokenError::expired("dead on arrival");
                 pace.failed(&dead, ended, history.policy, None);
             }
-            // A text that is not new may have been revoked, and then this is a failure.
+            // One whose text is not new may have been revoked, and then this is a failure.
             Outcome::Token(..) if !is_new => *pace = Pace::default(),
             Outcome::Token(..) => {
                 *pace = Pace::default();

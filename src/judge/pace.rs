@@ -1,4 +1,4 @@
-//! How attempts of one purpose have to be spaced, counted as the design tells it.
+//! How attempts of one purpose have to be spaced, counted as `src/docs/design.md` (Flights) tells it.
 
 use std::time::Duration;
 

@@ -281,7 +281,7 @@ impl fmt::Display for Warning {
         match self {
             Self::LifetimeAssumed(lifetime) => write!(
                 f,
-                "the server sends no usable expires_in; its tokens are taken to live {}",
+                "the server sends no usable expires_in; assuming that its tokens live {}",
                 humantime::format_duration(*lifetime)
             ),
             Self::LedgerOverflow(id) => write!(

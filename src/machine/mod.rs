@@ -2,7 +2,7 @@
 //! happened ([`Event`], [`Moment`]) and says what to do ([`Effects`]), and when it wants to be woken
 //! ([`Machine::next_deadline`]).
 //!
-//! There is a method for each event of the table in the crate's design, and in it an arm for each column:
+//! There is a method for each event of the table in `src/docs/design.md`, and in it an arm for each column:
 //! those about the session's own token are in `grant.rs`, an exchange's in `exchange_events.rs`. After each event [`Machine::advance`] does whatever
 //! is due or may start, so that nothing is left which could still start.
 

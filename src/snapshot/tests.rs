@@ -1,4 +1,4 @@
-//! Each point of the design's section "The snapshot", as far as a snapshot by itself can keep it. What
+//! Each point of the section "The snapshot" of `src/docs/design.md`, as far as a snapshot by itself can keep it. What
 //! is published comes from the machine, so that no test makes up a state that never is.
 
 mod threads;

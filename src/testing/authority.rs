@@ -38,7 +38,7 @@ impl Authority {
     /// Starts an authority with the [builder's](Self::builder) defaults, on a free port.
     ///
     /// # Errors
-    /// If no port can be had.
+    /// If there is no free port.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O.
@@ -153,7 +153,7 @@ impl Authority {
     /// let gate = authority.hold(Kind::Grant);
     /// let asking = tokio::spawn(async { ask_for_a_token.await; });
     /// authority.wait_for(|counts| counts.held == 1).await;
-    /// // The grant is on the wire: now do what shall come in the middle of it.
+    /// // The grant is on the wire: now do what is to happen in the middle of it.
     /// gate.release();
     /// asking.await?;
     /// # Ok(()) }
@@ -341,7 +341,7 @@ impl AuthorityBuilder {
         self
     }
 
-    /// Whom a client's assertions must be for (`aud`). Default: the issuer, the token endpoint, or the
+    /// The audience that a client's assertions must have (`aud`). Default: the issuer, the token endpoint, or the
     /// endpoint that they are sent to.
     #[cfg(feature = "http")]
     #[must_use]
@@ -401,8 +401,8 @@ impl AuthorityBuilder {
     /// Starts the authority: when this returns, it listens.
     ///
     /// # Errors
-    /// If the port cannot be had; of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), if the life of
-    /// tokens or a time of the script is longer than a hundred years, or a key or certificate is none.
+    /// If the port is taken; of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), if the life of
+    /// tokens or a time of the script is longer than a hundred years, or a key or certificate is not one.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O.

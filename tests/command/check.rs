@@ -177,7 +177,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a port where nobody is",
             &["--token-url", "http://CLOSED/token"],
-            "nobody listens at this address: check --token-url",
+            "nothing listens at this address: check --token-url",
         ),
         Wrong::new(
             "a path where nothing is",
@@ -262,28 +262,28 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a wrong secret",
             issuer,
-            "the server does not take this id and secret: check --client-id and \
+            "the server does not accept this id and secret: check --client-id and \
              CCG_SESSION_CLIENT_SECRET (or --client-secret-file), or try --auth basic",
         )
         .secret("hunter2"),
         Wrong::new(
             "a wrong secret, in a header",
             &["--issuer", "ISSUER", "--auth", "basic"],
-            "the server does not take this id and secret: check --client-id and \
+            "the server does not accept this id and secret: check --client-id and \
              CCG_SESSION_CLIENT_SECRET (or --client-secret-file), or try --auth post",
         )
         .secret("hunter2"),
         Wrong::new(
             "a secret that servers decode in two ways",
             &["--issuer", "ISSUER", "--auth", "basic"],
-            "the server does not take this id and secret, which have characters that not all servers \
+            "the server does not accept this id and secret, which have characters that not all servers \
              decode: try --auth basic-raw",
         )
         .secret("hunter+2"),
         Wrong::new(
             "the same the other way round",
             &["--issuer", "ISSUER", "--auth", "basic-raw"],
-            "the server does not take this id and secret, which have characters that most servers \
+            "the server does not accept this id and secret, which have characters that most servers \
              decode: try --auth basic,",
         )
         .server(|server| server.client(ID, "hunter+2"))
@@ -301,22 +301,22 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a key that the server does not know",
             &["--issuer", "ISSUER", "--auth", "private-key-jwt"],
-            "the server does not take what this key signs: it must know the key's public half (--key-id",
+            "the server does not accept what this key signs: it must know the key's public half (--key-id",
         )
         .server(|server| server.client_key(include_str!("../keys/rsa.pem")))
         .secret(P256),
         Wrong::new(
             "an assertion for somebody else",
             &["--issuer", "ISSUER", "--auth", "private-key-jwt", "--assertion-audience", "urn:x"],
-            "the server does not take what this key signs: it must know the key's public half (--key-id, \
-             --algorithm) and be whom the assertion is for (--assertion-audience)",
+            "the server does not accept what this key signs: it must know the key's public half (--key-id, \
+             --algorithm) and be the assertion's audience (--assertion-audience)",
         )
         .server(|server| server.client_key(P256))
         .secret(P256),
         Wrong::new(
             "a secret that signs and is wrong",
             &["--issuer", "ISSUER", "--auth", "client_secret_jwt"],
-            "the server does not take what this secret signs: check --client-id and CCG_SESSION",
+            "the server does not accept what this secret signs: check --client-id and CCG_SESSION",
         )
         .secret("hunter2"),
         Wrong::new(
@@ -330,9 +330,9 @@ fn wrongs() -> Vec<Wrong> {
             unauthorized().header(DATE, HeaderValue::from_static("Thu, 01 Jan 2026 00:00:00 GMT")),
         ),
         Wrong::new(
-            "an assertion that the server does not take",
+            "an assertion that the server does not accept",
             &["--issuer", "ISSUER", "--auth", "assertion"],
-            "the server does not take this assertion: check --client-id, whom it is for",
+            "the server does not accept this assertion: check --client-id, its audience",
         )
         .secret("an.assertion.x"),
         Wrong::new(
@@ -344,7 +344,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "nobody whom Box knows",
             &["--box-enterprise", "1", "--box-base-url", "ISSUER"],
-            "Box does not let this application act so: check --box-enterprise or --box-user",
+            "Box does not let this application act like that: check --box-enterprise or --box-user",
         ),
         Wrong::new(
             "a server that knows of no keys",
@@ -355,7 +355,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a key of which it wants another kind",
             &["--issuer", "ISSUER", "--dpop-key", KEY_OF_THE_TOKENS],
-            "the server does not take the proof of --dpop-key: check this machine's clock",
+            "the server does not accept the proof of --dpop-key: check this machine's clock",
         )
         .refusal(Kind::Grant, "invalid_dpop_proof"),
         Wrong::new(
@@ -444,7 +444,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a revocation that wants this client no more",
             issuer,
-            "here the server does not take the client that it takes for a grant: allow it there",
+            "here the server refuses the client that it accepts for a grant: allow it there",
         )
         .fault(Kind::Revoke, unauthorized()),
         Wrong::new(
@@ -606,7 +606,7 @@ async fn metadata_that_cannot_be_used_is_not_said_to_be_missing() {
     for (metadata, says) in [
         (
             json!({ "issuer": base, "token_endpoint": "https://me:hunter2@as.example/token" }),
-            "the server's metadata has no token_endpoint that can be used: have it mended, or give --token-url",
+            "the server's metadata has no token_endpoint that can be used: have it fixed, or give --token-url",
         ),
         (json!({ "issuer": base }), "the server's metadata has no token_endpoint that can be used"),
         (

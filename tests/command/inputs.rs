@@ -34,11 +34,11 @@ fn no_argument_that_may_be_secret_is_repeated() {
         (with(&["--secret=hunter2"]), vec!["hunter2"], "unexpected argument '--secret'"),
         (with(&["--client_secret", "hunter2"]), vec!["hunter2"], "unexpected argument"),
         (vec!["hunter2"], vec!["hunter2"], "no such command"),
-        (with(&["--auth", "id:hunter2"]), vec!["hunter2"], "none of those which it takes"),
-        (with(&["--format", "T0K3N"]), vec!["T0K3N"], "none of those which it takes"),
-        (vec!["completions", "T0K3N"], vec!["T0K3N"], "none of those which it takes"),
+        (with(&["--auth", "id:hunter2"]), vec!["hunter2"], "a value that it does not take"),
+        (with(&["--format", "T0K3N"]), vec!["T0K3N"], "a value that it does not take"),
+        (vec!["completions", "T0K3N"], vec!["T0K3N"], "a value that it does not take"),
         (vec!["authority", "hunter2"], vec!["hunter2"], "left over"),
-        // What belongs into the file, in place of its path.
+        // What belongs in the file, in place of its path.
         (with(&["--client-secret-file", KEY]), vec![&KEY[30..50]], "left over"),
         (with(&[KEY_FLAG]), vec![&KEY[30..50]], "which is no path"),
         (with(&["--dpop-key", jwk]), vec!["kty"], "which is no path"),

@@ -74,11 +74,11 @@ fn what_is_wrong_with_tls_is_named_first_with_its_flag() {
             world.command("check"),
             "this machine does not trust who issued the server's certificate: give its CA with --root-certificate",
         ),
-        (another.trusting("check"), "the server's certificate is another name's: check --issuer"),
+        (another.trusting("check"), "the server's certificate is for another name: check --issuer"),
         (plain, "what answers at this port speaks no plain HTTP: write https: in --issuer"),
         (
             with_strange,
-            "the server does not take this client's certificate: check --client-certificate",
+            "the server does not accept this client's certificate: check --client-certificate",
         ),
     ] {
         let output = run(&mut check);

@@ -84,7 +84,7 @@ async fn a_whole_life_grant_use_refresh_exchange_introspect_revoke() {
     assert_eq!(resource(&authority, &first).await.0, 200);
     assert!(first.scope().unwrap().contains("item_preview"));
 
-    // Refreshed behind its users' backs: nobody waits, and nothing is refused.
+    // Refreshed in the background: nobody waits, and nothing is refused.
     let mut changes = session.subscribe();
     while session.status().generation() == Some(first.id().generation()) {
         let token = session.try_token().expect("given out while it is refreshed");

@@ -23,7 +23,7 @@ const SUBJECT: &str = "subject-t0ken~/+==";
 const RECEIVED: &str = "received-t0ken~/+==";
 const KEY: &str = include_str!("../keys/p256.pem");
 
-/// A way to write a text.
+/// A way to write a string.
 type Form = fn(&str) -> String;
 
 const FORMS: [Form; 11] = [

@@ -92,7 +92,7 @@ fn check_says_what_is_wrong_and_what_to_do() {
             ("basic-client", "basic", "not-the-secret"),
             &[][..],
             [
-                "grant FAILED the server does not take this id and secret",
+                "grant FAILED the server does not accept this id and secret",
                 "the server refused (401): invalid_client",
             ],
         ),
@@ -106,13 +106,16 @@ fn check_says_what_is_wrong_and_what_to_do() {
             &server,
             ("es256-client", "private-key-jwt", &key("p384.pem")),
             &[],
-            ["grant FAILED the server does not take what this key signs", "the key's public half"],
+            [
+                "grant FAILED the server does not accept what this key signs",
+                "the key's public half",
+            ],
         ),
         (
             &server,
             ("es256-client", "private-key-jwt", &key("p256.pem")),
             &["--assertion-audience", "https://elsewhere.example"],
-            ["grant FAILED the server does not take what this key signs", "--assertion-audience"],
+            ["grant FAILED the server does not accept what this key signs", "--assertion-audience"],
         ),
         (
             &server,

@@ -70,7 +70,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   2  usage or configuration: nothing was sent
   3  the server refused
   4  the server could not be reached, was busy or made no sense
-  141  nobody reads the result: it ends as a closed pipe ends other programs";
+  141  nobody reads the result: the pipe was closed";
 
 // In each of them what is flattened comes last: its headings hold for whatever follows.
 #[derive(Args)]
@@ -84,16 +84,16 @@ pub(crate) struct TokenArgs {
     pub(crate) settings: Settings,
 }
 
-/// What the session's own token shall be.
+/// What the session's own token is for.
 #[derive(Args)]
 pub(crate) struct GrantArgs {
     /// A scope to ask for; may be repeated
     #[arg(long, value_name = "S")]
     pub(crate) scope: Vec<String>,
-    /// Where the token shall be of use (RFC 8707); may be repeated
+    /// A resource that the token is for (RFC 8707); may be repeated
     #[arg(long, value_name = "URI")]
     pub(crate) resource: Vec<String>,
-    /// Whom the token shall be of use with; may be repeated
+    /// The audience that the token is for; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) audience: Vec<String>,
 }
@@ -125,22 +125,22 @@ pub(crate) enum Step {
 
 #[derive(Args)]
 pub(crate) struct ExchangeArgs {
-    /// A scope that the new token shall have; may be repeated
+    /// A scope of the new token; may be repeated
     #[arg(long = "scope", value_name = "S")]
     pub(crate) scopes: Vec<String>,
     /// A scope of the token that is exchanged, as --scope is to `token`; may be repeated
     #[arg(long, value_name = "S")]
     pub(crate) grant_scope: Vec<String>,
-    /// Where the token that is exchanged shall be of use, as --resource is to `token`; may be repeated
+    /// A resource of the token that is exchanged, as --resource is to `token`; may be repeated
     #[arg(long, value_name = "URI")]
     pub(crate) grant_resource: Vec<String>,
-    /// Whom it shall be of use with, as --audience is to `token`; may be repeated
+    /// An audience of the token that is exchanged, as --audience is to `token`; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) grant_audience: Vec<String>,
-    /// Where the new token shall be of use; may be repeated
+    /// A resource that the new token is for; may be repeated
     #[arg(long = "resource", value_name = "URI")]
     pub(crate) resources: Vec<String>,
-    /// Whom the new token shall be of use with; may be repeated
+    /// The audience that the new token is for; may be repeated
     #[arg(long = "audience", value_name = "NAME")]
     pub(crate) audiences: Vec<String>,
     /// On whose behalf the new token will be used (Box's annotator): an id that tells them apart
@@ -168,7 +168,7 @@ pub(crate) struct RevokeArgs {
     pub(crate) settings: Settings,
     #[command(
         flatten,
-        next_help_heading = "Of no effect, so that `revoke` takes what `token` takes"
+        next_help_heading = "Without effect, so that `revoke` takes what `token` takes"
     )]
     pub(crate) grant: GrantArgs,
 }
@@ -180,8 +180,8 @@ pub(crate) struct AuthorityArgs {
     pub(crate) port: u16,
     /// A JSON file that says what goes wrong, and when
     ///
-    /// {"rules": [{"on": "grant", "requests": [2, 3], "fault": {"answer": {"status": 503}}}]}. All its
-    /// keys are told in the documentation of `ccg_session::testing::Script`.
+    /// {"rules": [{"on": "grant", "requests": [2, 3], "fault": {"answer": {"status": 503}}}]}. The
+    /// documentation of `ccg_session::testing::Script` has all of its keys.
     #[arg(long, value_name = "FILE")]
     pub(crate) script: Option<PathBuf>,
     /// How long tokens live [default: 1h]
@@ -207,7 +207,7 @@ pub(crate) struct AuthorityArgs {
     /// A PEM file with the CA of client certificates: who shows one needs no secret
     #[arg(long, value_name = "PATH", requires = "tls_certificate")]
     pub(crate) client_ca: Option<PathBuf>,
-    /// Whom its assertions must be for, in place of the issuer or an endpoint; may be repeated
+    /// The audience that its assertions must have, in place of the issuer or an endpoint; may be repeated
     #[arg(long, value_name = "WHOM")]
     pub(crate) assertion_audience: Vec<String>,
     /// The enterprise that a grant may be for [default: 12345]

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
         })?;
         // Before the line is out, or who reads it could interrupt too early.
         let interrupted = interrupted()
-            .map_err(|error| Failure::Usage(format!("signals cannot be had: {error}")))?;
+            .map_err(|error| Failure::Usage(format!("cannot install a signal handler: {error}")))?;
         output::json(&Listening::new(&authority))?;
         interrupted.await;
         Ok(())

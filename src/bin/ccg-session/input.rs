@@ -72,7 +72,7 @@ pub(crate) fn check_lines(flag: &str, texts: &[String]) -> Result<(), Failure> {
     )))
 }
 
-/// The path, unless somebody has given what belongs into the file.
+/// The path, unless somebody has given what belongs in the file.
 fn place(path: &Path) -> String {
     let shown = path.display().to_string();
     if shown.contains(['\n', '{']) || shown.starts_with("-----") {

@@ -137,16 +137,16 @@ fn log_to_stderr(verbose: u8) {
 const SECRET_AS_ARGUMENT: &str = "there is no --client-secret, since other users of this machine \
     can read a command's arguments: put the secret into the environment variable \
     CCG_SESSION_CLIENT_SECRET, or into a file for --client-secret-file (\"-\" reads it from stdin). \
-    The one that you have just given should be taken for known";
+    Treat the one that you have just given as compromised";
 
 const LEFT_OVER: &str = "an argument is left over. It is not repeated here, since it may be secret; \
-    then it should be taken for known, since other users of this machine can read a command's arguments. \
-    There are flags only (--help), and `revoke` reads its token from stdin";
+    if it is, treat it as compromised, since other users of this machine can read a command's arguments. \
+    There are only flags (--help), and `revoke` reads its token from stdin";
 
 const NO_PARAMETER: &str = "--param must be a name, =, and a value. What was given is not repeated \
-    here, since it may be secret; a parameter that is belongs into the file that --config names";
+    here, since it may be secret; a secret parameter belongs in the file that --config names";
 
-const NO_VALUE: &str = "a flag has a value that is none of those which it takes (--help). What was \
+const NO_VALUE: &str = "a flag has a value that it does not take (--help). What was \
     given is not repeated here, since it may be secret";
 
 const NO_COMMAND: &str = "there is no such command. What was given is not repeated here, since it may \

@@ -163,7 +163,7 @@ impl Known<'_> {
                 "the server does not know what the token is for: check --resource and --audience".into()
             }
             "invalid_grant" if self.settings.is_box() => {
-                "Box does not let this application act so: check --box-enterprise or --box-user, and that \
+                "Box does not let this application act like that: check --box-enterprise or --box-user, and that \
                  the application is authorized there"
                     .into()
             }
@@ -180,7 +180,7 @@ impl Known<'_> {
                 "the server wants tokens to be bound to a key: give --dpop-key".into()
             }
             "invalid_dpop_proof" | "use_dpop_nonce" => {
-                "the server does not take the proof of --dpop-key: check this machine's clock, and that the \
+                "the server does not accept the proof of --dpop-key: check this machine's clock, and that the \
                  server takes keys of this kind (many want one on the curve P-256)"
                     .into()
             }
@@ -207,17 +207,17 @@ impl Known<'_> {
         }
     }
 
-    /// Why the server does not take this client for who it is.
+    /// Why the server does not accept this client for who it is.
     fn client(&self, asked: Asked) -> String {
         let auth = self.settings.auth.unwrap_or(Auth::Post);
         // It has been taken for a grant.
         if !matches!(asked, Asked::Grant | Asked::Metadata) {
             return match auth {
                 Auth::SecretJwt | Auth::PrivateKeyJwt => {
-                    "here the server takes no assertion that it takes for a grant: it may want another \
+                    "here the server refuses an assertion that it accepts for a grant: it may want another \
                      --revocation-audience"
                 }
-                _ => "here the server does not take the client that it takes for a grant: allow it there",
+                _ => "here the server refuses the client that it accepts for a grant: allow it there",
             }
             .into();
         }
@@ -248,33 +248,33 @@ impl Known<'_> {
                     _ => ("most servers", "basic"),
                 };
                 format!(
-                    "the server does not take this id and secret, which have characters that {who} decode: \
+                    "the server does not accept this id and secret, which have characters that {who} decode: \
                      try --auth {other}, else check --client-id and {secret}"
                 )
             }
             Auth::Basic | Auth::BasicRaw | Auth::Post => {
                 let other = if auth == Auth::Post { "basic" } else { "post" };
                 format!(
-                    "the server does not take this id and secret: check --client-id and {secret}, or try \
+                    "the server does not accept this id and secret: check --client-id and {secret}, or try \
                      --auth {other}"
                 )
             }
             Auth::SecretJwt => format!(
-                "the server does not take what this secret signs: check --client-id and {secret}, and whom \
-                 it wants assertions to be for (--assertion-audience)"
+                "the server does not accept what this secret signs: check --client-id and {secret}, and the \
+                 audience of its assertions (--assertion-audience)"
             ),
             Auth::PrivateKeyJwt => {
-                "the server does not take what this key signs: it must know the key's public half \
-                 (--key-id, --algorithm) and be whom the assertion is for (--assertion-audience)"
+                "the server does not accept what this key signs: it must know the key's public half \
+                 (--key-id, --algorithm) and be the assertion's audience (--assertion-audience)"
                     .into()
             }
             Auth::Assertion => {
-                "the server does not take this assertion: check --client-id, whom it is for, and that it has \
+                "the server does not accept this assertion: check --client-id, its audience, and that it has \
                  neither expired nor been used"
                     .into()
             }
             Auth::TlsClient => {
-                "the server does not take this certificate: check --client-id, and that the server knows \
+                "the server does not accept this certificate: check --client-id, and that the server knows \
                  --client-certificate, or its subject and CA"
                     .into()
             }
@@ -300,7 +300,7 @@ impl Known<'_> {
         // Whatever else is wrong with it, there is some.
         if let Some(name) = ENDPOINTS.iter().find(|name| reason.contains(**name)) {
             return format!(
-                "the server's metadata has no {name} that can be used: have it mended, or give \
+                "the server's metadata has no {name} that can be used: have it fixed, or give \
                  --token-url in place of --issuer"
             );
         }
@@ -345,7 +345,7 @@ impl Known<'_> {
             );
         }
         if has(&["fatal alert"]) && self.settings.client_certificate.is_some() {
-            return "the server does not take this client's certificate: check --client-certificate, and \
+            return "the server does not accept this client's certificate: check --client-certificate, and \
                     that the server knows its CA"
                 .into();
         }
@@ -363,10 +363,10 @@ impl Known<'_> {
                 .into();
         }
         if has(&["not valid for name", "NotValidForName"]) {
-            return format!("the server's certificate is another name's: check {flag}");
+            return format!("the server's certificate is for another name: check {flag}");
         }
         if has(&["certificate", "Certificate"]) && !has(&["CertificateRequired"]) {
-            return "the server's certificate cannot be used: mend it there, or check this machine's clock".into();
+            return "the server's certificate cannot be used: fix it there, or check this machine's clock".into();
         }
         if has(&["CertificateRequired", "HandshakeFailure"]) {
             return "the server wants a certificate of the client: give --client-certificate and \
@@ -378,7 +378,7 @@ impl Known<'_> {
         }
         if has(&["refused"]) {
             return format!(
-                "nobody listens at this address: check {flag}, and the proxy (HTTPS_PROXY)"
+                "nothing listens at this address: check {flag}, and the proxy (HTTPS_PROXY)"
             );
         }
         format!(

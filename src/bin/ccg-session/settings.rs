@@ -18,9 +18,9 @@ use crate::input;
 pub(crate) struct Settings {
     /// A TOML file with any of these settings, under the same names (without the dashes before them)
     ///
-    /// What may be repeated is a list there, and param is a table: `param = { name = "value" }`. They are
-    /// those of the grant. A table `[session]` has those of the session: attempts, attempt-timeout,
-    /// stale-buffer, expired-buffer. A flag counts more than the file. A path in it is taken from where the file is.
+    /// What may be repeated is a list there, and param is a table: `param = { name = "value" }`. Scopes,
+    /// resources, audiences and params there are those of the grant. A table `[session]` has those of the session: attempts, attempt-timeout,
+    /// stale-buffer, expired-buffer. A flag takes precedence over the file. A path in the file is relative to the file.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) config: Option<PathBuf>,
@@ -39,18 +39,18 @@ pub(crate) struct Settings {
     /// Where that server revokes tokens
     #[arg(long, value_name = "URL")]
     pub(crate) revocation_url: Option<String>,
-    /// Where one may ask that server whether a token is active
+    /// Where that server says whether a token is active
     #[arg(long, value_name = "URL")]
     pub(crate) introspection_url: Option<String>,
     /// How to authenticate there [default: post]
     #[arg(long, value_enum)]
     pub(crate) auth: Option<Auth>,
-    /// A Box that is somewhere else than `https://api.box.com`
+    /// The base URL of Box, if it is not `https://api.box.com`
     #[arg(long, value_name = "URL", conflicts_with_all = ["token_url", "issuer"])]
     pub(crate) box_base_url: Option<String>,
     /// One more parameter of each grant; may be repeated
     ///
-    /// Other users of this machine can read it here: one that is secret belongs into the file.
+    /// Other users of this machine can read it here: a secret one belongs in the file.
     #[arg(long, value_name = "K=V", value_parser = param)]
     #[serde(deserialize_with = "pairs")]
     pub(crate) param: Vec<(String, String)>,
@@ -70,7 +70,7 @@ pub(crate) struct Settings {
     /// Which of the client's keys signs an assertion: its header's kid [default: the JWK's]
     #[arg(long, value_name = "ID")]
     pub(crate) key_id: Option<String>,
-    /// Whom an assertion is for: endpoint, issuer, or another text [default: endpoint]
+    /// The audience of an assertion: endpoint, issuer, or any other string [default: endpoint]
     #[arg(long, value_name = "WHOM")]
     pub(crate) assertion_audience: Option<String>,
     /// The same, for revocations and introspections [default: as --assertion-audience]
@@ -78,7 +78,7 @@ pub(crate) struct Settings {
     pub(crate) revocation_audience: Option<String>,
     /// A file with a private key (PEM or JWK) that tokens are to be bound to (RFC 9449)
     ///
-    /// A request that uses such a token has a proof beside it, which only who holds the key can make.
+    /// A request with such a token needs a proof, which only the holder of the key can make.
     #[arg(long, value_name = "PATH")]
     pub(crate) dpop_key: Option<PathBuf>,
     /// A PEM file with certificates to trust besides those of this machine
@@ -90,10 +90,10 @@ pub(crate) struct Settings {
     /// A PEM file with that certificate's private key
     #[arg(long, value_name = "PATH")]
     pub(crate) client_key: Option<PathBuf>,
-    /// A proxy for all requests but those to this machine [default: as `HTTPS_PROXY` and its like say]
+    /// A proxy for all requests but those to this machine [default: what `HTTPS_PROXY` and its like say]
     ///
     /// `http://proxy.example.com:3128`. A password in it can be read here by other users of this machine: it
-    /// belongs into the file.
+    /// belongs in the file.
     #[arg(long, value_name = "URL")]
     pub(crate) proxy: Option<String>,
     /// How long connecting may take
@@ -345,7 +345,7 @@ fn unknown_key(message: &str) -> Option<String> {
 
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a text, or a list of texts")]
+    #[serde(untagged, expecting = "expected a string, or a list of strings")]
     enum OneOrMore {
         One(String),
         More(Vec<String>),
@@ -435,7 +435,7 @@ mod tests {
             ("session = 7", "line 1: invalid type: integer `7`, expected a table of settings"),
             ("xyz = 1", "line 1: there is no setting \"xyz\"; there are issuer, box-enterprise"),
             ("connect-timeout = \"soon\"", "line 1: \"soon\" is not a duration such as \"10s\""),
-            ("scope = 7", "line 1: expected a text, or a list of texts"),
+            ("scope = 7", "line 1: expected a string, or a list of strings"),
             ("auth = \"digest\"", "line 1: auth must be one of post, basic, basic-raw"),
             ("scope = ", "line 1: "),
             ("param = \"a=b\"", "line 1: param is a table of texts"),

@@ -379,7 +379,7 @@ fn an_answer_of_many_parts_is_read_in_little_time() {
     let scopes =
         r#""access_token":"the-token-itself","refresh_token":"another-token-of-it","scope""#;
     for (what, status, body) in [
-        ("scopes in a text", 200, format!("{{{scopes}:\"{}\"}}", many("abc "))),
+        ("scopes in a string", 200, format!("{{{scopes}:\"{}\"}}", many("abc "))),
         ("scopes in a list", 200, format!("{{{scopes}:{}}}", list("\"ab%63\","))),
         (
             "members",

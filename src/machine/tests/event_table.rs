@@ -1,4 +1,4 @@
-//! The design's event table: a test for each cell, named after what it promises. The left column's
+//! The event table of `src/docs/design.md`: a test for each cell, named after what it promises. The left column's
 //! tests say `no_usable_token`, the right column's `usable_token`.
 
 use super::script::scripts;

@@ -1,5 +1,5 @@
-//! The shortest traces that broke an earlier design, each named after what went wrong. As in the
-//! model that found them: a token of 60 s (stale at 28.5 s, hold at 54 s), 2 attempts of 10 s,
+//! The shortest traces that broke an earlier design, each named after what went wrong; `src/docs/design.md` has
+//! them with the rules that prevent them. As in the model that found them: a token of 60 s (stale at 28.5 s, hold at 54 s), 2 attempts of 10 s,
 //! cooling 30 s.
 
 use super::driver::Session;

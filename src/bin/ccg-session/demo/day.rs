@@ -268,7 +268,7 @@ impl Day<'_> {
         .await
     }
 
-    /// Looks every few milliseconds, since that time passes is told by nobody.
+    /// Looks every few milliseconds, since nothing fires merely because time passes.
     async fn until(
         &self,
         what: &'static str,

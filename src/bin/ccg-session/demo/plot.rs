@@ -39,7 +39,20 @@ pub(super) fn write(mut file: File, happened: &Happened, report: &Report) -> Res
     let mut svg = String::new();
     draw(&mut svg, happened, report)
         .map_err(|error| Failure::Usage(format!("the timeline cannot be drawn: {error}")))?;
-    file.write_all(svg.as_bytes()).map_err(Failure::Output)
+    file.write_all(in_the_dark_too(&svg).as_bytes()).map_err(Failure::Output)
+}
+
+/// With colors for readers whose pages are dark.
+fn in_the_dark_too(svg: &str) -> String {
+    let hex = |RGBColor(red, green, blue)| format!("#{red:02X}{green:02X}{blue:02X}");
+    let rules = IN_THE_DARK.into_iter().flat_map(|(light, dark)| {
+        let (light, dark) = (hex(light), hex(dark));
+        ["fill", "stroke"].map(|property| format!("[{property}=\"{light}\"]{{{property}:{dark}}}"))
+    });
+    let rules = rules.collect::<Vec<_>>().join("\n");
+    let style = format!("<style>@media (prefers-color-scheme:dark){{\n{rules}\n}}</style>\n");
+    let head = svg.find('>').map_or(0, |end| end + 1);
+    [&svg[..head], "\n", &style, svg[head..].trim_start()].concat()
 }
 
 fn draw(svg: &mut String, happened: &Happened, report: &Report) -> Drawn {
@@ -73,59 +86,58 @@ impl Scale {
     }
 }
 
-/// Title, what the day came to, and what the signs mean.
+/// Title, what the day came to, and what the colors and numbers mean.
 fn draw_head(picture: &Area<'_>, report: &Report) -> Drawn {
     let figures = &report.figures;
     let title = format!("One session and {} callers on a bad day", figures.callers);
-    picture.draw(&Text::new(title, (LEFT, 16), text(28, INK)))?;
-    let told = format!(
-        "get_token answered {} times; {} requests accepted with its tokens, {} refused; {} grants \
-         sent, never more than {} at once",
-        thousands(figures.get_token),
-        thousands(figures.used),
-        figures.refused,
-        figures.grants,
-        figures.grants_in_flight_max,
-    );
-    picture.draw(&Text::new(told, (LEFT, 50), text(16, FAINT_INK)))?;
-    let mut x = LEFT;
-    for sign in Sign::ALL {
+    picture.draw(&Text::new(title, (MARGIN, 16), text(28, INK)))?;
+    let told = [
+        format!("get_token answered {} times;", thousands(figures.get_token)),
+        format!(
+            "{} requests accepted with its tokens, {} refused;",
+            thousands(figures.used),
+            figures.refused
+        ),
+        format!(
+            "grants sent: {}, never more than {} at once",
+            figures.grants, figures.grants_in_flight_max
+        ),
+    ];
+    for (told, y) in told.into_iter().zip((54..).step_by(LINE)) {
+        picture.draw(&Text::new(told, (MARGIN, y), text(19, FAINT_INK)))?;
+    }
+    let mut x = MARGIN;
+    for sign in [Sign::Fresh, Sign::Stale, Sign::Held] {
         sign.draw(picture, (x + 8, LEGEND))?;
-        picture.draw(&Text::new(sign.name(), (x + 22, LEGEND), label(16, HPos::Left)))?;
-        x += 48 + width(sign.name());
+        picture.draw(&Text::new(sign.name(), (x + 22, LEGEND), label(19, HPos::Left)))?;
+        x += 52 + width(sign.name(), 19);
+    }
+    let (mut x, mut y) = (MARGIN, STAGES);
+    for (number, stage) in (1..).zip(Stage::ALL) {
+        let name = format!("{number} {}", stage.name());
+        if x + width(&name, 19) > WIDTH - MARGIN {
+            (x, y) = (MARGIN, y + 24);
+        }
+        picture.draw(&Text::new(name.clone(), (x, y), label(19, HPos::Left)))?;
+        x += width(&name, 19) + 20;
     }
     Ok(())
 }
 
-/// The stages, behind everything else, with their names above.
+/// The stages, behind everything else, with their numbers above.
 fn draw_bands(picture: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
     let ends = happened.stages.iter().skip(1).map(|(_, begin)| *begin).chain([happened.end()]);
     for ((stage, begin), end) in happened.stages.iter().zip(ends) {
         let (left, right) = (scale.x(*begin), scale.x(end));
         let band = [(left, BANDS_TOP), (right, HEIGHT - BOTTOM)];
         picture.draw(&Rectangle::new(band, color_of(*stage).filled()))?;
-        draw_name(picture, stage.name(), left, right)?;
-    }
-    Ok(())
-}
-
-/// A word per line where that fits, else along the band, else not at all.
-fn draw_name(picture: &Area<'_>, name: &str, left: i32, right: i32) -> Drawn {
-    let middle_of_band = i32::midpoint(left, right);
-    let room = right - left - 6;
-    if width(name) <= room {
-        let style = label(15, HPos::Center);
-        picture.draw(&Text::new(name.to_owned(), (middle_of_band, NAMES), style))?;
-    } else if name.split(' ').all(|word| width(word) <= room) {
-        let mut y = NAMES - 8 * i32::try_from(name.split(' ').count() - 1)?;
-        for word in name.split(' ') {
-            let style = label(15, HPos::Center);
-            picture.draw(&Text::new(word.to_owned(), (middle_of_band, y), style))?;
-            y += 16;
+        let number = Stage::ALL.iter().position(|other| other == stage).unwrap_or_default() + 1;
+        let number = number.to_string();
+        // In a band that is narrower it would be in the next one too.
+        if width(&number, 18) <= right - left {
+            let style = label(18, HPos::Center);
+            picture.draw(&Text::new(number, (i32::midpoint(left, right), NUMBERS), style))?;
         }
-    } else if room >= 8 {
-        let style = label(15, HPos::Center).transform(FontTransform::Rotate270);
-        picture.draw(&Text::new(name.to_owned(), (middle_of_band, NAMES), style))?;
     }
     Ok(())
 }
@@ -133,8 +145,7 @@ fn draw_name(picture: &Area<'_>, name: &str, left: i32, right: i32) -> Drawn {
 /// Each request to the server in the lane of its kind.
 fn draw_requests(picture: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
     for (sign, y) in Sign::LANES.iter().zip(LANES) {
-        let name = Text::new(sign.name(), (LEFT - 10, y), label(16, HPos::Right));
-        picture.draw(&name)?;
+        picture.draw(&Text::new(sign.name(), (LEFT - 10, y), label(19, HPos::Right)))?;
         let line = vec![(LEFT, y), (WIDTH - RIGHT, y)];
         picture.draw(&PathElement::new(line, FAINT_INK.mix(0.25)))?;
     }
@@ -170,7 +181,7 @@ fn draw_held(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
 fn draw_life(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
     let tokens = tokens(&happened.samples);
     let longest = tokens.iter().flatten().map(|point| point.left).fold(0.1, f64::max);
-    draw_y_name(area, "token's life, seconds", BOTTOM)?;
+    draw_y_name(area, "seconds to live", BOTTOM)?;
     let mut panel = ChartBuilder::on(area)
         .margin_right(RIGHT)
         .set_label_area_size(plotters::chart::LabelAreaPosition::Left, LEFT)
@@ -192,8 +203,8 @@ fn draw_life(area: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
 fn draw_y_name(area: &Area<'_>, name: &'static str, beneath: i32) -> Drawn {
     let (_, height) = area.dim_in_pixel();
     let middle = (i32::try_from(height)? - beneath) / 2;
-    let style = label(16, HPos::Center).transform(FontTransform::Rotate270);
-    area.draw(&Text::new(name, (LEFT - 74, middle), style))?;
+    let style = label(19, HPos::Center).transform(FontTransform::Rotate270);
+    area.draw(&Text::new(name, (LEFT - 90, middle), style))?;
     Ok(())
 }
 
@@ -206,13 +217,13 @@ fn draw_axes(
     axes.disable_x_mesh()
         .y_labels(5)
         .y_label_formatter(y_label)
-        .label_style(text(15, INK))
-        .axis_desc_style(text(16, INK))
+        .label_style(text(19, INK))
+        .axis_desc_style(text(19, INK))
         .light_line_style(TRANSPARENT)
         .bold_line_style(FAINT_INK.mix(0.25))
         .axis_style(FAINT_INK);
     match x_name {
-        Some(name) => axes.x_desc(name).x_labels(12).x_label_formatter(&|x| format!("{x:.0}")),
+        Some(name) => axes.x_desc(name).x_labels(11).x_label_formatter(&|x| format!("{x:.0}")),
         None => axes.x_labels(0),
     };
     axes.draw()?;
@@ -275,7 +286,7 @@ fn fresh_and_stale(token: &[Life]) -> [Vec<(f64, f64)>; 2] {
     [ends(&token[..token.len().min(turn + 1)]), ends(&token[turn..])]
 }
 
-/// What is drawn, and told in the legend.
+/// What is drawn, and has a name in the picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sign {
     Grant,
@@ -288,15 +299,6 @@ enum Sign {
 }
 
 impl Sign {
-    const ALL: [Self; 7] = [
-        Self::Grant,
-        Self::FailedGrant,
-        Self::Exchange,
-        Self::Revocation,
-        Self::Held,
-        Self::Fresh,
-        Self::Stale,
-    ];
     /// Those of requests, from top to bottom.
     const LANES: [Self; 4] = [Self::Grant, Self::FailedGrant, Self::Exchange, Self::Revocation];
 
@@ -313,7 +315,7 @@ impl Sign {
     fn name(self) -> &'static str {
         match self {
             Self::Grant => "grant",
-            Self::FailedGrant => "failed grant",
+            Self::FailedGrant => "failed",
             Self::Exchange => "exchange",
             Self::Revocation => "revocation",
             Self::Held => "callers held",
@@ -324,10 +326,10 @@ impl Sign {
 
     fn color(self) -> RGBColor {
         match self {
-            Self::Grant => RGBColor(27, 120, 55),
+            Self::Grant => GRANTED,
             Self::FailedGrant => RGBColor(200, 30, 30),
-            Self::Exchange => RGBColor(33, 102, 172),
-            Self::Revocation => RGBColor(118, 42, 131),
+            Self::Exchange => EXCHANGED,
+            Self::Revocation => REVOKED,
             Self::Held => HELD,
             Self::Fresh => FRESH,
             Self::Stale => STALE,
@@ -364,7 +366,7 @@ impl Sign {
 }
 
 /// Pale, since everything else is drawn on top; warm where something is wrong.
-fn color_of(stage: Stage) -> RGBColor {
+const fn color_of(stage: Stage) -> RGBColor {
     match stage {
         Stage::ColdStart => RGBColor(222, 235, 247),
         Stage::Refreshes => RGBColor(236, 246, 236),
@@ -386,9 +388,9 @@ fn label(size: u32, from: HPos) -> TextStyle<'static> {
     text(size, INK).pos(Pos::new(from, VPos::Center))
 }
 
-/// A guess on the safe side: which font the reader has is not known here.
-fn width(text: &str) -> i32 {
-    i32::try_from(text.len()).unwrap_or(i32::MAX).saturating_mul(7)
+/// A guess: which font the reader has is not known here.
+fn width(text: &str, size: i32) -> i32 {
+    i32::try_from(text.len()).unwrap_or(i32::MAX).saturating_mul(size) / 2
 }
 
 /// 1234567 as "1,234,567".
@@ -404,25 +406,49 @@ fn thousands(number: u64) -> String {
     text
 }
 
-const WIDTH: i32 = 1280;
-const HEIGHT: i32 = 760;
+// Narrow, and its letters large, so that it can be read on a phone.
+const WIDTH: i32 = 720;
+const HEIGHT: i32 = 840;
+const MARGIN: i32 = 16;
 /// What lies beside the time axis.
 const LEFT: i32 = 110;
 const RIGHT: i32 = 24;
 /// What lies beneath it: its labels and its name.
-const BOTTOM: i32 = 56;
+const BOTTOM: i32 = 60;
 const GAP: i32 = 16;
-const LEGEND: i32 = 88;
-const BANDS_TOP: i32 = 112;
-const NAMES: i32 = 148;
-const LANES: [i32; 4] = [204, 230, 256, 282];
-const HELD_TOP: i32 = 304;
-const LIFE_TOP: i32 = 510;
+const LINE: usize = 22;
+const LEGEND: i32 = 140;
+const STAGES: i32 = 170;
+const BANDS_TOP: i32 = 214;
+const NUMBERS: i32 = 230;
+const LANES: [i32; 4] = [264, 292, 320, 348];
+const HELD_TOP: i32 = 372;
+const LIFE_TOP: i32 = 580;
 const INK: RGBColor = RGBColor(34, 40, 49);
 const FAINT_INK: RGBColor = RGBColor(96, 104, 114);
+const GRANTED: RGBColor = RGBColor(27, 120, 55);
+const EXCHANGED: RGBColor = RGBColor(33, 102, 172);
+const REVOKED: RGBColor = RGBColor(118, 42, 131);
 const HELD: RGBColor = RGBColor(214, 96, 20);
 const FRESH: RGBColor = RGBColor(67, 147, 90);
 const STALE: RGBColor = RGBColor(214, 158, 30);
+/// A color, and what is in its place where the page is dark.
+const IN_THE_DARK: [(RGBColor, RGBColor); 14] = [
+    (WHITE, RGBColor(13, 17, 23)),
+    (INK, RGBColor(230, 237, 243)),
+    (FAINT_INK, RGBColor(160, 170, 181)),
+    (GRANTED, RGBColor(87, 190, 115)),
+    (EXCHANGED, RGBColor(110, 168, 234)),
+    (REVOKED, RGBColor(200, 130, 214)),
+    (color_of(Stage::ColdStart), RGBColor(22, 38, 58)),
+    (color_of(Stage::Refreshes), RGBColor(18, 34, 24)),
+    (color_of(Stage::StaleOutage), RGBColor(62, 42, 14)),
+    (color_of(Stage::Exchange), RGBColor(20, 34, 64)),
+    (color_of(Stage::ExpiredOutage), RGBColor(66, 26, 22)),
+    (color_of(Stage::Recovery), RGBColor(60, 54, 14)),
+    (color_of(Stage::Steady), RGBColor(24, 29, 35)),
+    (color_of(Stage::Revoke), RGBColor(50, 28, 56)),
+];
 
 #[cfg(test)]
 mod tests {

@@ -213,7 +213,7 @@ fn nanos(nanos: u64) -> String {
     }
 }
 
-/// How many grants the design lets a session send on such a day.
+/// How many grants the design (`src/docs/design.md`) lets a session send on such a day.
 fn grants_allowed(plan: &Plan, elapsed: Duration, outages: [Duration; 2]) -> u64 {
     // A token is refreshed when it is stale: at the soonest, by chance, after 45 of 100 parts of its
     // life, and never within a second.

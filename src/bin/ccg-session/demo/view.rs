@@ -81,7 +81,7 @@ impl Bars {
         self.life.set_position(millis(remaining));
         let counters = status.counters();
         self.life.set_message(format!(
-            "{}, {} grants, {} of them failed",
+            "{}; grants: {}, failed: {}",
             phase(status.phase()),
             counters.grants_started,
             counters.grants_failed

@@ -1,4 +1,4 @@
-//! A second machine, written from DESIGN.md and from nothing else: as plain as it can be, slow, and with
+//! A second machine, written from `src/docs/design.md` and from nothing else: as plain as it can be, slow, and with
 //! no code in common with the real one. Time is a number of nanoseconds, a token's text is a string, and
 //! everything that waits lies in a vector.
 

@@ -145,7 +145,7 @@ const FOUND: &[(&str, Setup, &[Op])] = &[
         &[Timer, lives(60_000), Wake, fails(TimedOut), REVOKE, exchange(0)],
     ),
     (
-        "a text that comes again after its expiry is a new token",
+        "a string that comes again after its expiry is a new token",
         USUAL,
         &[ASK, REVOKE, lives(13_000), LIVES, Wake, Pass(12_000), End(0, Again(0, Millis(60_000)))],
     ),

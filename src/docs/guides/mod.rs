@@ -1,0 +1,28 @@
+//! How to do one thing each. They assume that you know the [tutorial](super::tutorial)'s words.
+
+#[doc = include_str!("servers.md")]
+pub mod servers {}
+
+#[doc = include_str!("tenants.md")]
+pub mod tenants {}
+
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("synchronous.md")]
+pub mod synchronous {}
+
+#[doc = include_str!("without_macros.md")]
+pub mod without_macros {}
+
+#[doc = include_str!("coming_from.md")]
+pub mod coming_from {}
+
+#[doc = include_str!("operations.md")]
+pub mod operations {}
+
+#[doc = include_str!("upgrading.md")]
+pub mod upgrading {}
