@@ -55,7 +55,7 @@ use gated::SharedGate;
 /// # use ccg_session::{Grant, GrantRequest, TokenError, TokenManager};
 /// # struct Manager(String);
 /// # impl TokenManager for Manager {
-/// #     async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> { Grant::bearer(&self.0) }
+/// #     async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> { Grant::bearer(self.0.as_str()) }
 /// # }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
