@@ -21,8 +21,8 @@
 //! # #[cfg(not(feature = "http"))] fn main() {}
 //! ```
 //!
-//! The module `docs` has a tutorial, guides (servers, tenants, tests, operations, coming from another library), and
-//! the design.
+//! The module `docs` has a tutorial, guides (servers, tenants, a fleet, tests, operations, coming from another
+//! library), and the design.
 //!
 //! # One token's life
 //! ```text
@@ -55,7 +55,7 @@
 //! - Secrets and tokens are in no `Debug`, error or log.
 //!
 //! # What it does not do
-//! - It keeps no token in a file, and starts no browser: this is for services.
+//! - It has no login for people, and starts no browser: this is for services.
 //! - It does not know that a resource server refuses a token before you tell it
 //!   ([`invalidate`](SessionHandle::invalidate)).
 //! - A token whose response never arrived is not known, and cannot be revoked.

@@ -93,7 +93,7 @@ pub trait TokenManager: Send + Sync + 'static {
         false
     }
 
-    /// How long a token is taken to live whose server does not say. Asked as the other two are. Default:
+    /// The lifetime to assume for a token if the server does not say. Asked as the other two are. Default:
     /// 5 minutes.
     fn assumed_lifetime(&self) -> Duration {
         Duration::from_secs(5 * 60)

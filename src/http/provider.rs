@@ -245,7 +245,7 @@ impl Provider {
         self
     }
 
-    /// How long a token is taken to live whose answer has no usable `expires_in`. Default: 5 minutes.
+    /// The lifetime to assume for a token whose answer has no usable `expires_in`. Default: 5 minutes.
     #[must_use]
     pub fn assumed_lifetime(mut self, lifetime: Duration) -> Self {
         self.assumed_lifetime = lifetime;

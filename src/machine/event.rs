@@ -62,7 +62,7 @@ pub struct Abilities {
     pub exchange: bool,
     /// It can revoke tokens.
     pub revoke: bool,
-    /// How long a token is taken to live whose server does not say.
+    /// The lifetime to assume for a token if the server does not say.
     pub assumed_lifetime: Duration,
     /// Each grant and each exchange needs its leave to be sent.
     pub gated: bool,

@@ -100,7 +100,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub(crate) connect_timeout: Option<Duration>,
-    /// How long a token is taken to live if the server does not say [default: 5m]
+    /// The lifetime to assume for a token if the server does not say [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub(crate) assumed_lifetime: Option<Duration>,
