@@ -220,7 +220,8 @@ const FOUND: &[(&str, Setup, &[Op])] = &[
             lives(1),
             exchange(0),
         ],
-    ),    (
+    ),
+    (
         "a token that is dead when it arrives is a new one when it is heard of at that instant",
         USUAL,
         &[exchange(0), REVOKE, lives(0), Hear(0, 10_000_000), Wake, REVOKE],
