@@ -390,12 +390,9 @@ impl SessionHandle {
 }
 
 impl Live {
-    /// The snapshot is loaded before the clock is read: the other way round, a reader
-    /// that was held up between the two could judge a new snapshot by an old time.
     #[inline]
     fn usable_token(&self) -> Option<AccessToken> {
-        self.reader.with(|snapshot| {
-            let now = clock::now();
+        self.reader.with_time(clock::now, |snapshot, now| {
             let token = snapshot.usable_token(now)?;
             self.note_use(snapshot, now);
             Some(token.clone())
@@ -403,8 +400,7 @@ impl Live {
     }
 
     fn read(&self, options: &TokenRequestOptions) -> Option<Result<AccessToken, SessionError>> {
-        self.reader.with(|snapshot| {
-            let now = clock::now();
+        self.reader.with_time(clock::now, |snapshot, now| {
             let answer = snapshot.read(now, options)?;
             self.note_use(snapshot, now);
             Some(answer.cloned())
@@ -412,8 +408,7 @@ impl Live {
     }
 
     fn try_token(&self, options: &TokenRequestOptions) -> Option<AccessToken> {
-        self.reader.with(|snapshot| {
-            let now = clock::now();
+        self.reader.with_time(clock::now, |snapshot, now| {
             self.note_use(snapshot, now);
             snapshot.read(now, options)?.ok().cloned()
         })

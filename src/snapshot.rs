@@ -315,6 +315,17 @@ impl Reader {
         answer
     }
 
+    /// [`with`](Self::with) the time, which is read after what is published: the other way round, a reader that
+    /// was held up between the two could judge a new snapshot by an old time.
+    #[inline]
+    pub fn with_time<T>(
+        &self,
+        now: impl FnOnce() -> Instant,
+        read: impl FnOnce(&Snapshot, Instant) -> T,
+    ) -> T {
+        self.with(|snapshot| read(snapshot, now()))
+    }
+
     /// Whether another call may be sent to the actor: no more than `most` may be on their way. Or calls that
     /// are given up as fast as they are made would fill the memory.
     pub fn lets_in(&self, most: usize) -> bool {

@@ -320,3 +320,24 @@ impl PartialEq for Issued {
 }
 
 impl Eq for Issued {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else whoever sees it might ask before the actor has heard of it.
+    #[test]
+    fn a_doubt_is_told_before_anybody_can_see_it_and_told_once() {
+        let id = TokenId { session: 1, generation: 1 };
+        let grant = Grant::bearer("token").unwrap();
+        let issued = Issued::new(id, grant, Instant::NEVER, Duration::MAX);
+        let mut told = 0;
+        issued.doubt(|| {
+            told += 1;
+            assert!(!issued.is_doubted());
+        });
+        issued.doubt(|| told += 1);
+        assert!(issued.is_doubted());
+        assert_eq!(told, 1);
+    }
+}

@@ -314,9 +314,8 @@ impl History {
 
     /// Time passes. What the server no longer knows is forgotten, so that equal situations look equal.
     pub(crate) fn pass(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.now, now) == now
-            || self.texts.values().all(|text| now < text.expires_at)
-        {
+        self.now = now;
+        if self.texts.values().all(|text| now < text.expires_at) {
             return;
         }
         self.texts.retain(|_, text| now < text.expires_at);

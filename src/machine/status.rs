@@ -181,4 +181,19 @@ mod tests {
             assert_eq!(facts.phase(at(now)), phase, "{now}: {facts:?}");
         }
     }
+
+    #[test]
+    fn what_ended_has_done_what_it_did() {
+        let counters = Counters { revokes: 1, ..Counters::default() };
+        let ended = Facts::of_the_end(counters);
+        assert_eq!((ended.closed, ended.counters), (true, counters));
+    }
+
+    #[test]
+    fn an_error_that_comes_again_is_another_one() {
+        let error = || LastError(Arc::new(TokenError::Panicked));
+        let first = error();
+        assert_eq!(first, first.clone());
+        assert_ne!(first, error());
+    }
 }

@@ -308,6 +308,27 @@ fn what_a_thread_has_kept_is_read_only_while_it_is_the_last() {
     assert_eq!(secret(&other).as_deref(), Some("other"));
 }
 
+/// Else a reader that is held up between the two would judge a newer snapshot by an older time.
+#[test]
+fn the_clock_is_read_after_the_snapshot() {
+    let mut session = after(HOLDING);
+    let first = session.history.published.clone();
+    let publisher = Publisher::new(first.clone());
+    session.play("suspend 1s, invalidate t1, ask, granted 1h");
+    let reader = publisher.reader();
+    // Once as it is published, and once as a thread keeps it.
+    for read_before in [first.number, session.history.published.number] {
+        let read = reader.with_time(
+            || {
+                publisher.publish(session.history.published.clone());
+                at(1)
+            },
+            |snapshot, now| (snapshot.number(), now),
+        );
+        assert_eq!(read, (read_before, at(1)));
+    }
+}
+
 #[test]
 fn more_threads_than_there_are_copies_read_as_well() {
     let session = after(HOLDING);

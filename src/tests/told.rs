@@ -1,8 +1,8 @@
 //! Whoever is told something finds it so, whichever threads they run on.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -170,4 +170,36 @@ async fn whoever_is_told_that_an_invalidation_counts_does_not_get_that_token_aga
     }
     assert!(session.invalidate(&first), "that one is long gone");
     assert_eq!(session.status().counters().invalidations, 1);
+}
+
+/// Its poll takes until it is let go.
+struct Blocks {
+    came: mpsc::Sender<()>,
+    go: Mutex<mpsc::Receiver<()>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl TokenManager for Blocks {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        self.came.send(()).unwrap();
+        self.go.lock().unwrap().recv().unwrap();
+        self.is_over.store(true, SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_is_told_of_the_end_finds_no_attempt_running() {
+    let ((came, comes), (go, goes)) = (mpsc::channel(), mpsc::channel());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let manager = Blocks { came, go: Mutex::new(goes), is_over: Arc::clone(&is_over) };
+    let session = Session::builder(manager).spawn().unwrap();
+    assert!(session.try_token().is_none());
+    tokio::task::spawn_blocking(move || comes.recv().unwrap()).await.unwrap();
+    let mut shutdown = std::pin::pin!(session.shutdown());
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut shutdown).await;
+    assert!(early.is_err(), "it runs still");
+    go.send(()).unwrap();
+    shutdown.await;
+    assert!(is_over.load(SeqCst));
 }

@@ -81,3 +81,31 @@ async fn the_debug_of_a_status_shows_durations_and_not_ticks_of_a_clock() {
     assert_eq!(session.status().phase().as_str(), "fresh");
     assert_eq!(session.status().phase().to_string(), "fresh");
 }
+
+/// Looks at the status when it is woken, on the spot.
+struct Looks(SessionHandle, Mutex<Vec<usize>>);
+
+impl std::task::Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().unwrap().push(self.0.status().held());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_shows_what_an_answer_rests_on_before_the_answer_comes() {
+    let (session, mut endpoint) = session();
+    let asking = ask(&session);
+    endpoint.grant().await.token("one", HOUR);
+    text_of(asking).await;
+    let looks = Arc::new(Looks(session.clone(), Mutex::default()));
+    let waker = Arc::clone(&looks).into();
+    let mut exchanging = std::pin::pin!(session.exchange(scope("a")));
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(exchanging.as_mut().poll(&mut context).is_pending());
+    let attempt = endpoint.exchange().await;
+    assert_eq!(session.status().held(), 1);
+    attempt.fail(TokenError::denied("invalid_client", ""));
+    settle().await;
+    assert_eq!(*looks.1.lock().unwrap(), [0]);
+    exchanging.await.unwrap_err();
+}

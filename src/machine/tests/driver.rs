@@ -13,8 +13,8 @@ use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
 use crate::judge::History;
 use crate::machine::{
-    Abilities, CallerId, Effects, Ended, Event, Machine, Moment, News, Purpose, Reply, Request,
-    Start, Wait,
+    Abilities, CallerId, Counters, Effects, Ended, Event, Machine, Moment, News, Purpose, Reply,
+    Request, Start, Wait,
 };
 use crate::request::{ExchangeRequest, TokenRequestOptions};
 use crate::snapshot::Snapshot;
@@ -364,6 +364,10 @@ impl Session {
     }
 
     /// How far ahead the timer is.
+    pub(crate) fn counters(&self) -> Counters {
+        self.machine.facts().counters
+    }
+
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.machine.next_deadline().map(|at| at.since(self.now))
     }

@@ -242,6 +242,11 @@ scripts! {
     tokens_exchanged_from_one_that_is_revoked_elsewhere_are_dropped_and_stay_in_the_ledger =>
         "fresh_for_1h, exchange a, exchanged 60s, hear t1, +1s, exchange a -> publish nothing; grant #1
          leave_all, granted 60s, revoke -> publish nothing; revoke x1; revoke t2; revoke t1";
+
+    an_exchanged_token_that_is_revoked_elsewhere_is_dropped_and_no_other =>
+        "fresh_for_1h, exchange a, exchanged 60s, exchange b, exchanged 60s, hear x1
+         exchange b -> 4: x2
+         exchange a -> exchange #1 of t1";
 }
 
 // Revoke

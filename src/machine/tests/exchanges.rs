@@ -36,6 +36,10 @@ scripts! {
          exchange a -> 4: x1
          suspend 30s, exchange a -> exchange #1 of t1; 5: x1";
 
+    a_key_whose_token_is_refused_rests_no_less =>
+        "fresh_for_1h, exchange a, exchanged 600s, suspend 285s, exchange a, exchange_fails denied
+         invalidate x1, exchange a -> 4: cooling";
+
     a_refresh_that_nobody_waits_for_takes_the_subject_that_there_is =>
         "fresh_for_1h, exchange a, exchanged 600s, suspend 400s
          exchange a 3240s -> exchange #1 of t1; 3: x1 // and opens no grant for more life";
@@ -277,7 +281,10 @@ scripts! {
          exchange_fails 503, exchange_fails 503
          +125ms -> publish t1; exchange #2 of t1; grant #1 // of the other: there is not enough left
          exchanged 60s -> 3: x1
-         grant_fails 503 -> publish t1; exchange #2 of t1";
+         grant_fails 503 -> publish t1; exchange #2 of t1",
+        "fresh_for_1h, suspend 600s, exchange a 3200s -> publish t1; grant #1
+         exchange b 3200s -> nothing
+         exchange c -> exchange #1 of t1";
 }
 
 // The subject is refused
@@ -368,4 +375,11 @@ scripts! {
          exchange a -> 5: x1
          exchange c -> 6: x2
          granted 1h, exchange a -> 7: x1";
+}
+
+#[test]
+fn an_attempt_whose_subject_is_refused_has_failed() {
+    let mut session = Session::of(crate::RefreshMode::WhileUsed);
+    session.play("fresh_for_1h, exchange a, exchange_fails invalid_grant -> publish t1");
+    assert_eq!(session.counters().exchanges_failed, 1);
 }

@@ -129,6 +129,7 @@ scripts! {
         "holding, grant_fails 429 100ms, deadline -> 125ms",
         "holding, grant_fails 429 3s, deadline -> 3s",
         "holding, grant_fails 503 3s, deadline -> 3s",
+        "holding, grant_fails changed 3s, deadline -> 3s",
         "holding, grant_fails 429 5s, deadline -> 5s
          +4.999s -> nothing
          +1ms -> grant #2";

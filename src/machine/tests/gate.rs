@@ -76,6 +76,12 @@ scripts! {
          exchange a -> 3: cooling
          exchange b -> wait for b";
 
+    an_exchange_that_waited_for_a_grant_without_leave_takes_the_subject_that_there_is =>
+        "at_once 1, gated, ask, permit, granted 1h, suspend 600s, exchange b, permit b, exchange a 3200s
+         ask 3200s -> publish t1; wait for the grant
+         no_permit 429 -> publish t1; 4: t1
+         +1s, exchanged 600s -> wait for a; 2: x1";
+
     those_that_wait_for_leave_count_as_if_they_were_on_the_wire =>
         "at_once 1, gated, ask, permit, granted 60s, exchange a -> wait for a
          exchange b -> nothing

@@ -79,6 +79,12 @@ scripts! {
         "fresh_for_1h, exchange a, exchange_fails 503, leave 2, revoke, ask, suspend 1s
          confirmed -> grant #1; 3: revoked
          granted 60s -> publish t2; 4: t2 // and no exchange for nobody";
+
+    a_pause_between_attempts_outlives_the_flight_that_a_revoke_ended =>
+        "fresh_for_1h, exchange a, exchange b, exchanged 60s, exchange_fails 503 5s, leave 3
+         revoke, confirmed, exchange b, +1s, granted 60s -> publish t2
+         +3.999s -> nothing
+         +1ms -> exchange #2 of t2";
 }
 
 // The answers

@@ -105,6 +105,8 @@ scripts! {
         // To be sent is to be heard of, and so is to be confirmed.
         "holding, granted untold, suspend 20h, revoke, revocations_fail denied
          suspend 20h, revoke -> publish nothing; revoke t1",
+        "holding, granted untold, suspend 20h, revoke, revocations_fail denied
+         suspend 24h, revoke -> 3: revoked",
         "holding, granted untold as same, revoke, suspend 20h, confirmed
          suspend 20h, ask, granted 1h as same -> nothing // it is marked";
 

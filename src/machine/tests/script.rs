@@ -226,8 +226,9 @@ pub(crate) fn outcome(words: &[&str]) -> Outcome {
         ["429", ref after @ ..] => Err(TokenError::rate_limited(retry_after(after))),
         ["transport"] => Err(TokenError::transport(std::io::Error::other("the cable is cut"))),
         ["denied"] => Err(TokenError::denied("invalid_client", "")),
-        ["changed"] => Err(TokenError::denied("invalid_client", "")
+        ["changed", ref after @ ..] => Err(TokenError::denied("invalid_client", "")
             .with_status(401)
+            .with_retry_after(retry_after(after))
             .with_credentials_changed(true)),
         [life, ref rest @ ..] if life.starts_with(char::is_numeric) => {
             let issue = Issue { life: Some(duration(life)), ..Issue::default() };

@@ -221,6 +221,11 @@ const FOUND: &[(&str, Setup, &[Op])] = &[
             exchange(0),
         ],
     ),
+    (
+        "a token that is dead when it arrives is a new one when it is heard of at that instant",
+        USUAL,
+        &[exchange(0), REVOKE, lives(0), Hear(0, 10_000_000), Wake, REVOKE],
+    ),
 ];
 
 #[test]
