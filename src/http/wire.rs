@@ -157,18 +157,10 @@ impl ServerAnswer<'_> {
         }
     }
 
-    /// Whether the server itself refuses, without a code, and not somebody before it: a firewall's page is tried
-    /// again, and so is a bare status that RFC 6749 §5.2 does not know.
+    /// Whether the server itself refuses, without a code: a page is a firewall's, but with 401, which some servers
+    /// say to browsers too.
     fn is_refusal_without_code(&self, object: &Result<Object, Unread>) -> bool {
-        let is_usual = matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN);
-        match object {
-            // A page too: some say so to browsers.
-            _ if self.status == StatusCode::UNAUTHORIZED => true,
-            Err(Unread::Page) => false,
-            Err(Unread::Empty | Unread::TooLong | Unread::NoJson | Unread::Coded) => is_usual,
-            // An application's own words.
-            Ok(_) | Err(Unread::NoObject) => true,
-        }
+        self.status == StatusCode::UNAUTHORIZED || !matches!(object, Err(Unread::Page))
     }
 
     /// Whether this provider means too many requests by it.
