@@ -225,7 +225,8 @@ fn resource(state: &mut State, request: &ReceivedRequest, now: Instant) -> Resul
             .challenge("Bearer realm=\"ccg-session\""));
     };
     let proven = if is_bound { key(state, request, Some(text)).map_err(unproven)? } else { None };
-    let token = state.tokens.active(text, now).map_err(|dead| invalid_token(state, dead, now))?;
+    let token = state.tokens.active(text, now);
+    let token = token.map_err(|dead| invalid_token(state, dead, is_bound, now))?;
     if is_bound != token.bound_to.is_some() || proven != token.bound_to {
         return Err(unproven(Refusal::new(
             "invalid_token",
@@ -259,14 +260,16 @@ fn key(_: &State, _: &ReceivedRequest, _: Option<&str>) -> Result<Option<String>
 
 /// RFC 9449 §7.1.
 fn unproven(refusal: Refusal) -> Refusal {
-    refusal.status(StatusCode::UNAUTHORIZED).challenge("DPoP realm=\"ccg-session\"")
+    let challenge = format!("DPoP realm=\"ccg-session\", error=\"{}\"", refusal.error());
+    refusal.status(StatusCode::UNAUTHORIZED).challenge(challenge)
 }
 
 /// Says which kind of dead the token is and, if it was revoked, when.
-fn invalid_token(state: &State, dead: Dead, now: Instant) -> Refusal {
+fn invalid_token(state: &State, dead: Dead, is_bound: bool, now: Instant) -> Refusal {
+    let scheme = if is_bound { "DPoP" } else { "Bearer" };
     let description = format!("The access token is {}", dead.name());
     let challenge = format!(
-        "Bearer realm=\"ccg-session\", error=\"invalid_token\", error_description=\"{description}\""
+        "{scheme} realm=\"ccg-session\", error=\"invalid_token\", error_description=\"{description}\""
     );
     let refusal = Refusal::new("invalid_token", description)
         .status(StatusCode::UNAUTHORIZED)

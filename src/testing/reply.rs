@@ -46,6 +46,10 @@ impl Refusal {
         self
     }
 
+    pub(super) fn error(&self) -> &str {
+        self.body["error"].as_str().unwrap_or_default()
+    }
+
     /// What goes into `WWW-Authenticate`.
     pub(super) fn challenge(mut self, challenge: impl Into<String>) -> Self {
         self.challenge = Some(challenge.into());

@@ -54,6 +54,21 @@ async fn each_request_has_a_proof_of_its_own() {
     }
 }
 
+/// The authority's challenge is of the token's own scheme (RFC 9449 §7.1).
+#[tokio::test]
+async fn a_bound_token_that_the_authority_has_revoked_is_replaced() {
+    let authority = Authority::start().await.unwrap();
+    for client in Client::SIDES {
+        let session = bound(&authority).await;
+        let first = session.get_token().await.unwrap();
+        let client = client(&attach(&session, &[authority.base_url()]));
+        assert!(authority.revoke_behind(first.secret()));
+        let url = format!("{}?scope=item_preview", authority.resource_url());
+        assert_eq!(client.status(&url).await, 200);
+        assert_ne!(session.get_token().await.unwrap(), first);
+    }
+}
+
 #[tokio::test]
 async fn a_refused_bound_token_is_replaced_and_its_proof_too() {
     let authority = Authority::start().await.unwrap();
