@@ -13,7 +13,10 @@ with tempfile.TemporaryDirectory() as folder:
     shutil.copy("README.md", copy)
     sections = re.split(r"(?m)^(?=\[)", pathlib.Path("Cargo.toml").read_text())
     left_out = ("[dev-dependencies", "[[bench]]", "[[test]]", "[[example]]")
-    (copy / "Cargo.toml").write_text("".join(s for s in sections if not s.startswith(left_out)))
+    manifest = "".join(s for s in sections if not s.startswith(left_out))
+    # Redis' client asks for a newer tokio than whoever goes without it needs.
+    manifest = re.sub(r"(?m)^redis = .*\n", "", manifest)
+    (copy / "Cargo.toml").write_text(manifest)
     # The resolver's option is an unstable one; the versions that it chose are checked as ever.
     resolve = ["cargo", "-Zdirect-minimal-versions", "generate-lockfile"]
     subprocess.run(resolve, cwd=copy, check=True, env=os.environ | {"RUSTC_BOOTSTRAP": "1"})
