@@ -16,6 +16,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
+use super::recording::record;
 use crate::foreign::guarded;
 use crate::{
     Grant, GrantRequest, Session, SessionError, SessionHandle, TokenError, TokenManager,
@@ -172,7 +173,7 @@ impl Subscriber for Recording {
 async fn an_error_that_panics_when_it_is_shown_or_dropped_is_one_of_its_attempt() {
     let recording = Recording::default();
     let seen = Arc::clone(&recording.seen);
-    let _guard = tracing::subscriber::set_default(recording);
+    let _guard = record(recording);
     for at in [At::Display, At::Debug, At::Source, At::Drop] {
         the_second_attempt_succeeds(move || TokenError::Transport {
             source: Arc::new(Hostile(at)),
@@ -192,7 +193,7 @@ async fn an_error_that_panics_when_it_is_shown_or_dropped_is_one_of_its_attempt(
 async fn a_subscriber_that_panics_ends_no_session_and_no_attempt_is_lost() {
     for what in ["new_span", "record", "event", "enter", "exit", "try_close"] {
         let recording = Recording { panics_in: Some(what), ..Recording::default() };
-        let _guard = tracing::subscriber::set_default(recording);
+        let _guard = record(recording);
         let attempts = Arc::new(AtomicUsize::new(0));
         let fail = || TokenError::server(503, None);
         let manager = Fails { times: AtomicUsize::new(1), fail, attempts };

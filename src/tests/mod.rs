@@ -9,6 +9,9 @@ mod foreign;
 #[cfg(all(feature = "http", feature = "testing"))]
 mod recorder;
 #[cfg(feature = "test-util")]
+#[path = "../../tests/session/recording.rs"]
+mod recording;
+#[cfg(feature = "test-util")]
 #[path = "../../tests/session/scripted.rs"]
 #[allow(dead_code, reason = "the session's other tests use more of it")]
 mod scripted;

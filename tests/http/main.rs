@@ -21,6 +21,8 @@ mod loopback;
 mod paused;
 mod profiles;
 mod proxies;
+#[path = "../session/recording.rs"]
+mod recording;
 mod rotation;
 mod secrets;
 mod subjects;

@@ -21,6 +21,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
 use super::loopback::{Request, Server, answer};
+use super::recording::record;
 use super::{client, millis, secs, session_of};
 
 /// Not to be found in anything; its other forms are `%2B` for `+`, and base64.
@@ -35,7 +36,7 @@ impl Shown {
     /// Records every event and span of this thread, at every level.
     fn recording() -> (Self, DefaultGuard) {
         let shown = Self::default();
-        let recorder = tracing::subscriber::set_default(Registry::default().with(shown.clone()));
+        let recorder = record(Registry::default().with(shown.clone()));
         (shown, recorder)
     }
 

@@ -8,6 +8,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 
+use super::recording::record;
 use super::upstream::{Upstream, ok, refuses_the_first};
 use super::{Client, aged, attach};
 
@@ -41,7 +42,7 @@ impl Visit for Fields<'_> {
 async fn they_say_where_no_token_went_and_which_was_refused() {
     for client in Client::SIDES {
         let events = Events::default();
-        let _recorder = tracing::subscriber::set_default(Registry::default().with(events.clone()));
+        let _recorder = record(Registry::default().with(events.clone()));
         let (listed, other) =
             (Upstream::start(refuses_the_first).await, Upstream::start(|_| ok()).await);
         let session = aged().await;

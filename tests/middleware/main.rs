@@ -10,6 +10,8 @@ mod events;
 mod examples;
 mod grpc;
 mod many;
+#[path = "../session/recording.rs"]
+mod recording;
 mod redirects;
 mod refusals;
 mod upstream;

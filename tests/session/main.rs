@@ -10,6 +10,7 @@ mod fixed;
 mod gate;
 mod invalidation;
 mod news;
+mod recording;
 mod refresh;
 mod revocation;
 mod runtimes;

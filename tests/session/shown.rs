@@ -7,6 +7,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
 
+use super::recording::record;
 use super::*;
 
 /// Keeps the warnings.
@@ -32,7 +33,7 @@ impl Visit for Warnings {
 #[tokio::test(start_paused = true)]
 async fn a_failed_background_refresh_is_one_warning_with_its_reason_and_the_life_left() {
     let warnings = Warnings::default();
-    let _guard = tracing::subscriber::set_default(registry().with(warnings.clone()));
+    let _guard = record(registry().with(warnings.clone()));
     let (session, mut endpoint) = session_holding("t1", HOUR).await;
     sleep(secs(3_200)).await;
     let token = session.get_token().await.unwrap();
