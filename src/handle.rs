@@ -138,7 +138,7 @@ impl SessionHandle {
     #[doc(alias = "access_token")]
     #[inline]
     pub fn get_token(&self) -> GetToken<'_> {
-        GetToken(Getting::New(self))
+        GetToken { handle: self, waiting: None }
     }
 
     /// [`get_token`](Self::get_token) with options of this request's own.
@@ -377,6 +377,26 @@ impl SessionHandle {
         }
     }
 
+    /// What [`GetToken`] does where there is no usable token at once. It is handed over what waits, and gives it
+    /// back: a call whose address nobody knows need not be in memory.
+    #[cold]
+    #[inline(never)]
+    fn poll_slowly<'a>(
+        &'a self,
+        waiting: Waiting<'a>,
+        context: &mut Context<'_>,
+    ) -> (Waiting<'a>, Poll<Result<AccessToken, SessionError>>) {
+        let mut waiting = match waiting {
+            Some(waiting) => waiting,
+            None => match self.read(&TokenRequestOptions::NONE) {
+                Ok(answer) => return (None, Poll::Ready(answer)),
+                Err(live) => Box::pin(live.get_token(TokenRequestOptions::NONE)),
+            },
+        };
+        let answer = waiting.as_mut().poll(context);
+        (Some(waiting), answer)
+    }
+
     /// All that can be answered at once, errors too; or the session to ask.
     fn read(
         &self,
@@ -510,44 +530,28 @@ impl Drop for Live {
 /// A call of [`get_token`](SessionHandle::get_token), to be awaited. As all futures it does nothing before.
 // Written out: in an async function's the fast path pays for the state of the slow one.
 #[must_use = "nothing happens before this is awaited"]
-pub struct GetToken<'a>(Getting<'a>);
-
-enum Getting<'a> {
-    New(&'a SessionHandle),
-    Waiting(Wait<'a, AccessToken>),
+pub struct GetToken<'a> {
+    handle: &'a SessionHandle,
+    waiting: Waiting<'a>,
 }
+
+/// Boxed, and its type hidden: so the fast path has one pointer to look at before it drops the call.
+type Waiting<'a> =
+    Option<Pin<Box<dyn Future<Output = Result<AccessToken, SessionError>> + Send + Sync + 'a>>>;
 
 impl Future for GetToken<'_> {
     type Output = Result<AccessToken, SessionError>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Getting::New(handle) = self.0
-            && let Some(token) = handle.usable_token()
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.waiting.is_none()
+            && let Some(token) = self.handle.usable_token()
         {
             return Poll::Ready(Ok(token));
         }
-        self.poll_slowly(context)
-    }
-}
-
-impl GetToken<'_> {
-    #[cold]
-    #[inline(never)]
-    fn poll_slowly(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<AccessToken, SessionError>> {
-        if let Getting::New(handle) = self.0 {
-            match handle.read(&TokenRequestOptions::NONE) {
-                Ok(answer) => return Poll::Ready(answer),
-                Err(live) => self.0 = Getting::Waiting(live.get_token(TokenRequestOptions::NONE)),
-            }
-        }
-        match &mut self.0 {
-            Getting::Waiting(wait) => Pin::new(wait).poll(context),
-            Getting::New(_) => Poll::Pending,
-        }
+        let (waiting, answer) = self.handle.poll_slowly(self.waiting.take(), context);
+        self.waiting = waiting;
+        answer
     }
 }
 

@@ -341,7 +341,7 @@ impl<R> Machine<R> {
         subject: AccessToken,
         fx: &mut Effects<R>,
     ) -> bool {
-        let sent = Sent { at: now, revokes: self.revokes };
+        let sent = Sent { at: now, revokes: self.counters.revokes };
         let known = self.endpoint.depart(sent);
         let departed = self
             .exchanges

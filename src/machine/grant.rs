@@ -152,7 +152,7 @@ impl<R> Machine<R> {
         match result.and_then(|grant| self.receive(moment, sent, grant, Issued::new, fx)) {
             Ok(received) => {
                 self.earliest = sent.at + GRANT_GAP;
-                self.last_success = Some(moment.now);
+                self.last_success = moment.now;
                 match received {
                     Received::Token(issued, lifetime) => self.store(issued, lifetime, fx),
                     Received::Revoked(text) => {
@@ -269,7 +269,7 @@ impl<R> Machine<R> {
             }
             return;
         }
-        let sent = Sent { at: now, revokes: self.revokes };
+        let sent = Sent { at: now, revokes: self.counters.revokes };
         let Some((number, options)) = self.own.flight.depart(sent) else { return };
         self.counters.grants_started += 1;
         let timeout = self.config.retry.attempt_timeout;

@@ -76,16 +76,14 @@ pub struct Machine<R> {
     barrier: Barrier<R>,
 
     generation: u64,
-    /// How many revokes there have been.
-    revokes: u64,
     /// A caller used the published snapshot by asking the actor.
     used: bool,
     published: Published,
-    next_deadline: Option<Instant>,
+    next_deadline: Instant,
     lifetime_assumed: bool,
     closed: bool,
-    /// When a token came last.
-    last_success: Option<Instant>,
+    /// When a token came last; never, if none has.
+    last_success: Instant,
     counters: Counters,
 }
 
@@ -120,7 +118,6 @@ impl<R> Machine<R> {
             ledger: Ledger::default(),
             barrier: Barrier::default(),
             generation: 0,
-            revokes: 0,
             used: false,
             published: Published {
                 number: 0,
@@ -129,10 +126,10 @@ impl<R> Machine<R> {
                 cooling: None,
                 closed: false,
             },
-            next_deadline: warm.then_some(Instant::ZERO),
+            next_deadline: if warm { Instant::ZERO } else { Instant::NEVER },
             lifetime_assumed: false,
             closed: false,
-            last_success: None,
+            last_success: Instant::NEVER,
             counters: Counters::default(),
             config,
         }
@@ -145,7 +142,7 @@ impl<R> Machine<R> {
 
     /// When to send [`Event::Timer`]. Later than the last event's moment.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.next_deadline
+        (self.next_deadline < Instant::NEVER).then_some(self.next_deadline)
     }
 
     /// How many callers wait: for a token, an exchange, or the end of a revoke.
@@ -213,7 +210,6 @@ impl<R> Machine<R> {
             fx.replies.push((reply, Reply::Revoked(Err(error))));
             return;
         }
-        self.revokes += 1;
         self.counters.revokes += 1;
         self.warm = false;
         if let Some(kept) = self.own.take() {
@@ -274,7 +270,7 @@ impl<R> Machine<R> {
                 }
             }
         }
-        if sent.revokes < self.revokes {
+        if sent.revokes < self.counters.revokes {
             self.ledger.mark(&text, moment.now);
             return Ok(Received::Revoked(text));
         }
@@ -318,7 +314,7 @@ impl<R> Machine<R> {
             self.give_up_leave(moment.now, fx);
         }
         self.publish(fx);
-        self.next_deadline = self.soonest_deadline(moment.now);
+        self.next_deadline = self.soonest_deadline(moment.now).unwrap_or(Instant::NEVER);
     }
 
     /// Before the barrier may end: however short it was, nobody wants these any more.
@@ -331,7 +327,7 @@ impl<R> Machine<R> {
     }
 
     fn drive_barrier(&mut self, now: Instant, fx: &mut Effects<R>) {
-        let sent = Sent { at: now, revokes: self.revokes };
+        let sent = Sent { at: now, revokes: self.counters.revokes };
         self.barrier.send(sent, self.abilities.revoke, &mut self.ledger, &self.config.retry, fx);
         // Nothing else has started in this event.
         self.counters.revocations_started += fx.start.len() as u64;
@@ -413,7 +409,7 @@ impl<R> Machine<R> {
             }),
             held: self.held_callers(),
             last_error: self.own.flight.last_failure().map(|last| LastError(last.last.clone())),
-            last_success: self.last_success,
+            last_success: (self.last_success < Instant::NEVER).then_some(self.last_success),
             counters: self.counters,
         }
     }

@@ -393,7 +393,7 @@ impl Broken {
     fn mutate(&mut self, before: &Machine<CallerId>, moment: Moment, fx: &mut Effects<CallerId>) {
         let machine = &mut self.machine;
         let invalidated = before.counters.invalidations < machine.counters.invalidations;
-        let revoked = before.revokes < machine.revokes;
+        let revoked = before.counters.revokes < machine.counters.revokes;
         let failed = before.counters.grants_failed < machine.counters.grants_failed;
         let on_wire = machine.exchanges.on_wire() > 0;
         let waits_for_none = machine.barrier.is_up() && !machine.own.flight.is_on_wire();

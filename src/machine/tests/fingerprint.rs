@@ -28,20 +28,19 @@ impl<R: Hash> Hash for Machine<R> {
             ledger,
             barrier,
             generation,
-            revokes,
             used,
             published,
             next_deadline,
             lifetime_assumed,
             closed,
             last_success: _,
-            counters: _,
+            counters,
         } = self;
         (own, earliest, leave, refused, subject_refresh_from).hash(state);
         (doubts_honoured_from, doubts_dismissed).hash(state);
         endpoint.fingerprint(state);
         exchanges.fingerprint(*grants_ended, endpoint, state);
-        (warm, ledger, barrier, generation, revokes).hash(state);
+        (warm, ledger, barrier, generation, counters.revokes).hash(state);
         (used, published, next_deadline, lifetime_assumed, closed).hash(state);
     }
 }
