@@ -98,6 +98,8 @@ pub(super) enum Verdict {
     Pass,
     /// Refused, and the request was not carried out (RFC 9110 §15.5.2).
     Refused,
+    /// The same of a request that had a token. One that had none is answered so too (RFC 6750 §3.1).
+    Challenged,
     /// Refused by a gRPC server, which may have read part of a stream of messages.
     RefusedCall,
     /// The proof needs the nonce that came with this answer (RFC 9449 §9).
@@ -125,8 +127,10 @@ pub(super) fn verdict(
     let says = |error: &[u8]| errors.iter().any(|said| said.as_deref() == Some(error));
     if says(b"use_dpop_nonce") && headers.contains_key(DPOP_NONCE) {
         Verdict::Nonce
-    } else if says(b"invalid_token") || !errors.is_empty() && errors.iter().all(Option::is_none) {
+    } else if says(b"invalid_token") {
         Verdict::Refused
+    } else if !errors.is_empty() && errors.iter().all(Option::is_none) {
+        Verdict::Challenged
     } else {
         Verdict::Pass
     }

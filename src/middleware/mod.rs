@@ -28,19 +28,27 @@
 //! session is told ([`invalidate`](crate::SessionHandle::invalidate)), and the request is sent once more with
 //! the token that it gives next, whatever its method: it was not carried out. It is not sent again
 //!
-//! - if the session has no other token to give, as after a second refusal within 10 seconds;
+//! - if the session goes on giving that token, as after a second refusal within 10 seconds;
 //! - if its body cannot be sent again: a stream, and in tower any body that is not empty, unless you say
 //!   [how](AttachLayer::repeating). Nothing is buffered for it.
 //!
-//! Then the caller gets the 401, as it gets that of the second request, of which the session is told too. All
-//! other answers pass: a 403, `insufficient_scope`, the 401 of a proxy or of another scheme.
+//! Then the caller gets the 401, as it gets that of the second request, of which the session is told too. If the
+//! session fails to get another token, the call waits for that, and gets the [`SessionError`]. All other answers
+//! pass: a 403, `insufficient_scope`, the 401 of a proxy or of another scheme.
+//!
+//! A server that answers before it has read the whole body may close the connection. Over HTTP/1.1 the client can
+//! see that instead of the 401, as an error of the request; then the session is told nothing. Against a server that
+//! does so, ask for `Expect: 100-continue`, or send a small request first.
 //!
 //! A gRPC answer that says `UNAUTHENTICATED`, in its headers or trailers, is a refusal too. Such a call is never
 //! repeated, but the next one has another token.
 //!
 //! # Redirects
-//! reqwest follows them below this, and takes the token along within the origin only. In tower whatever follows
-//! redirects belongs *above* this layer, which then decides for each request anew.
+//! reqwest follows them below this, and takes the token along within the origin only. The first request was carried
+//! out then: after a 401 of the last one the call is repeated from the start only if its method is safe (`GET`, `HEAD`,
+//! `OPTIONS`, `TRACE`), and only a 401 that says `invalid_token` counts, since the last one may have gone out without
+//! a token. (A redirect from a URL to the very same one cannot be seen here. If your API answers other methods so,
+//! build the client with `redirect(Policy::none())`.) In tower whatever follows redirects belongs *above* this layer, which then decides for each request anew.
 //!
 //! # Tokens that are bound to a key
 //! Each request gets a proof of its own (RFC 9449 §7). The nonce that a server last sent is kept for its origin; a
@@ -183,7 +191,7 @@ impl Attach {
         }
     }
 
-    /// Takes in what an answer says. Whether it is worth sending the request once more.
+    /// Takes in what an answer to this request says. Whether it is worth sending that once more.
     fn hear(
         &self,
         origin: &Origin,
@@ -197,11 +205,32 @@ impl Attach {
         match verdict(status, headers, token.header_value()) {
             Verdict::Pass => false,
             Verdict::Nonce => is_bound(token),
-            Verdict::Refused => self.refused(token),
+            Verdict::Refused | Verdict::Challenged => self.refused(token),
             Verdict::RefusedCall => {
                 self.refused(token);
                 false
             }
+        }
+    }
+
+    /// [`hear`](Self::hear) of the last answer after redirects. The first request was carried out, and it is the
+    /// one that would be sent again: only a safe method may be (RFC 9110 §9.2.1). And the token may have been
+    /// left behind on the way.
+    #[cfg(feature = "reqwest-middleware")]
+    fn hear_redirected(
+        &self,
+        method: &Method,
+        token: &AccessToken,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> bool {
+        match verdict(status, headers, token.header_value()) {
+            Verdict::Refused => self.refused(token) && method.is_safe(),
+            Verdict::RefusedCall => {
+                self.refused(token);
+                false
+            }
+            Verdict::Pass | Verdict::Nonce | Verdict::Challenged => false,
         }
     }
 
@@ -240,7 +269,8 @@ async fn drain<A: Body + Unpin>(mut body: A) {
         let mut left = DRAIN_BYTES;
         while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
         {
-            let read = frame.data_ref().map_or(0, Buf::remaining);
+            // A frame without data is none for nothing: a body may have no end of them.
+            let read = 1 + frame.data_ref().map_or(0, Buf::remaining);
             left = left.saturating_sub(read as u64);
             if left == 0 {
                 break;

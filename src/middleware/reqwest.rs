@@ -1,11 +1,12 @@
 //! For reqwest. See the module's documentation.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::pin::Pin;
 
 use ::reqwest::{Body, Request, Response};
 use http::Extensions;
 use reqwest_middleware::{Error, Middleware, Next, Result};
-use url::Position;
+use url::{Position, Url};
 
 use super::decide::Origin;
 use super::{Attach, Problem, drain, put};
@@ -60,22 +61,33 @@ impl Attach {
         let token = self.token().await?;
         let proof =
             Self::proof(origin, &token, request.method(), request.url()).map_err(Problem::from)?;
-        let proven = proof.as_ref().map(|_| request.url().clone());
+        let (method, sent_to) = (request.method().clone(), fingerprint(request.url()));
+        let is_proven = proof.is_some();
         put(request.headers_mut(), &token, proof);
         let answer = next.run(request, extensions).await?;
         let url = answer.url();
-        if proven
-            .is_some_and(|proven| proven[..Position::AfterQuery] != url[..Position::AfterQuery])
-        {
+        let is_redirected = fingerprint(url) != sent_to;
+        if is_proven && is_redirected {
             let problem = "was followed by the client, and the proof of a token that is bound to a key is for one \
                 URL: build the client with redirect(Policy::none())";
             return Err(Error::middleware(ConfigError::new("redirect", problem)));
         }
         // The target of a redirect to another origin has not seen the token.
         let has_seen_it = origin.is(url.scheme(), url.authority());
-        let again = has_seen_it && self.hear(origin, &token, answer.status(), answer.headers());
+        let (status, headers) = (answer.status(), answer.headers());
+        let again = has_seen_it
+            && if is_redirected {
+                self.hear_redirected(&method, &token, status, headers)
+            } else {
+                self.hear(origin, &token, status, headers)
+            };
         Ok((answer, again))
     }
+}
+
+/// Tells a URL from that of a redirect, without a copy of it.
+fn fingerprint(url: &Url) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(&url[..Position::AfterQuery])
 }
 
 impl From<Problem> for Error {

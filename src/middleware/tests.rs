@@ -1,11 +1,17 @@
 //! The core by itself: tables of URLs and of challenges.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http_body::{Body, Frame};
 use proptest::prelude::*;
+use tokio_util::bytes::Bytes;
 use url::Url;
 
-use super::Attach;
 use super::decide::{Verdict, verdict};
+use super::{Attach, DRAIN_BYTES, drain};
 use crate::handle::SessionHandle;
 
 fn attach(origins: &[&str]) -> Attach {
@@ -217,16 +223,19 @@ fn judged(scheme: &str, status: u16, headers: &[(&'static str, &str)]) -> Verdic
 
 #[test]
 fn a_401_is_a_refusal_if_the_challenge_says_so() {
-    use Verdict::{Pass, Refused};
+    use Verdict::{Challenged, Pass, Refused};
     let cases: &[(&[&str], Verdict)] = &[
-        (&["Bearer"], Refused),
-        (&["bearer"], Refused),
-        (&["Bearer realm=\"api\""], Refused),
+        (&["Bearer"], Challenged),
+        (&["bearer"], Challenged),
+        (&["Bearer realm=\"api\""], Challenged),
         (&["Bearer error=\"invalid_token\""], Refused),
         (&["Bearer error=invalid_token"], Refused),
         (&["Bearer ERROR = \"invalid_token\""], Refused),
         (&["Bearer realm=\"a\", error=\"invalid_token\", error_description=\"expired\""], Refused),
-        (&["Bearer error_description=\"error=\\\"insufficient_scope\\\", or\", realm=x"], Refused),
+        (
+            &["Bearer error_description=\"error=\\\"insufficient_scope\\\", or\", realm=x"],
+            Challenged,
+        ),
         (&["Bearer realm=\"a\\\"\", error=\"invalid\\_token\""], Refused),
         (&["Bearer error=\"invalid_token"], Refused),
         (&[" , ,Bearer ,, error=\"invalid_token\" ,"], Refused),
@@ -234,9 +243,9 @@ fn a_401_is_a_refusal_if_the_challenge_says_so() {
         // Several in a line, in any order, and in several lines.
         (&["Basic realm=\"a, Bearer error=x\", Bearer error=\"invalid_token\""], Refused),
         (&["Bearer error=\"invalid_token\", Basic realm=\"a\""], Refused),
-        (&["Negotiate YII=, Bearer, DPoP algs=\"ES256\""], Refused),
-        (&["Basic realm=\"a\"", "Bearer realm=\"b\""], Refused),
-        (&["Bearer realm=\"b\"", "Basic error=\"insufficient_scope\""], Refused),
+        (&["Negotiate YII=, Bearer, DPoP algs=\"ES256\""], Challenged),
+        (&["Basic realm=\"a\"", "Bearer realm=\"b\""], Challenged),
+        (&["Bearer realm=\"b\"", "Basic error=\"insufficient_scope\""], Challenged),
         (&["Bearer realm=\"a\", Bearer error=\"invalid_token\""], Refused),
         (&["Bearer error=\"insufficient_scope\", Bearer error=\"invalid_token\""], Refused),
         // Something else is wrong, or somebody else says so.
@@ -269,7 +278,7 @@ fn a_401_is_a_refusal_if_the_challenge_says_so() {
 
 #[test]
 fn a_bound_token_has_challenges_of_its_own() {
-    use Verdict::{Nonce, Pass, Refused};
+    use Verdict::{Challenged, Nonce, Pass, Refused};
     let nonce = ("dpop-nonce", "n");
     let judged = |challenge: &str, with_nonce: bool| {
         let headers = [("www-authenticate", challenge), nonce];
@@ -279,7 +288,7 @@ fn a_bound_token_has_challenges_of_its_own() {
         ("DPoP error=\"use_dpop_nonce\"", Nonce),
         ("Bearer, DPoP error=\"use_dpop_nonce\", algs=\"ES256\"", Nonce),
         ("DPoP error=\"invalid_token\"", Refused),
-        ("DPoP algs=\"ES256\"", Refused),
+        ("DPoP algs=\"ES256\"", Challenged),
         ("DPoP error=\"invalid_dpop_proof\"", Pass),
         ("Bearer error=\"invalid_token\"", Pass),
     ] {
@@ -327,4 +336,27 @@ proptest! {
         headers.append("www-authenticate", HeaderValue::from_str(&line).unwrap());
         prop_assert_eq!(verdict(StatusCode::UNAUTHORIZED, &headers, &sent), Verdict::Refused);
     }
+}
+
+/// A body of frames that hold nothing, without an end.
+struct Endless(usize);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0 += 1;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+    }
+}
+
+#[tokio::test]
+async fn a_frame_without_data_counts_as_read() {
+    let mut body = Endless(0);
+    drain(&mut body).await;
+    assert_eq!(body.0 as u64, DRAIN_BYTES);
 }

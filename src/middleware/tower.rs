@@ -142,8 +142,9 @@ where
         return Ok(watched(answer, attach, token));
     };
     drain(answer.into_body()).await;
-    let token = sign(&attach, origin, &mut parts).await?;
+    // Whatever that takes, the token is one of the time at which the request goes out.
     poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
+    let token = sign(&attach, origin, &mut parts).await?;
     let answer = inner.call(Request::from_parts(parts, body)).await.map_err(Into::into)?;
     attach.hear(origin, &token, answer.status(), answer.headers());
     Ok(watched(answer, attach, token))

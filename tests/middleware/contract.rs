@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -13,11 +14,12 @@ use ccg_session::{Session, SessionHandle};
 use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
+use tokio::sync::{Notify, oneshot};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _};
 
 use super::upstream::{Answer, Upstream, answer, ok, refusal, refuses_the_first};
-use super::{Tokens, aged, attach, hyper_client};
+use super::{Tokens, age, aged, attach, hyper_client};
 
 type Body = Full<Bytes>;
 const API: &str = "http://127.0.0.1:1";
@@ -268,4 +270,58 @@ async fn a_cache_below_keeps_tenants_apart_and_one_above_would_not() {
         let expected = if is_above { ["Bearer A", "Bearer A"] } else { ["Bearer A", "Bearer B"] };
         assert_eq!(bodies, expected);
     }
+}
+
+/// Refuses `T1`. Ready at once for a first request, and for a second one when it is told to be.
+#[derive(Clone)]
+struct Late {
+    is_second: bool,
+    opens: Arc<Mutex<oneshot::Receiver<()>>>,
+    is_awaited: Arc<Notify>,
+    last: Arc<Mutex<String>>,
+}
+
+impl Service<Request<Body>> for Late {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Ready<Result<Answer, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.is_second {
+            self.is_awaited.notify_one();
+            let mut opens = self.opens.lock().unwrap();
+            return Pin::new(&mut *opens).poll(context).map(|_| Ok(()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.is_second = true;
+        let authorization = request.headers()[AUTHORIZATION].to_str().unwrap();
+        authorization.clone_into(&mut self.last.lock().unwrap());
+        ready(Ok(if authorization == "Bearer T1" { refusal() } else { ok() }))
+    }
+}
+
+#[tokio::test]
+async fn the_second_request_has_the_token_of_the_time_at_which_it_goes_out() {
+    let session = aged().await;
+    let (open, opens) = oneshot::channel();
+    let late = Late {
+        is_second: false,
+        opens: Arc::new(Mutex::new(opens)),
+        is_awaited: Arc::default(),
+        last: Arc::default(),
+    };
+    let client = attach(&session, &[API]).layer().layer(late.clone());
+    let call = tokio::spawn(client.oneshot(get()));
+    late.is_awaited.notified().await;
+    // What is given meanwhile dies before it can be sent.
+    let token = session.get_token().await.unwrap();
+    assert_eq!(token.secret(), "T2");
+    age();
+    assert!(session.invalidate(&token));
+    open.send(()).unwrap();
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!(*late.last.lock().unwrap(), "Bearer T3");
 }
