@@ -223,18 +223,19 @@ impl ExchangeRequest {
             params,
             options: _,
         } = self;
-        let mut params = params.clone();
+        let mut key = Vec::with_capacity(128);
+        let scopes: BTreeSet<_> = scopes.iter().collect();
+        add(&mut key, scopes);
+        add(&mut key, without_doubles(resources));
+        add(&mut key, without_doubles(audiences));
+        add(&mut key, actor.iter().flat_map(|Actor { id, name }| [id, name]));
+        add(&mut key, shared_link);
+        add(&mut key, requested_token_type);
         // Of one name the order may matter, as that of resources does.
-        params.sort_by(|(name, _), (other, _)| name.cmp(other));
-        ExchangeKey {
-            scopes: scopes.iter().cloned().collect(),
-            resources: without_doubles(resources),
-            audiences: without_doubles(audiences),
-            actor: actor.clone(),
-            shared_link: shared_link.clone(),
-            requested_token_type: requested_token_type.clone(),
-            params,
-        }
+        let mut params: Vec<_> = params.iter().collect();
+        params.sort_by_key(|(name, _)| name);
+        add(&mut key, params.into_iter().flat_map(|(name, value)| [name, value]));
+        ExchangeKey(key)
     }
 }
 
@@ -259,36 +260,32 @@ fn names(params: &[(String, String)]) -> Vec<&str> {
     params.iter().map(|(name, _)| name.as_str()).collect()
 }
 
-fn without_doubles(values: &[String]) -> Vec<String> {
+fn without_doubles(values: &[String]) -> impl Iterator<Item = &String> {
     let mut seen = BTreeSet::new();
-    values.iter().filter(|value| seen.insert(*value)).cloned().collect()
+    values.iter().filter(move |value| seen.insert(*value))
+}
+
+/// Adds a list, each of its strings with its length. So no two lists of lists are the same bytes.
+fn add<'a>(key: &mut Vec<u8>, strings: impl IntoIterator<Item = &'a String>) {
+    for string in strings {
+        key.push(1);
+        key.extend(string.len().to_le_bytes());
+        key.extend(string.as_bytes());
+    }
+    key.push(0);
 }
 
 /// Every parameter that changes the token, so that nobody is given another request's: the options are
 /// not among them, since they belong to the request.
+///
+/// In one piece: each call hashes and compares it, and what lies in many places is looked for in many.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ExchangeKey {
-    scopes: BTreeSet<String>,
-    resources: Vec<String>,
-    audiences: Vec<String>,
-    actor: Option<Actor>,
-    shared_link: Option<String>,
-    requested_token_type: Option<String>,
-    params: Vec<(String, String)>,
-}
+pub struct ExchangeKey(Vec<u8>);
 
-/// As that of an [`ExchangeRequest`].
+/// What is in it may be secret: see the [`ExchangeRequest`].
 impl fmt::Debug for ExchangeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExchangeKey")
-            .field("scopes", &self.scopes)
-            .field("resources", &self.resources)
-            .field("audiences", &self.audiences)
-            .field("actor", &self.actor)
-            .field("shared_link", &self.shared_link.as_ref().map(|_| "[redacted]"))
-            .field("requested_token_type", &self.requested_token_type)
-            .field("params", &names(&self.params))
-            .finish()
+        f.debug_struct("ExchangeKey").finish_non_exhaustive()
     }
 }
 

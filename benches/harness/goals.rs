@@ -49,6 +49,9 @@ pub const GOALS: &[Goal] = &[
         ratio(r, ("hot", 1, TRY, "cpu_ns"), ("hot", 1, OURS, "cpu_ns"))
     }),
     goal("`try_token`, 2 threads: × 1 thread", AtMost(1.15), |r| over_one_thread(r, TRY, 2)),
+    goal("header value cloned, 1 thread: × floor", AtMost(1.8), |r| {
+        ratio(r, ("hot", 1, HEADER, "cpu_ns"), ("hot", 1, hot::FLOOR, "cpu_ns"))
+    }),
     goal("header value cloned, 2 threads: × 1 thread", AtMost(1.15), |r| {
         over_one_thread(r, HEADER, 2)
     }),
@@ -112,6 +115,15 @@ pub const GOALS: &[Goal] = &[
     goal("exchange hits: 1 key × 1,024 keys", AtMost(1.2), |r| {
         Some(exchange(r, 1)? / exchange(r, 1_024)?)
     }),
+    goal("an event beside 32,000 keys that are kept: × 1,000", AtMost(2.0), |r| {
+        over_few(r, 32_000, "kept_us")
+    }),
+    goal("an event beside 32,000 keys that wait: × 1,000", AtMost(2.0), |r| {
+        over_few(r, 32_000, "waiting_us")
+    }),
+    goal("an event beside a ledger that is full: × 1,000", AtMost(2.0), |r| {
+        over_few(r, 4_000, "ledger_us")
+    }),
     goal("100,000 sessions: bytes each", AtMost(4_352.0), |r| sessions(r, 100_000, "bytes")),
     goal("100,000 sessions: spawn, µs each", AtMost(10.0), |r| sessions(r, 100_000, "spawn_us")),
     goal("100,000 sessions: hot call × one session's", AtMost(1.2), |r| {
@@ -172,6 +184,11 @@ fn hang(results: &Results, figure: &'static str) -> Option<f64> {
 
 fn exchange(results: &Results, keys: usize) -> Option<f64> {
     results.median(("exchange", keys, OURS, "per_s"))
+}
+
+fn over_few(results: &Results, keys: usize, figure: &'static str) -> Option<f64> {
+    let event = |keys| ("events", keys, OURS, figure);
+    ratio(results, event(keys), event(1_000))
 }
 
 fn sessions(results: &Results, count: usize, figure: &'static str) -> Option<f64> {

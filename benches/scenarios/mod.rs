@@ -2,6 +2,7 @@
 //! subject and one endpoint; the hot path alone has all subjects in one process.
 
 pub mod cold;
+pub mod events;
 pub mod exchange;
 pub mod failing;
 pub mod hot;
@@ -25,6 +26,7 @@ pub const ALL: &[&Scenario] = &[
     &refresh::PACED,
     &refresh::TIGHT,
     &exchange::EXCHANGE,
+    &events::EVENTS,
     &sessions::SESSIONS,
     &sessions::IDLE,
 ];
@@ -42,6 +44,7 @@ pub fn play<S: Subject>(scenario: &str, case: usize) -> Figures {
         "paced" => refresh::paced::<S>(),
         "tight" => refresh::tight::<S>(),
         "exchange" => exchange::play(case),
+        "events" => events::play(case),
         "sessions" => sessions::play(case),
         "idle" => sessions::idle(case),
         _ => panic!("there is no scenario {scenario:?}"),

@@ -580,13 +580,15 @@ impl<R> Exchanges<R> {
         self.lists.paused.range(after).next().map(|(at, _)| *at)
     }
 
-    /// The resource server refused an exchanged token.
-    pub(crate) fn invalidate(&mut self, id: TokenId, now: Instant) {
-        let Some(key) = self.lists.tokens.get(&id).cloned() else { return };
+    /// The resource server refused an exchanged token. Whether it is dropped for that.
+    pub(crate) fn invalidate(&mut self, id: TokenId, now: Instant) -> bool {
+        let Some(key) = self.lists.tokens.get(&id).cloned() else { return false };
         let kept = self.keys.get(&key).and_then(|exchange| exchange.slot.kept());
-        if kept.is_some_and(|kept| !is_too_young_to_doubt(&kept.issued, now)) {
+        let is_honoured = kept.is_some_and(|kept| !is_too_young_to_doubt(&kept.issued, now));
+        if is_honoured {
             self.drop_token(&key);
         }
+        is_honoured
     }
 
     /// The session gave this token up, and with it those that were exchanged from it.

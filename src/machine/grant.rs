@@ -107,7 +107,7 @@ impl<R> Machine<R> {
 
     pub(super) fn invalidate(&mut self, moment: Moment, id: TokenId) {
         let Some(kept) = self.own.kept().filter(|kept| kept.issued.id() == id) else {
-            self.exchanges.invalidate(id, moment.now);
+            self.counters.invalidations += u64::from(self.exchanges.invalidate(id, moment.now));
             return;
         };
         if moment.now < self.doubts_honoured_from {

@@ -132,7 +132,7 @@ pub struct Counters {
     pub revocations_failed: u64,
     /// Revokes that callers asked for.
     pub revokes: u64,
-    /// Invalidations of the session's own token that were honoured.
+    /// Invalidations that were honoured, of the session's own token and of exchanged ones.
     pub invalidations: u64,
     /// Callers that were turned away with [`Overloaded`](crate::SessionError::Overloaded).
     pub overloaded: u64,

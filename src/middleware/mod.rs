@@ -19,7 +19,8 @@
 //!
 //! # Where a token goes
 //! To the origins that were [listed](Attach::to), and nowhere else. A request to another origin passes without
-//! one (the event `token.withheld` says so), and so does one that has an `Authorization` already. No token, no
+//! one (the event `token.withheld` says so), and so does one whose `Host` header names another, or that has an
+//! `Authorization` already. No token, no
 //! request: then the call gets the [`SessionError`], by `downcast_ref` from the client's error.
 //!
 //! # What happens at a 401
@@ -28,7 +29,8 @@
 //! session is told ([`invalidate`](crate::SessionHandle::invalidate)), and the request is sent once more with
 //! the token that it gives next, whatever its method: it was not carried out. It is not sent again
 //!
-//! - if the session goes on giving that token, as after a second refusal within 10 seconds;
+//! - if the session goes on giving that token, as after a second refusal within 10 seconds, or the first one of an
+//!   exchanged token younger than that; or if the server grants the very same one again;
 //! - if its body cannot be sent again: a stream, and in tower any body that is not empty, unless you say
 //!   [how](AttachLayer::repeating). Nothing is buffered for it.
 //!
@@ -83,7 +85,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body;
 use tokio_util::bytes::Buf;
@@ -155,7 +157,13 @@ impl Attach {
         if headers.contains_key(AUTHORIZATION) {
             return Ok(None);
         }
-        let origin = self.0.origins.iter().find(|origin| origin.is(scheme, authority));
+        // Where several share an address, it is this header that says whose a request is.
+        let host = headers.get(HOST);
+        let origin = self.0.origins.iter().find(|origin| {
+            let is_host =
+                |host: &HeaderValue| host.to_str().is_ok_and(|host| origin.is(scheme, host));
+            origin.is(scheme, authority) && host.is_none_or(is_host)
+        });
         if origin.is_none() {
             let host = authority.rsplit('@').next();
             tracing::debug!(name: "token.withheld", scheme, host, "token.withheld");
@@ -191,6 +199,18 @@ impl Attach {
         }
     }
 
+    /// For a request that is worth sending once more; `None` if the server's new token is the one that was
+    /// refused, word for word.
+    async fn token_for(
+        &self,
+        again: Again,
+        before: &AccessToken,
+    ) -> Result<Option<AccessToken>, Problem> {
+        let token = self.token().await?;
+        let is_wanted = again == Again::WithNonce || token.secret() != before.secret();
+        Ok(is_wanted.then_some(token))
+    }
+
     /// Takes in what an answer to this request says. Whether it is worth sending that once more.
     fn hear(
         &self,
@@ -198,17 +218,17 @@ impl Attach {
         token: &AccessToken,
         status: StatusCode,
         headers: &HeaderMap,
-    ) -> bool {
+    ) -> Again {
         if is_bound(token) {
             origin.remember(headers);
         }
         match verdict(status, headers, token.header_value()) {
-            Verdict::Pass => false,
-            Verdict::Nonce => is_bound(token),
+            Verdict::Nonce if is_bound(token) => Again::WithNonce,
+            Verdict::Pass | Verdict::Nonce => Again::No,
             Verdict::Refused | Verdict::Challenged => self.refused(token),
             Verdict::RefusedCall => {
                 self.refused(token);
-                false
+                Again::No
             }
         }
     }
@@ -223,23 +243,23 @@ impl Attach {
         token: &AccessToken,
         status: StatusCode,
         headers: &HeaderMap,
-    ) -> bool {
+    ) -> Again {
         match verdict(status, headers, token.header_value()) {
-            Verdict::Refused => self.refused(token) && method.is_safe(),
-            Verdict::RefusedCall => {
+            Verdict::Refused if method.is_safe() => self.refused(token),
+            Verdict::Refused | Verdict::RefusedCall => {
                 self.refused(token);
-                false
+                Again::No
             }
-            Verdict::Pass | Verdict::Nonce | Verdict::Challenged => false,
+            Verdict::Pass | Verdict::Nonce | Verdict::Challenged => Again::No,
         }
     }
 
     /// Whether there is another token to be had.
-    fn refused(&self, token: &AccessToken) -> bool {
+    fn refused(&self, token: &AccessToken) -> Again {
         let again = self.0.session.invalidate(token);
         let generation = token.id().generation();
         tracing::debug!(name: "token.refused", generation, again, "token.refused");
-        again
+        if again { Again::WithAnotherToken } else { Again::No }
     }
 }
 
@@ -285,6 +305,14 @@ async fn drain<A: Body + Unpin>(mut body: A) {
 
 fn is_bound(token: &AccessToken) -> bool {
     token.as_ref().token().proof_key().is_some()
+}
+
+/// Whether a request is worth sending once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    No,
+    WithNonce,
+    WithAnotherToken,
 }
 
 /// Why a request is not sent. Its client's error has what is inside.

@@ -9,8 +9,9 @@ use reqwest_middleware::{Error, Middleware, Next, Result};
 use url::{Position, Url};
 
 use super::decide::Origin;
-use super::{Attach, Problem, drain, put};
+use super::{Again, Attach, Problem, drain, put};
 use crate::error::ConfigError;
+use crate::token::AccessToken;
 
 impl Middleware for Attach {
     // As `async_trait` writes it.
@@ -44,26 +45,28 @@ impl Attach {
             return next.run(request, extensions).await;
         };
         let copy = request.try_clone();
-        let (answer, again) = self.once(origin, request, extensions, next.clone()).await?;
-        let Some(request) = copy.filter(|_| again) else { return Ok(answer) };
+        let token = self.token().await?;
+        let (answer, again) = self.once(origin, &token, request, extensions, next.clone()).await?;
+        let Some(request) = copy.filter(|_| again != Again::No) else { return Ok(answer) };
+        let Some(token) = self.token_for(again, &token).await? else { return Ok(answer) };
         drain(Body::from(answer)).await;
-        Ok(self.once(origin, request, extensions, next).await?.0)
+        Ok(self.once(origin, &token, request, extensions, next).await?.0)
     }
 
     /// One request, and whether it is worth another.
     async fn once(
         &self,
         origin: &Origin,
+        token: &AccessToken,
         mut request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
-    ) -> Result<(Response, bool)> {
-        let token = self.token().await?;
+    ) -> Result<(Response, Again)> {
         let proof =
-            Self::proof(origin, &token, request.method(), request.url()).map_err(Problem::from)?;
+            Self::proof(origin, token, request.method(), request.url()).map_err(Problem::from)?;
         let (method, sent_to) = (request.method().clone(), fingerprint(request.url()));
         let is_proven = proof.is_some();
-        put(request.headers_mut(), &token, proof);
+        put(request.headers_mut(), token, proof);
         let answer = next.run(request, extensions).await?;
         let url = answer.url();
         let is_redirected = fingerprint(url) != sent_to;
@@ -75,12 +78,11 @@ impl Attach {
         // The target of a redirect to another origin has not seen the token.
         let has_seen_it = origin.is(url.scheme(), url.authority());
         let (status, headers) = (answer.status(), answer.headers());
-        let again = has_seen_it
-            && if is_redirected {
-                self.hear_redirected(&method, &token, status, headers)
-            } else {
-                self.hear(origin, &token, status, headers)
-            };
+        let again = match (has_seen_it, is_redirected) {
+            (false, _) => Again::No,
+            (true, true) => self.hear_redirected(&method, token, status, headers),
+            (true, false) => self.hear(origin, token, status, headers),
+        };
         Ok((answer, again))
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body::{Body, Frame};
 use proptest::prelude::*;
@@ -69,6 +70,21 @@ fn a_listed_origin_has_a_token() {
     for url in ["https://bücher.example/", "https://BÜCHER.example/", "http://127.1:8080/"] {
         assert_eq!(destinations(&attach, url)[0], Some(true), "{url}");
         assert_ne!(destinations(&attach, url)[1], Some(true), "{url}");
+    }
+}
+
+#[test]
+fn a_host_header_that_names_another_is_another() {
+    let attach = attach(&LISTED);
+    let has_token = |host: &'static str| {
+        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+        attach.destination("https", "api.example.com", &headers).unwrap().is_some()
+    };
+    for host in ["api.example.com", "API.example.com:443"] {
+        assert!(has_token(host), "{host}");
+    }
+    for host in ["evil.example", "api.example.com.", "api.example.com:8443", "", "*"] {
+        assert!(!has_token(host), "{host}");
     }
 }
 

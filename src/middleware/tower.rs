@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::decide::{self, Origin};
-use super::{Attach, Problem, drain, put};
+use super::{Again, Attach, Problem, drain, put};
 use crate::error::ConfigError;
 use crate::token::AccessToken;
 
@@ -74,7 +74,8 @@ pub struct EmptyBodies;
 
 impl<B: Body + Default> Repeat<B> for EmptyBodies {
     fn repeat(&self, body: &B) -> Option<B> {
-        body.is_end_stream().then(B::default)
+        let empty = || Some(B::default()).filter(Body::is_end_stream);
+        body.is_end_stream().then(empty).flatten()
     }
 }
 
@@ -135,16 +136,20 @@ where
         let answer = inner.call(Request::from_parts(parts, body)).await.map_err(Into::into)?;
         return Ok(answer.map(|body| AttachedBody { inner: body, watch: None }));
     };
-    let token = sign(&attach, origin, &mut parts).await?;
+    let token = attach.token().await?;
+    sign(origin, &token, &mut parts)?;
     let answer = inner.call(Request::from_parts(parts, body)).await.map_err(Into::into)?;
     let again = attach.hear(origin, &token, answer.status(), answer.headers());
-    let Some((mut parts, body)) = copy.filter(|_| again) else {
+    let Some((mut parts, body)) = copy.filter(|_| again != Again::No) else {
         return Ok(watched(answer, attach, token));
     };
-    drain(answer.into_body()).await;
-    // Whatever that takes, the token is one of the time at which the request goes out.
+    // First this: whatever it takes, the token is one of the time at which the request goes out.
     poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
-    let token = sign(&attach, origin, &mut parts).await?;
+    let Some(token) = attach.token_for(again, &token).await? else {
+        return Ok(watched(answer, attach, token));
+    };
+    sign(origin, &token, &mut parts)?;
+    drain(answer.into_body()).await;
     let answer = inner.call(Request::from_parts(parts, body)).await.map_err(Into::into)?;
     attach.hear(origin, &token, answer.status(), answer.headers());
     Ok(watched(answer, attach, token))
@@ -165,11 +170,10 @@ fn destination<'a>(attach: &'a Attach, parts: &Parts) -> Result<Option<&'a Origi
     attach.destination(scheme.unwrap_or_default(), authority, &parts.headers)
 }
 
-async fn sign(attach: &Attach, origin: &Origin, parts: &mut Parts) -> Result<AccessToken, Problem> {
-    let token = attach.token().await?;
-    let proof = Attach::proof(origin, &token, &parts.method, &parts.uri)?;
-    put(&mut parts.headers, &token, proof);
-    Ok(token)
+fn sign(origin: &Origin, token: &AccessToken, parts: &mut Parts) -> Result<(), ConfigError> {
+    let proof = Attach::proof(origin, token, &parts.method, &parts.uri)?;
+    put(&mut parts.headers, token, proof);
+    Ok(())
 }
 
 fn watched<A>(

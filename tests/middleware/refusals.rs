@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use tokio::sync::Notify;
 
 use super::upstream::{Upstream, answer, ok, refusal, refuses_the_first};
-use super::{Client, Tokens, age, aged, attach, inner, session, tokens};
+use super::{Client, LIFE, Tokens, age, aged, attach, inner, session, tokens};
 
 #[tokio::test]
 async fn a_refused_token_is_replaced_and_the_request_sent_once_more_whatever_its_method() {
@@ -231,6 +231,31 @@ async fn what_goes_out_may_be_an_exchanged_token() {
             1,
             "the session's own is as good as before"
         );
+        assert_eq!(session.status().counters().invalidations, 1);
+    }
+}
+
+/// Grants the same token again and again.
+struct TheSame;
+
+impl TokenManager for TheSame {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        Ok(Grant::bearer("T")?.expires_in(LIFE))
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_granted_again_word_for_word_is_not_sent_again() {
+    for client in Client::SIDES {
+        let upstream = Upstream::start(|_| refusal()).await;
+        let session = Session::builder(TheSame).spawn().unwrap();
+        session.get_token().await.unwrap();
+        age();
+        let client = client(&attach(&session, &[&upstream.base]));
+        let answer = client.get(&upstream.url("/")).await.unwrap();
+        assert_eq!((answer.status().as_u16(), &answer.body()[..]), (401, &b"refused"[..]));
+        assert_eq!(upstream.authorizations(), ["Bearer T"]);
+        assert_eq!(session.status().counters().grants_started, 2);
     }
 }
 

@@ -392,7 +392,9 @@ impl Broken {
 impl Broken {
     fn mutate(&mut self, before: &Machine<CallerId>, moment: Moment, fx: &mut Effects<CallerId>) {
         let machine = &mut self.machine;
-        let invalidated = before.counters.invalidations < machine.counters.invalidations;
+        let invalidated = before.counters.invalidations < machine.counters.invalidations
+            && before.own.kept().is_some()
+            && machine.own.kept().is_none();
         let revoked = before.counters.revokes < machine.counters.revokes;
         let failed = before.counters.grants_failed < machine.counters.grants_failed;
         let on_wire = machine.exchanges.on_wire() > 0;
