@@ -49,6 +49,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Revoke(args) => revoke::run(args),
         Command::Check(args) => check::run(args),
         Command::Authority(args) => authority::run(&args),
+        Command::Replica => demo::replica(),
         Command::Completions { shell } => {
             // Into memory first, since the generator panics when its reader has gone.
             let mut script = Vec::new();
