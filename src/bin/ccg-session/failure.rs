@@ -303,6 +303,7 @@ mod tests {
         for (failure, code, kind) in [
             (Failure::Figures(vec![]), 1, "figures"),
             (Failure::Check { failed: 1, steps: 2 }, 1, "check"),
+            (Failure::Interrupted, 130, "interrupted"),
             (Failure::Output(io::Error::other("full")), 1, "output"),
             (Failure::Output(io::ErrorKind::BrokenPipe.into()), 141, "output"),
             (Failure::Usage(String::new()), 2, "config"),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use ccg_session::testing::{Authority, Kind, Rule, Script};
-use ccg_session::{Slot, Store, Want};
+use ccg_session::{ConfigError, Slot, Store, Want};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -334,16 +334,25 @@ async fn own(args: &DemoArgs) -> Result<Own, Failure> {
     match &own.0 {
         #[cfg(target_os = "linux")]
         Place::Directory(path) => {
-            look(ccg_session::FileStore::open(path)?, "the directory").await?;
+            let store = ccg_session::FileStore::open(path);
+            look(store.map_err(|error| refused("the directory", &error))?, "the directory").await?;
         }
         #[cfg(feature = "redis")]
         Place::Redis(url) => {
-            look(ccg_session::RedisStore::connect(url.as_str()).build()?, "--redis").await?;
+            let store = ccg_session::RedisStore::connect(url.as_str()).build();
+            look(store.map_err(|error| refused("--redis", &error))?, "--redis").await?;
         }
         #[allow(unreachable_patterns, reason = "with all features on Linux both are there")]
         place => return Err(is_missing(place)),
     }
     Ok(own)
+}
+
+/// In place of the library's name for it.
+fn refused(what: &str, error: &ConfigError) -> Failure {
+    let message = error.to_string();
+    let problem = message.strip_prefix(error.setting()).unwrap_or(&message);
+    Failure::Usage(format!("{what}{problem}"))
 }
 
 fn directory() -> Result<PathBuf, Failure> {
@@ -379,8 +388,7 @@ fn is_missing(place: &Place) -> Failure {
             "on this system --replicas needs --redis: a directory is a store on Linux".into()
         }
         Place::Redis(_) => {
-            "--redis is for a command that was built with Redis: cargo install with --features \
-            cli,redis"
+            "--redis needs a command that was built with it: cargo install --features cli,redis"
                 .into()
         }
     })
