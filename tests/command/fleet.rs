@@ -257,7 +257,7 @@ fn what_makes_no_sense_is_refused_before_a_replica_starts() {
         text
     };
     refused(&["--replicas", "1"], &["--replicas"]);
-    refused(&["--replicas", "33"], &["--replicas"]);
+    refused(&["--replicas", "17"], &["--replicas"]);
     for (flag, value) in [("--tenants", "2"), ("--tasks", "2")] {
         refused(&["--replicas", "2", flag, value], &["--replicas", flag]);
     }

@@ -249,7 +249,7 @@ pub(crate) struct DemoArgs {
     #[arg(
         long,
         value_name = "N",
-        value_parser = clap::value_parser!(u16).range(2..=32),
+        value_parser = clap::value_parser!(u16).range(2..=16),
         conflicts_with_all = ["tasks", "tenants", "sabotage"],
     )]
     pub(crate) replicas: Option<u16>,

@@ -10,43 +10,42 @@ mod process;
 mod replica;
 mod report;
 mod singles;
+mod store;
 
-use std::fs::DirBuilder;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use ccg_session::testing::{Authority, Kind, Rule, Script};
-use ccg_session::{ConfigError, Slot, Store, Want};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{crypto, plot, view};
 use crate::args::DemoArgs;
 use crate::failure::Failure;
-use crate::{authority, input, output};
+use crate::{authority, output};
 use happened::{Happened, Lane, Moment, Stage};
 use line::{Assignment, Order, Place, Told};
 use process::{Heard, Process};
 pub(super) use replica::run as replica;
 use report::Report;
 use singles::Singles;
+use store::Own;
 
-/// A fleet of the user's own has another one. So that a user of Redis can be given the right to it, it is
-/// always the same; the key is another in each run, and so are the keys at the store.
-const NAMESPACE: &str = "ccg-session-demo";
 /// A busy machine is not to look like a broken store.
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 const GRANT_TAKES: Duration = Duration::from_millis(60);
 
 pub(super) async fn run(args: &DemoArgs, replicas: u16) -> Result<(), Failure> {
+    // Before signals are listened to: whoever is asked for an address may want to end it.
+    let redis = args.redis.as_deref().map(store::address).transpose()?;
     let interrupted = authority::interrupted()?;
     let plot = args.plot.as_deref().map(plot::open).transpose()?;
+    let length = Duration::from_secs(args.seconds.into());
     let report = tokio::select! {
         biased;
         // The run is dropped, and with it its processes and its directory.
         () = interrupted => return Err(Failure::Interrupted),
-        report = report(args, replicas.into()) => report?,
+        report = report(redis, replicas.into(), length) => report?,
     };
     if let Some(file) = plot {
         plot::save(file, |svg| picture::draw(svg, &report))?;
@@ -62,9 +61,12 @@ pub(super) async fn run(args: &DemoArgs, replicas: u16) -> Result<(), Failure> {
     }
 }
 
-async fn report(args: &DemoArgs, replicas: usize) -> Result<Report, Failure> {
-    let length = Duration::from_secs(args.seconds.into());
-    let mut run = Run::new(args, replicas, length).await?;
+async fn report(
+    redis: Option<String>,
+    replicas: usize,
+    length: Duration,
+) -> Result<Report, Failure> {
+    let mut run = Run::new(store::open(redis).await?, replicas, length).await?;
     let cut_short = run.stages(length).await.err().map(|Stuck(what)| what);
     run.happened.end = run.happened.elapsed();
     // The rest of what they have to say, whatever came before.
@@ -100,10 +102,9 @@ struct Run {
 }
 
 impl Run {
-    async fn new(args: &DemoArgs, replicas: usize, length: Duration) -> Result<Self, Failure> {
+    async fn new(own: Own, replicas: usize, length: Duration) -> Result<Self, Failure> {
         // Some refreshes; and between two of them there is time for a revocation to be heard of.
         let life = length.mul_f64(0.2).max(Duration::from_secs(6));
-        let own = own(args).await?;
         let authority = server(life).await?;
         let (tell, heard) = unbounded_channel();
         let assignment = Assignment {
@@ -307,92 +308,3 @@ fn key() -> Result<String, Failure> {
     drawn.map_err(|_| Failure::Usage("the system has no random numbers to give".into()))?;
     Ok(BASE64_STANDARD.encode(bytes))
 }
-
-/// The store; a directory is the run's own, and goes with it.
-struct Own(Place);
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        if let Place::Directory(path) = &self.0 {
-            let _ = std::fs::remove_dir_all(path);
-        }
-    }
-}
-
-/// Looked at before the first process starts.
-async fn own(args: &DemoArgs) -> Result<Own, Failure> {
-    let own = match args.redis.as_deref() {
-        None => Own(Place::Directory(directory()?)),
-        Some("-") => {
-            use secrecy::ExposeSecret;
-            let address = input::secret_from_stdin("the address of Redis")?;
-            Own(Place::Redis(address.expose_secret().into()))
-        }
-        Some(url) if has_password(url) => return Err(Failure::Usage(PASSWORD.into())),
-        Some(url) => Own(Place::Redis(url.into())),
-    };
-    match &own.0 {
-        #[cfg(target_os = "linux")]
-        Place::Directory(path) => {
-            let store = ccg_session::FileStore::open(path);
-            look(store.map_err(|error| refused("the directory", &error))?, "the directory").await?;
-        }
-        #[cfg(feature = "redis")]
-        Place::Redis(url) => {
-            let store = ccg_session::RedisStore::connect(url.as_str()).build();
-            look(store.map_err(|error| refused("--redis", &error))?, "--redis").await?;
-        }
-        #[allow(unreachable_patterns, reason = "with all features on Linux both are there")]
-        place => return Err(is_missing(place)),
-    }
-    Ok(own)
-}
-
-/// In place of the library's name for it.
-fn refused(what: &str, error: &ConfigError) -> Failure {
-    let message = error.to_string();
-    let problem = message.strip_prefix(error.setting()).unwrap_or(&message);
-    Failure::Usage(format!("{what}{problem}"))
-}
-
-fn directory() -> Result<PathBuf, Failure> {
-    let path = std::env::temp_dir().join(format!("ccg-session-demo-{:016x}", fastrand::u64(..)));
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(&path).map_err(|error| {
-        Failure::Usage(format!("the directory {} cannot be made: {error}", path.display()))
-    })?;
-    Ok(path)
-}
-
-async fn look(store: impl Store, what: &str) -> Result<(), Failure> {
-    let slot = Slot::new(NAMESPACE, [0; 16]);
-    match timeout(Duration::from_secs(5), store.take(&slot, &Want::look())).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(Failure::Usage(format!("{what} is of no use: {error}"))),
-        Err(_) => Err(Failure::Usage(format!("{what} is of no use: no answer within 5s"))),
-    }
-}
-
-/// `user:password@` after the scheme.
-fn has_password(url: &str) -> bool {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
-}
-
-fn is_missing(place: &Place) -> Failure {
-    Failure::Usage(match place {
-        Place::Directory(_) => {
-            "on this system --replicas needs --redis: a directory is a store on Linux".into()
-        }
-        Place::Redis(_) => {
-            "--redis needs a command that was built with it: cargo install --features cli,redis"
-                .into()
-        }
-    })
-}
-
-const PASSWORD: &str = "--redis has an address with a password, and other users of this machine can read a \
-    command's arguments: give the address on stdin, with --redis -. Treat that password as compromised";

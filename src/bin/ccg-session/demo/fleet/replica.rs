@@ -16,8 +16,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::STORE_TIMEOUT;
 use super::line::{Assignment, Met, Order, Place, Told, What, now};
-use super::{NAMESPACE, STORE_TIMEOUT, is_missing};
+use super::store::{NAMESPACE, is_missing};
 use crate::failure::Failure;
 use crate::{output, provider};
 
