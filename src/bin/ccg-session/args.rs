@@ -46,9 +46,6 @@ pub(crate) enum Command {
     /// Prints one line of JSON with its URLs and credentials when it listens on 127.0.0.1.
     #[command(after_help = EXIT_CODES)]
     Authority(AuthorityArgs),
-    /// One process of `demo --replicas`, which starts it
-    #[command(hide = true)]
-    Replica,
     /// Print completions for a shell
     Completions {
         /// Which shell

@@ -29,6 +29,7 @@ use crate::args::DemoArgs;
 use crate::failure::Failure;
 use crate::{output, provider};
 use day::{Outcome, Plan};
+pub(crate) use fleet::{REPLICA, replica};
 use load::{Clocks, Tally, World};
 use record::{Record, Sample, Watched};
 use report::Report;
@@ -57,10 +58,6 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         broken if broken.is_empty() => Ok(()),
         broken => Err(Failure::Figures(broken)),
     }
-}
-
-pub(crate) fn replica() -> Result<(), Failure> {
-    fleet::replica()
 }
 
 async fn run_day(args: &DemoArgs) -> Result<(Report, Arc<Record>), Failure> {

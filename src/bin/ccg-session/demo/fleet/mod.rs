@@ -26,11 +26,13 @@ use crate::{authority, output};
 use happened::{Happened, Lane, Moment, Stage};
 use line::{Assignment, Order, Place, Told};
 use process::{Heard, Process};
-pub(super) use replica::run as replica;
+pub(crate) use replica::run as replica;
 use report::Report;
 use singles::Singles;
 use store::Own;
 
+/// The only argument of a process that is a replica.
+pub(crate) const REPLICA: &str = "replica";
 /// A busy machine is not to look like a broken store.
 const STORE_TIMEOUT: Duration = Duration::from_millis(500);
 const GRANT_TAKES: Duration = Duration::from_millis(60);

@@ -6,6 +6,7 @@ use std::thread;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::REPLICA;
 use super::line::{Assignment, Order, Told};
 use crate::failure::Failure;
 
@@ -31,7 +32,7 @@ impl Process {
         // Ctrl-C on a terminal goes to a whole group, but what ends when is for the demo to say.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let command = command.arg("replica").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let command = command.arg(REPLICA).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (orders, told) = pipes.ok_or_else(|| failed(std::io::ErrorKind::BrokenPipe.into()))?;

@@ -27,7 +27,7 @@ const CALLERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(10);
 const TELL_EACH: Duration = Duration::from_millis(100);
 
-pub(in super::super) fn run() -> Result<(), Failure> {
+pub(crate) fn run() -> Result<(), Failure> {
     let mut first = String::new();
     let _ = stdin().read_line(&mut first);
     let assignment: Assignment = serde_json::from_str(&first).map_err(|_| {
