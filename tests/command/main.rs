@@ -4,6 +4,8 @@
 mod certificates;
 mod check;
 mod flags;
+#[cfg(target_os = "linux")]
+mod fleet;
 mod inputs;
 mod languages;
 mod output;

@@ -70,6 +70,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   2  usage or configuration: nothing was sent
   3  the server refused
   4  the server could not be reached, was busy or made no sense
+  130  demo --replicas was interrupted, and has ended its processes
   141  nobody reads the result: the pipe was closed";
 
 // In each of them what is flattened comes last: its headings hold for whatever follows.
@@ -241,6 +242,18 @@ pub(crate) struct DemoArgs {
         conflicts_with_all = ["tasks", "seconds", "plot", "sabotage"],
     )]
     pub(crate) tenants: u16,
+    /// Another demo: so many processes share one token over a store; one is killed, one revokes
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(2..=16),
+        conflicts_with_all = ["tasks", "tenants", "sabotage"],
+    )]
+    pub(crate) replicas: Option<u16>,
+    /// Their store is this Redis, in place of a directory; - reads its address from stdin, as one with a
+    /// password has to be
+    #[arg(long, value_name = "URL", requires = "replicas")]
+    pub(crate) redis: Option<String>,
     /// Write a timeline of the day to this file, as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,

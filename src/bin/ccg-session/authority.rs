@@ -21,8 +21,7 @@ pub(crate) fn run(args: &AuthorityArgs) -> Result<(), Failure> {
             })
         })?;
         // Before the line is out, or who reads it could interrupt too early.
-        let interrupted = interrupted()
-            .map_err(|error| Failure::Usage(format!("cannot install a signal handler: {error}")))?;
+        let interrupted = interrupted()?;
         output::json(&Listening::new(&authority))?;
         interrupted.await;
         Ok(())
@@ -107,11 +106,16 @@ impl Listening {
     }
 }
 
+/// Waits for Ctrl-C, or for what else asks a program to end.
 #[cfg(unix)]
-fn interrupted() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let listen = |kind| {
+        signal(kind)
+            .map_err(|error| Failure::Usage(format!("cannot install a signal handler: {error}")))
+    };
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -122,7 +126,7 @@ fn interrupted() -> io::Result<impl Future<Output = ()>> {
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "it is the same function elsewhere")]
-fn interrupted() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
     Ok(async {
         // If it cannot be waited for, then this ends at once rather than never.
         let _ = tokio::signal::ctrl_c().await;

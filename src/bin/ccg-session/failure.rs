@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Figures(Vec<String>),
     /// So many steps of a check failed, of so many.
     Check { failed: usize, steps: usize },
+    /// It was told to end before it had a result.
+    Interrupted,
     /// The result is there, but stdout does not take it.
     Output(io::Error),
     /// Something that was asked for cannot be.
@@ -41,6 +43,8 @@ impl Failure {
         ExitCode::from(match self {
             // What a shell says of a program that a closed pipe has ended (128 + SIGPIPE).
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 141,
+            // As of one that SIGINT has ended (128 + SIGINT).
+            Self::Interrupted => 130,
             Self::Figures(_) | Self::Check { .. } | Self::Output(_) => 1,
             Self::Usage(_) | Self::Session { error: SessionError::Unsupported(_), .. } => 2,
             Self::Session { error, .. } => match error.token_error() {
@@ -84,12 +88,13 @@ impl Failure {
         }
     }
 
-    fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         match self {
             Self::Figures(broken) => {
                 format!("the demo's figures do not hold: {}", broken.join("; "))
             }
             Self::Check { failed, steps } => format!("steps that failed: {failed} of {steps}"),
+            Self::Interrupted => "interrupted".into(),
             Self::Output(error) => format!("the result could not be written: {error}"),
             Self::Usage(problem) | Self::Unfit { problem, .. } => problem.clone(),
             Self::Session { error: SessionError::Unsupported(what), .. } => {
@@ -106,6 +111,7 @@ impl Failure {
         match self {
             Self::Figures(_) => "figures",
             Self::Check { .. } => "check",
+            Self::Interrupted => "interrupted",
             Self::Output(_) => "output",
             Self::Usage(_) => "config",
             Self::Unfit { .. } => "malformed",
@@ -122,7 +128,11 @@ impl Failure {
     fn attempts(&self) -> u64 {
         match self {
             Self::Session { attempts, .. } | Self::Unfit { attempts, .. } => *attempts,
-            Self::Figures(_) | Self::Check { .. } | Self::Output(_) | Self::Usage(_) => 0,
+            Self::Figures(_)
+            | Self::Check { .. }
+            | Self::Interrupted
+            | Self::Output(_)
+            | Self::Usage(_) => 0,
         }
     }
 
@@ -293,6 +303,7 @@ mod tests {
         for (failure, code, kind) in [
             (Failure::Figures(vec![]), 1, "figures"),
             (Failure::Check { failed: 1, steps: 2 }, 1, "check"),
+            (Failure::Interrupted, 130, "interrupted"),
             (Failure::Output(io::Error::other("full")), 1, "output"),
             (Failure::Output(io::ErrorKind::BrokenPipe.into()), 141, "output"),
             (Failure::Usage(String::new()), 2, "config"),

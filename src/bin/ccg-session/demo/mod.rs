@@ -4,6 +4,7 @@
 //! stage wants it, so that a slow machine shows the same day as a fast one.
 
 mod day;
+mod fleet;
 mod load;
 mod plot;
 mod record;
@@ -20,6 +21,7 @@ use ccg_session::testing::Authority;
 use ccg_session::{Session, SessionConfig};
 use reqwest::Client;
 use reqwest_middleware::ClientBuilder;
+use rustls::crypto::CryptoProvider;
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 
@@ -27,6 +29,7 @@ use crate::args::DemoArgs;
 use crate::failure::Failure;
 use crate::{output, provider};
 use day::{Outcome, Plan};
+pub(crate) use fleet::{REPLICA, replica};
 use load::{Clocks, Tally, World};
 use record::{Record, Sample, Watched};
 use report::Report;
@@ -34,6 +37,9 @@ use view::View;
 
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let runtime = provider::runtime_of(&mut Builder::new_multi_thread())?;
+    if let Some(replicas) = args.replicas {
+        return runtime.block_on(fleet::run(args, replicas));
+    }
     if args.tenants > 1 {
         return runtime.block_on(tenants::run(args.tenants, args.json));
     }
@@ -140,11 +146,7 @@ fn client() -> Result<Client, Failure> {
     let unusable = |error: &dyn std::error::Error| {
         Failure::Usage(format!("no HTTP client can be made: {error}"))
     };
-    #[cfg(feature = "aws-lc")]
-    let crypto = rustls::crypto::aws_lc_rs::default_provider();
-    #[cfg(not(feature = "aws-lc"))]
-    let crypto = rustls::crypto::ring::default_provider();
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(crypto))
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(crypto()))
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(&error))?
         .with_root_certificates(rustls::RootCertStore::empty())
@@ -154,6 +156,16 @@ fn client() -> Result<Client, Failure> {
         .no_proxy()
         .build()
         .map_err(|error| unusable(&error))
+}
+
+#[cfg(feature = "aws-lc")]
+fn crypto() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
+#[cfg(not(feature = "aws-lc"))]
+fn crypto() -> CryptoProvider {
+    rustls::crypto::ring::default_provider()
 }
 
 /// Looks at the session again and again, for the plot and the view.

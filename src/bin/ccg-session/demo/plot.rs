@@ -24,10 +24,10 @@ use super::record::{Happened, Mark, Purpose, Sample, Stage};
 use super::report::Report;
 use crate::failure::Failure;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Panel<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn = Result<(), Box<dyn Error>>;
-type Point = (i32, i32);
+pub(super) type Drawn = Result<(), Box<dyn Error>>;
+pub(super) type Point = (i32, i32);
 
 pub(super) fn open(path: &Path) -> Result<File, Failure> {
     File::create(path).map_err(|error| {
@@ -35,9 +35,13 @@ pub(super) fn open(path: &Path) -> Result<File, Failure> {
     })
 }
 
-pub(super) fn write(mut file: File, happened: &Happened, report: &Report) -> Result<(), Failure> {
+pub(super) fn write(file: File, happened: &Happened, report: &Report) -> Result<(), Failure> {
+    save(file, |svg| draw(svg, happened, report))
+}
+
+pub(super) fn save(mut file: File, draw: impl FnOnce(&mut String) -> Drawn) -> Result<(), Failure> {
     let mut svg = String::new();
-    draw(&mut svg, happened, report)
+    draw(&mut svg)
         .map_err(|error| Failure::Usage(format!("the timeline cannot be drawn: {error}")))?;
     file.write_all(in_the_dark_too(&svg).as_bytes()).map_err(Failure::Output)
 }
@@ -59,9 +63,9 @@ fn draw(svg: &mut String, happened: &Happened, report: &Report) -> Drawn {
     let picture = SVGBackend::with_string(svg, (WIDTH.unsigned_abs(), HEIGHT.unsigned_abs()));
     let picture = picture.into_drawing_area();
     picture.fill(&WHITE)?;
-    let scale = Scale { end: happened.end().as_secs_f64().max(1.0) };
+    let scale = Scale::new(happened.end());
     draw_head(&picture, report)?;
-    draw_bands(&picture, happened, &scale)?;
+    draw_bands(&picture, &bands(happened), &scale, HEIGHT)?;
     draw_requests(&picture, happened, &scale)?;
     let (_, rest) = picture.split_vertically(HELD_TOP);
     let (held, life) = rest.split_vertically(LIFE_TOP - HELD_TOP);
@@ -72,13 +76,17 @@ fn draw(svg: &mut String, happened: &Happened, report: &Report) -> Drawn {
 }
 
 /// The time axis that all parts share.
-struct Scale {
+pub(super) struct Scale {
     /// In seconds.
-    end: f64,
+    pub(super) end: f64,
 }
 
 impl Scale {
-    fn x(&self, at: Duration) -> i32 {
+    pub(super) fn new(end: Duration) -> Self {
+        Self { end: end.as_secs_f64().max(1.0) }
+    }
+
+    pub(super) fn x(&self, at: Duration) -> i32 {
         let share = (at.as_secs_f64() / self.end).min(1.0);
         #[expect(clippy::cast_possible_truncation, reason = "it is within the picture")]
         let offset = (f64::from(WIDTH - LEFT - RIGHT) * share).round() as i32;
@@ -90,7 +98,6 @@ impl Scale {
 fn draw_head(picture: &Area<'_>, report: &Report) -> Drawn {
     let figures = &report.figures;
     let title = format!("One session and {} callers on a bad day", figures.callers);
-    picture.draw(&Text::new(title, (MARGIN, 16), text(28, INK)))?;
     let told = [
         format!("get_token answered {} times;", thousands(figures.get_token)),
         format!(
@@ -103,18 +110,30 @@ fn draw_head(picture: &Area<'_>, report: &Report) -> Drawn {
             figures.grants, figures.grants_in_flight_max
         ),
     ];
-    for (told, y) in told.into_iter().zip((54..).step_by(LINE)) {
-        picture.draw(&Text::new(told, (MARGIN, y), text(19, FAINT_INK)))?;
-    }
+    draw_told(picture, title, told)?;
     let mut x = MARGIN;
     for sign in [Sign::Fresh, Sign::Stale, Sign::Held] {
         sign.draw(picture, (x + 8, LEGEND))?;
         picture.draw(&Text::new(sign.name(), (x + 22, LEGEND), label(19, HPos::Left)))?;
         x += 52 + width(sign.name(), 19);
     }
+    draw_names(picture, Stage::ALL.map(Stage::name))
+}
+
+/// The title, and what it came to.
+pub(super) fn draw_told(picture: &Area<'_>, title: String, told: [String; 3]) -> Drawn {
+    picture.draw(&Text::new(title, (MARGIN, 16), text(28, INK)))?;
+    for (told, y) in told.into_iter().zip((54..).step_by(LINE)) {
+        picture.draw(&Text::new(told, (MARGIN, y), text(19, FAINT_INK)))?;
+    }
+    Ok(())
+}
+
+/// What the numbers of the bands mean.
+pub(super) fn draw_names<const N: usize>(picture: &Area<'_>, names: [&str; N]) -> Drawn {
     let (mut x, mut y) = (MARGIN, STAGES);
-    for (number, stage) in (1..).zip(Stage::ALL) {
-        let name = format!("{number} {}", stage.name());
+    for (number, name) in (1..).zip(names) {
+        let name = format!("{number} {name}");
         if x + width(&name, 19) > WIDTH - MARGIN {
             (x, y) = (MARGIN, y + 24);
         }
@@ -124,14 +143,29 @@ fn draw_head(picture: &Area<'_>, report: &Report) -> Drawn {
     Ok(())
 }
 
-/// The stages, behind everything else, with their numbers above.
-fn draw_bands(picture: &Area<'_>, happened: &Happened, scale: &Scale) -> Drawn {
+/// A stage as it is drawn.
+pub(super) struct Band {
+    pub(super) number: usize,
+    pub(super) begin: Duration,
+    pub(super) end: Duration,
+    pub(super) color: RGBColor,
+}
+
+fn bands(happened: &Happened) -> Vec<Band> {
     let ends = happened.stages.iter().skip(1).map(|(_, begin)| *begin).chain([happened.end()]);
-    for ((stage, begin), end) in happened.stages.iter().zip(ends) {
-        let (left, right) = (scale.x(*begin), scale.x(end));
-        let band = [(left, BANDS_TOP), (right, HEIGHT - BOTTOM)];
-        picture.draw(&Rectangle::new(band, color_of(*stage).filled()))?;
+    let bands = happened.stages.iter().zip(ends).map(|((stage, begin), end)| {
         let number = Stage::ALL.iter().position(|other| other == stage).unwrap_or_default() + 1;
+        Band { number, begin: *begin, end, color: color_of(*stage) }
+    });
+    bands.collect()
+}
+
+/// Behind everything else, with their numbers above.
+pub(super) fn draw_bands(picture: &Area<'_>, bands: &[Band], scale: &Scale, height: i32) -> Drawn {
+    for Band { number, begin, end, color } in bands {
+        let (left, right) = (scale.x(*begin), scale.x(*end));
+        let band = [(left, BANDS_TOP), (right, height - BOTTOM)];
+        picture.draw(&Rectangle::new(band, color.filled()))?;
         let number = number.to_string();
         // In a band that is narrower it would be in the next one too.
         if width(&number, 18) <= right - left {
@@ -327,7 +361,7 @@ impl Sign {
     fn color(self) -> RGBColor {
         match self {
             Self::Grant => GRANTED,
-            Self::FailedGrant => RGBColor(200, 30, 30),
+            Self::FailedGrant => FAILED,
             Self::Exchange => EXCHANGED,
             Self::Revocation => REVOKED,
             Self::Held => HELD,
@@ -339,34 +373,48 @@ impl Sign {
     fn draw(self, picture: &Area<'_>, (x, y): Point) -> Drawn {
         let color = self.color();
         match self {
-            Self::Grant => {
-                let triangle = vec![(x, y - 7), (x + 7, y + 6), (x - 7, y + 6)];
-                picture.draw(&Polygon::new(triangle, color.filled()))?;
-            }
-            Self::FailedGrant => {
-                for (up, down) in [(y - 6, y + 6), (y + 6, y - 6)] {
-                    let stroke = vec![(x - 6, up), (x + 6, down)];
-                    picture.draw(&PathElement::new(stroke, color.stroke_width(3)))?;
-                }
-            }
-            Self::Exchange => picture.draw(&Circle::new((x, y), 6, color.filled()))?,
-            Self::Revocation => {
-                let diamond = vec![(x, y - 8), (x + 7, y), (x, y + 8), (x - 7, y)];
-                picture.draw(&Polygon::new(diamond, color.filled()))?;
-            }
+            Self::Grant => triangle(picture, (x, y), color),
+            Self::FailedGrant => cross(picture, (x, y), color),
+            Self::Exchange => dot(picture, (x, y), color),
+            Self::Revocation => diamond(picture, (x, y), color),
             Self::Held | Self::Fresh | Self::Stale => {
                 let swatch = [(x - 8, y - 6), (x + 8, y + 6)];
                 picture.draw(&Rectangle::new(swatch, color.mix(0.35).filled()))?;
                 let edge = vec![(x - 8, y - 6), (x + 8, y - 6)];
                 picture.draw(&PathElement::new(edge, ShapeStyle::from(color).stroke_width(2)))?;
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 
+pub(super) fn triangle(picture: &Area<'_>, (x, y): Point, color: RGBColor) -> Drawn {
+    let triangle = vec![(x, y - 7), (x + 7, y + 6), (x - 7, y + 6)];
+    picture.draw(&Polygon::new(triangle, color.filled()))?;
+    Ok(())
+}
+
+pub(super) fn cross(picture: &Area<'_>, (x, y): Point, color: RGBColor) -> Drawn {
+    for (up, down) in [(y - 6, y + 6), (y + 6, y - 6)] {
+        let stroke = vec![(x - 6, up), (x + 6, down)];
+        picture.draw(&PathElement::new(stroke, color.stroke_width(3)))?;
+    }
+    Ok(())
+}
+
+pub(super) fn dot(picture: &Area<'_>, place: Point, color: RGBColor) -> Drawn {
+    picture.draw(&Circle::new(place, 6, color.filled()))?;
+    Ok(())
+}
+
+pub(super) fn diamond(picture: &Area<'_>, (x, y): Point, color: RGBColor) -> Drawn {
+    let diamond = vec![(x, y - 8), (x + 7, y), (x, y + 8), (x - 7, y)];
+    picture.draw(&Polygon::new(diamond, color.filled()))?;
+    Ok(())
+}
+
 /// Pale, since everything else is drawn on top; warm where something is wrong.
-const fn color_of(stage: Stage) -> RGBColor {
+pub(super) const fn color_of(stage: Stage) -> RGBColor {
     match stage {
         Stage::ColdStart => RGBColor(222, 235, 247),
         Stage::Refreshes => RGBColor(236, 246, 236),
@@ -379,17 +427,17 @@ const fn color_of(stage: Stage) -> RGBColor {
     }
 }
 
-fn text(size: u32, color: RGBColor) -> TextStyle<'static> {
+pub(super) fn text(size: u32, color: RGBColor) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&color)
 }
 
 /// Vertically around its place.
-fn label(size: u32, from: HPos) -> TextStyle<'static> {
+pub(super) fn label(size: u32, from: HPos) -> TextStyle<'static> {
     text(size, INK).pos(Pos::new(from, VPos::Center))
 }
 
 /// A guess: which font the reader has is not known here.
-fn width(text: &str, size: i32) -> i32 {
+pub(super) fn width(text: &str, size: i32) -> i32 {
     i32::try_from(text.len()).unwrap_or(i32::MAX).saturating_mul(size) / 2
 }
 
@@ -407,30 +455,31 @@ fn thousands(number: u64) -> String {
 }
 
 // Narrow, and its letters large, so that it can be read on a phone.
-const WIDTH: i32 = 720;
+pub(super) const WIDTH: i32 = 720;
 const HEIGHT: i32 = 840;
-const MARGIN: i32 = 16;
+pub(super) const MARGIN: i32 = 16;
 /// What lies beside the time axis.
-const LEFT: i32 = 110;
-const RIGHT: i32 = 24;
+pub(super) const LEFT: i32 = 110;
+pub(super) const RIGHT: i32 = 24;
 /// What lies beneath it: its labels and its name.
-const BOTTOM: i32 = 60;
+pub(super) const BOTTOM: i32 = 60;
 const GAP: i32 = 16;
 const LINE: usize = 22;
-const LEGEND: i32 = 140;
+pub(super) const LEGEND: i32 = 140;
 const STAGES: i32 = 170;
-const BANDS_TOP: i32 = 214;
+pub(super) const BANDS_TOP: i32 = 214;
 const NUMBERS: i32 = 230;
 const LANES: [i32; 4] = [264, 292, 320, 348];
 const HELD_TOP: i32 = 372;
 const LIFE_TOP: i32 = 580;
-const INK: RGBColor = RGBColor(34, 40, 49);
-const FAINT_INK: RGBColor = RGBColor(96, 104, 114);
-const GRANTED: RGBColor = RGBColor(27, 120, 55);
-const EXCHANGED: RGBColor = RGBColor(33, 102, 172);
-const REVOKED: RGBColor = RGBColor(118, 42, 131);
-const HELD: RGBColor = RGBColor(214, 96, 20);
-const FRESH: RGBColor = RGBColor(67, 147, 90);
+pub(super) const INK: RGBColor = RGBColor(34, 40, 49);
+pub(super) const FAINT_INK: RGBColor = RGBColor(96, 104, 114);
+pub(super) const GRANTED: RGBColor = RGBColor(27, 120, 55);
+pub(super) const FAILED: RGBColor = RGBColor(200, 30, 30);
+pub(super) const EXCHANGED: RGBColor = RGBColor(33, 102, 172);
+pub(super) const REVOKED: RGBColor = RGBColor(118, 42, 131);
+pub(super) const HELD: RGBColor = RGBColor(214, 96, 20);
+pub(super) const FRESH: RGBColor = RGBColor(67, 147, 90);
 const STALE: RGBColor = RGBColor(214, 158, 30);
 /// A color, and what is in its place where the page is dark.
 const IN_THE_DARK: [(RGBColor, RGBColor); 14] = [

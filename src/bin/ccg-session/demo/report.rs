@@ -55,11 +55,38 @@ pub(super) struct Report {
 }
 
 /// A line of the table.
-struct Row {
+pub(super) struct Row {
     name: &'static str,
     value: String,
     /// What it must be, and whether it is.
     must: Option<(String, bool)>,
+}
+
+pub(super) fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["figure", "value", "must be", ""]);
+    for row in rows {
+        let (must, holds) = match &row.must {
+            Some((must, true)) => (must.as_str(), "holds"),
+            Some((must, false)) => (must.as_str(), "BROKEN"),
+            None => ("", ""),
+        };
+        table.add_row([row.name, row.value.as_str(), must, holds]);
+    }
+    if let Some(values) = table.column_mut(1) {
+        values.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// Which figures do not hold, each as a sentence.
+pub(super) fn broken(rows: &[Row]) -> Vec<String> {
+    let sentence = |row: &Row| {
+        let (must, _) = row.must.as_ref().filter(|(_, holds)| !holds)?;
+        Some(format!("{} is {}, but must be {must}", row.name.trim_start(), row.value))
+    };
+    rows.iter().filter_map(sentence).collect()
 }
 
 impl Report {
@@ -106,30 +133,11 @@ impl Report {
     }
 
     pub(super) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header(["figure", "value", "must be", ""]);
-        for row in self.rows() {
-            let (must, holds) = match &row.must {
-                Some((must, true)) => (must.as_str(), "holds"),
-                Some((must, false)) => (must.as_str(), "BROKEN"),
-                None => ("", ""),
-            };
-            table.add_row([row.name, row.value.as_str(), must, holds]);
-        }
-        if let Some(values) = table.column_mut(1) {
-            values.set_cell_alignment(CellAlignment::Right);
-        }
-        table.to_string()
+        table(&self.rows())
     }
 
-    /// Which figures do not hold, each as a sentence.
     pub(super) fn broken(&self) -> Vec<String> {
-        let sentence = |row: Row| {
-            let (must, _) = row.must.filter(|(_, holds)| !holds)?;
-            Some(format!("{} is {}, but must be {must}", row.name.trim_start(), row.value))
-        };
-        self.rows().into_iter().filter_map(sentence).collect()
+        broken(&self.rows())
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -161,33 +169,41 @@ impl Report {
             Row::told("latency p99", nanos(p99)),
             Row::told("latency p99.9", nanos(p999)),
             Row::told("latency max", nanos(max)),
-            Row {
-                name: "the day",
-                value: self.cut_short.clone().unwrap_or_else(|| "complete".into()),
-                must: Some(("complete".into(), self.cut_short.is_none())),
-            },
+            Row::complete("the day", self.cut_short.as_ref()),
         ]
     }
 }
 
 impl Row {
-    fn told(name: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn told(name: &'static str, value: impl Into<String>) -> Self {
         Self { name, value: value.into(), must: None }
     }
 
-    fn exactly(name: &'static str, value: u64, must: u64) -> Self {
+    pub(super) fn exactly(name: &'static str, value: u64, must: u64) -> Self {
         let must = Some((must.to_string(), value == must));
         Self { name, value: value.to_string(), must }
     }
 
-    fn at_most(name: &'static str, value: u64, limit: u64) -> Self {
+    pub(super) fn at_most(name: &'static str, value: u64, limit: u64) -> Self {
         let must = Some((format!("at most {limit}"), value <= limit));
         Self { name, value: value.to_string(), must }
     }
 
-    fn at_least(name: &'static str, value: u64, limit: u64) -> Self {
+    pub(super) fn at_least(name: &'static str, value: u64, limit: u64) -> Self {
         let must = Some((format!("at least {limit}"), value >= limit));
         Self { name, value: value.to_string(), must }
+    }
+
+    /// In time, if it came at all.
+    pub(super) fn within(name: &'static str, value: Option<Duration>, limit: Duration) -> Self {
+        let told = value.map_or("never".into(), time);
+        let must = format!("at most {}", time(limit));
+        Self { name, value: told, must: Some((must, value.is_some_and(|value| value <= limit))) }
+    }
+
+    pub(super) fn complete(name: &'static str, cut_short: Option<&String>) -> Self {
+        let must = Some(("complete".into(), cut_short.is_none()));
+        Self { name, value: cut_short.cloned().unwrap_or_else(|| "complete".into()), must }
     }
 }
 
@@ -202,11 +218,16 @@ impl Latency {
     }
 }
 
+pub(super) fn time(time: Duration) -> String {
+    nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// In the unit that makes it shortest.
 fn nanos(nanos: u64) -> String {
     let duration = Duration::from_nanos(nanos);
     match nanos {
-        0..1_000 => format!("{nanos} ns"),
+        0 => "0 s".into(),
+        1..1_000 => format!("{nanos} ns"),
         1_000..1_000_000 => format!("{:.1} µs", duration.as_secs_f64() * 1e6),
         1_000_000..1_000_000_000 => format!("{:.1} ms", duration.as_secs_f64() * 1e3),
         _ => format!("{:.1} s", duration.as_secs_f64()),
@@ -227,7 +248,7 @@ fn grants_allowed(plan: &Plan, elapsed: Duration, outages: [Duration; 2]) -> u64
     refreshes + others + in_outages
 }
 
-fn whole(length: Duration, step: Duration) -> u64 {
+pub(super) fn whole(length: Duration, step: Duration) -> u64 {
     u64::try_from(length.as_nanos() / step.as_nanos().max(1)).unwrap_or(u64::MAX)
 }
 

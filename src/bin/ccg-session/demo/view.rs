@@ -33,7 +33,7 @@ impl View {
     pub(super) fn stage(&self, stage: Stage, at: Duration) {
         match self {
             Self::Bars(bars) => bars.day.set_message(stage.name()),
-            Self::Lines => output::note(&format!("{:6.2} s  {}", at.as_secs_f64(), stage.name())),
+            Self::Lines => line(at, stage.name()),
         }
     }
 
@@ -51,6 +51,10 @@ impl View {
             }
         }
     }
+}
+
+pub(super) fn line(at: Duration, stage: &str) {
+    output::note(&format!("{:6.2} s  {stage}", at.as_secs_f64()));
 }
 
 impl Bars {
