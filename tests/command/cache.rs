@@ -90,8 +90,7 @@ async fn a_hundred_calls_at_once_send_one_grant_and_a_later_one_sends_nothing() 
     assert!((3400..=3600).contains(&json["expires_in"].as_u64().unwrap()), "{json}");
     assert_eq!(authority.counts().of(Kind::Any), 1);
 
-    let exchange = over(&directory.0, &authority, "exchange");
-    let mut exchange = exchange;
+    let mut exchange = over(&directory.0, &authority, "exchange");
     exchange.args(["--scope", "item_preview", "--format", "json"]);
     let json: Value = serde_json::from_str(&result(&run(&mut exchange))).unwrap();
     assert_eq!(json["attempts"], 1);
@@ -170,7 +169,7 @@ async fn a_call_that_is_killed_while_it_asks_keeps_nobody_waiting_for_long() {
     let began = Instant::now();
     let after = token(&directory.0, &authority);
     // The lease is one of three seconds; starting a process takes its time as well.
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert!(authority.is_active(after.trim_end()));
     assert_eq!(token(&directory.0, &authority), after);
     assert_eq!(authority.counts().grants, 2);
@@ -183,11 +182,9 @@ async fn a_refusal_is_not_kept() {
     let mut wrong = over(&directory.0, &authority, "token");
     let refused = run(wrong.env("CCG_SESSION_CLIENT_SECRET", "wrong").args(["--format", "json"]));
     assert_eq!(json_problem(&refused, 3)["attempts"], 1);
-    // Nor does its lease keep anybody waiting.
-    let began = Instant::now();
-    token(&directory.0, &authority);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    assert_eq!(authority.counts().grants, 2);
+    // Nor is its lease, for which others would wait.
+    let (said, _) = check(&directory.0, &authority, &[]);
+    assert_eq!(said, "ok      it can be used; there is no token yet");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,15 +253,12 @@ async fn a_directory_that_cannot_be_written_costs_requests_and_says_so_in_a_chec
     let authority = Authority::start().await.unwrap();
     let directory = Directory::new("full");
     let without_writing = |subcommand: &str, more: &[&str]| {
-        let mut shell = as_client();
-        let line = "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"";
-        let program = env!("CARGO_BIN_EXE_ccg-session");
-        let mut shell_command = Command::new("sh");
-        shell_command.args(["-c", line, program, subcommand, "--issuer", authority.base_url()]);
-        shell_command.arg("--cache").arg(&directory.0).args(more);
-        shell_command.envs(shell.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        shell.stdin(Stdio::null());
-        run(shell_command.stdin(Stdio::null()))
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]);
+        shell.args([env!("CARGO_BIN_EXE_ccg-session"), subcommand]);
+        shell.args(["--issuer", authority.base_url()]).args(more).arg("--cache").arg(&directory.0);
+        shell.env("CCG_SESSION_CLIENT_ID", ID).env("CCG_SESSION_CLIENT_SECRET", SECRET);
+        run(shell.stdin(Stdio::null()))
     };
     let issuer = ["--issuer", authority.base_url()];
     let mut first = as_client();
@@ -513,6 +507,15 @@ async fn a_cache_in_redis_is_one_for_all_who_have_its_key() {
     assert!(!said.contains("wrong@"), "{said}");
     let text = problem(&call("revoke", ":wrong@"), 4);
     assert!(text.contains("--cache does not answer, so nothing was revoked"), "{text}");
+    // What is given is revoked all the same.
+    let given = result(&run(&mut at(&authority, "token")));
+    let config = format!("cache = \"redis://:wrong@127.0.0.1:{}\"\n", redis.port);
+    let config = TempFile::new("redis.toml", &config);
+    let mut revoke = at(&authority, "revoke");
+    revoke.arg("--config").arg(&config.0).arg("--cache-key-file").arg(&key.0);
+    let text = problem(&run_with_stdin(&mut revoke, &given), 4);
+    assert!(text.contains("but the cache could not be told"), "{text}");
+    assert!(!authority.is_active(given.trim_end()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,11 +59,15 @@ async fn revoke(
         Some(cache) => kept(given.as_ref(), cache, &server, &config).await?,
         None => None,
     };
-    let (session, cache) = match (kept, given) {
-        (Some(session), _) => (session, cache),
+    let is_kept = kept.is_some();
+    let session = match (kept, given) {
+        (Some(session), _) => session,
         (None, Some(token)) => {
             let manager = Given { token, server: server.clone() };
-            (Session::builder(manager).config(config).spawn()?, None)
+            Session::builder(manager).config(config).spawn()?
+        }
+        (None, None) if cache.is_some_and(|cache| !cache.has_answered()) => {
+            return Err(Failure::Unfit { problem: NO_ANSWER.into(), attempts: 0 });
         }
         (None, None) => return Err(Failure::Usage(NONE_KEPT.into())),
     };
@@ -75,7 +79,8 @@ async fn revoke(
     let attempts = session.status().counters().revocations_started;
     session.shutdown().await;
     answer.map_err(|error| Failure::Session { error, attempts })?;
-    if cache.is_some_and(|cache| !cache.has_buried()) {
+    let is_told = |cache: &Cache| if is_kept { cache.has_buried() } else { cache.has_answered() };
+    if !cache.as_ref().is_none_or(is_told) {
         return Err(Failure::Unfit { problem: STILL_KEPT.into(), attempts });
     }
     // An assertion that a platform writes may be good for one request only.
@@ -101,10 +106,6 @@ async fn kept(
     config.expired_buffer = Duration::ZERO;
     let session = cache.session(Unasked(server.clone()), config)?;
     let token = session.get_token().await.ok();
-    if !cache.has_answered() {
-        session.shutdown().await;
-        return Err(Failure::Unfit { problem: NO_ANSWER.into(), attempts: 0 });
-    }
     let is_meant =
         |token: AccessToken| given.is_none_or(|given| given.text().expose() == token.secret());
     if token.is_some_and(is_meant) {

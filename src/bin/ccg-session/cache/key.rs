@@ -17,18 +17,20 @@ pub(super) struct Key {
 }
 
 pub(super) fn read(settings: &Settings, place: &Place) -> Result<Key, Failure> {
-    let (name, path) = match (&settings.cache_key_file, place) {
-        (Some(path), _) => ("--cache-key-file", path.clone()),
-        #[cfg(target_os = "linux")]
-        (None, Place::Directory(_, directory)) => {
-            let path = directory.join(NAME);
-            if !path.exists() {
-                make(directory, &path).map_err(|error| unmade(&path, &error))?;
+    let (name, path) = match settings.cache_key_file {
+        Some(ref path) => ("--cache-key-file", path.clone()),
+        None => match *place {
+            #[cfg(target_os = "linux")]
+            Place::Directory(_, ref directory) => {
+                let path = directory.join(NAME);
+                if !path.exists() {
+                    make(directory, &path).map_err(|error| unmade(&path, &error))?;
+                }
+                (MADE, path)
             }
-            (MADE, path)
-        }
-        #[cfg(feature = "redis")]
-        (None, Place::Redis(_)) => return Err(Failure::Usage(NO_KEY.into())),
+            #[cfg(feature = "redis")]
+            Place::Redis(_) => return Err(Failure::Usage(NO_KEY.into())),
+        },
     };
     check_mode(&path).map_err(|problem| {
         Failure::Usage(format!("{name} {problem} (the file {})", path.display()))

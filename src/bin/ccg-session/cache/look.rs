@@ -92,9 +92,9 @@ async fn try_writing(store: &Kept) -> Result<(), StoreError> {
 }
 
 fn remedy(place: &Place, error: &StoreError) -> String {
-    match place {
+    match *place {
         #[cfg(target_os = "linux")]
-        Place::Directory(_, path) => {
+        Place::Directory(_, ref path) => {
             if matches!(error, StoreError::TimedOut) {
                 return is_locked(path);
             }
@@ -128,9 +128,9 @@ fn remedy(place: &Place, error: &StoreError) -> String {
 
 /// How many slots are used, by whatever key: what is over has been removed when it was opened.
 fn others(place: &Place) -> usize {
-    match place {
+    match *place {
         #[cfg(target_os = "linux")]
-        Place::Directory(_, path) => {
+        Place::Directory(_, ref path) => {
             let files = fs::read_dir(path).into_iter().flatten().flatten();
             files.filter(|file| file.file_name().len() == 32).count()
         }
