@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
+use ccg_session::{Credential, FileStore, Fleet, HttpTokenManager, Provider, Session, Subject};
+
 use super::*;
 
 /// A path under which nothing is yet; removed with all that is there.
@@ -172,6 +174,44 @@ async fn a_call_that_is_killed_while_it_asks_keeps_nobody_waiting_for_long() {
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     assert!(authority.is_active(after.trim_end()));
     assert_eq!(token(&directory.0, &authority), after);
+    assert_eq!(authority.counts().grants, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_with_too_little_life_left_is_not_given() {
+    let authority = Authority::builder().ttl(Duration::from_secs(10)).start().await.unwrap();
+    let directory = Directory::new("aged");
+    while authority.counts().grants < 2 {
+        let mut call = over(&directory.0, &authority, "token");
+        let json = result(&run(call.args(["--min-remaining", "20s", "--format", "json"])));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        // Nine tenths of it, rounded down.
+        assert!(json["expires_in"].as_u64().unwrap() >= 8, "{json}");
+    }
+}
+
+/// A service in this process, and the command beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_shares_its_token_with_the_command() {
+    let authority = Authority::start().await.unwrap();
+    let directory = Directory::new("service");
+    let first = token(&directory.0, &authority);
+    let store = FileStore::open(&directory.0).unwrap();
+    let fleet = Fleet::builder(store, Credential::file(directory.join("key"))).build().unwrap();
+    let provider = Provider::box_ccg(Subject::enterprise("12345")).base_url(authority.base_url());
+    let manager = HttpTokenManager::builder(provider, ID, SECRET).build().unwrap();
+    let session = Session::builder(fleet.share(manager).build().unwrap()).spawn().unwrap();
+    assert_eq!(session.get_token().await.unwrap().secret(), first.trim_end());
+    assert_eq!(authority.counts().grants, 1);
+
+    let mut changes = session.subscribe();
+    result(&run(&mut over(&directory.0, &authority, "revoke")));
+    let dropped = async { while changes.changed().await.unwrap().remaining().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(20), dropped).await.expect("the service is told");
+    let second = session.get_token().await.unwrap();
+    assert!(authority.is_active(second.secret()));
+    // A lease given back, and its token put, is what the next call finds.
+    assert_eq!(token(&directory.0, &authority).trim_end(), second.secret());
     assert_eq!(authority.counts().grants, 2);
 }
 

@@ -82,6 +82,11 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
 pub(crate) struct TokenArgs {
     #[command(flatten)]
     pub(crate) grant: GrantArgs,
+    /// How much life a token from the cache must have left, or another is asked for [default: as --expired-buffer]
+    ///
+    /// Counts as at most nine tenths of the token's whole life.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) min_remaining: Option<Duration>,
     /// How to print the token
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
@@ -173,7 +178,7 @@ pub(crate) struct RevokeArgs {
     pub(crate) settings: Settings,
     #[command(
         flatten,
-        next_help_heading = "Which token of the cache; else without effect, so that `revoke` takes what `token` takes"
+        next_help_heading = "Which token of --cache; without that they have no effect, but `revoke` takes what `token` takes"
     )]
     pub(crate) grant: GrantArgs,
 }

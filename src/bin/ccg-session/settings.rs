@@ -107,20 +107,19 @@ pub(crate) struct Settings {
     /// Let the secret and the tokens travel without TLS to a server that is not this machine
     #[arg(long)]
     pub(crate) allow_insecure_http: bool,
-    /// A directory where the token is kept, so that calls until its end, and calls at once, send one request
+    /// A directory to keep the token in: until it ends, all calls together send one request
     ///
-    /// It is made if it is not there, for its owner alone, on a local file system (Linux). Calls that would ask for the
-    /// same token share it; another client, subject, scope and so on has another. `revoke` with the same flags ends
-    /// it for all, and deleting the directory forgets it. With the feature `redis`, also an address such as
-    /// `rediss://user@redis.example.com`: a password in it belongs in the file that --config names, as other users
-    /// of this machine can read it here.
+    /// It is made if it is not there, for its owner alone; on Linux, on a local file system. Calls that would ask for
+    /// the same token share it: each server, client, subject, set of scopes and so on has a token of its own. `revoke`
+    /// with the same flags ends it for all; deleting the directory forgets it. With the feature `redis` it may be an
+    /// address as well, such as `rediss://redis.example.com`. A password in that can be read here by other users
+    /// of this machine: it belongs in the file.
     #[arg(long, value_name = "DIR", help_heading = "Cache")]
     pub(crate) cache: Option<PathBuf>,
-    /// A file with the key that seals the cache, such as `openssl rand -hex 32` makes [default: DIR/key, made at the first call]
+    /// A file with the key that seals the cache [default: DIR/key, which the first call makes]
     ///
-    /// Who can read DIR/key can read the tokens beside it, as with other programs that keep theirs in files. A key
-    /// elsewhere lets copies of the directory tell nothing. It must be readable by its owner alone, and all
-    /// calls must name the same.
+    /// 32 bytes or more, the same for all calls, such as `openssl rand -hex 32` makes; readable by its owner alone.
+    /// Who can read DIR/key can read the tokens beside it. A key elsewhere lets a copy of the directory tell nothing.
     #[arg(long, value_name = "PATH", help_heading = "Cache")]
     pub(crate) cache_key_file: Option<PathBuf>,
     // Each subcommand has flags of its own for what its grant asks for.

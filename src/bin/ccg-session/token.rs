@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ccg_session::{
     Actor, ExchangeRequest, HttpTokenManager, Session, SessionConfig, SessionError, SessionHandle,
+    TokenRequestOptions,
 };
 use http::HeaderValue;
 use serde::Serialize;
@@ -17,8 +18,9 @@ pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
     let settings = args.settings.complete(args.grant)?;
     let manager = provider::builder(&settings)?.build()?;
     let cache = Cache::open(&settings)?;
+    let options = TokenRequestOptions::new().min_remaining(args.min_remaining.unwrap_or_default());
     let asked = ask(manager, cache, provider::config(&settings), async |session| {
-        let token = session.get_token().await?;
+        let token = session.get_token_with(options).await?;
         Ok(Received {
             text: token.secret().to_owned(),
             scheme: Some(scheme(token.header_value())),
