@@ -122,7 +122,7 @@ async fn nothing_in_the_directory_or_beside_it_tells_a_token_or_the_key() {
     let has = |bytes: &[u8], text: &str| {
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     };
-    assert!(key.len() == 65 && !has(&args, key.trim_end()) && !has(&environment, key.trim_end()));
+    assert!(key.len() == 44 && !has(&args, key.trim_end()) && !has(&environment, key.trim_end()));
     assert!(
         log.contains("TRACE") && !log.contains(key.trim_end()) && !log.contains(token),
         "{log}"
@@ -250,7 +250,7 @@ async fn the_file_can_name_the_cache_beside_itself() {
     assert!(directory.join("tokens").is_dir() && !directory.join("tokens/key").exists());
 
     // Then `revoke` takes what it is given, and tells the others if it is theirs.
-    let other = result(&run(&mut as_client().args(["token", "--issuer", authority.base_url()])));
+    let other = result(&run(as_client().args(["token", "--issuer", authority.base_url()])));
     assert_eq!(result(&run_with_stdin(&mut call("revoke"), &other)), "");
     assert!(!authority.is_active(other.trim_end()) && authority.is_active(first.trim_end()));
     assert_eq!(result(&run(&mut call("token"))), first);
@@ -367,7 +367,7 @@ async fn a_key_that_others_have_or_that_is_none_is_refused_before_anything_is_se
     for (content, mode, problem) in [
         ("0123456789", 0o600, "is not whole: delete it, and the next call makes another"),
         ("", 0o600, "is empty"),
-        (&*"a".repeat(64), 0o644, "has the mode 644, so others can reach it: chmod 600 it"),
+        (&*"a".repeat(43), 0o644, "has the mode 644, so others can reach it: chmod 600 it"),
     ] {
         let key = directory.join("key");
         fs::write(&key, content).unwrap();
@@ -494,6 +494,19 @@ async fn check_says_what_is_wrong_with_a_cache_and_goes_on() {
         "{said}"
     );
     fs::File::open(&directory.0).unwrap().set_modified(SystemTime::now()).unwrap();
+
+    // Until its stdin ends.
+    let mut holder = Command::new("flock");
+    holder.arg(directory.join("lock")).args(["sh", "-c", "echo held; read _"]);
+    let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let said = row(&[]);
+    let path = directory.0.display();
+    let expected =
+        format!("FAILED  another process holds the lock of {path}, perhaps one that was");
+    assert!(said.starts_with(&expected), "{said}");
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
 
     let missing = row(&["--cache-key-file", "/nonexistent/key"]);
     assert!(

@@ -36,7 +36,7 @@ pub(super) fn read(settings: &Settings, place: &Place) -> Result<Key, Failure> {
         Failure::Usage(format!("{name} {problem} (the file {})", path.display()))
     })?;
     let secret = input::secret(name, &path)?;
-    if name == MADE && secret.expose_secret().len() != LENGTH {
+    if name == MADE && secret.expose_secret().len() < LENGTH {
         return Err(Failure::Usage(format!(
             "{MADE} is not whole: delete it, and the next call makes another ({})",
             path.display()
@@ -52,8 +52,8 @@ const NAME: &str = "key";
 /// As errors call it.
 const MADE: &str = "the key of the cache";
 
-/// 32 bytes, as hexadecimal digits.
-const LENGTH: usize = 64;
+/// 32 bytes, in base64.
+const LENGTH: usize = 43;
 
 #[cfg(feature = "redis")]
 const NO_KEY: &str =
@@ -66,15 +66,17 @@ fn make(directory: &Path, path: &Path) -> io::Result<()> {
     use std::io::{Read, Write};
     use std::os::unix::fs::OpenOptionsExt;
 
-    let mut random = [0; LENGTH / 2 + 16];
+    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+
+    let mut random = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let (secret, name) = random.split_at(LENGTH / 2);
+    let secret = BASE64_URL_SAFE_NO_PAD.encode(random);
     // The store removes what is left behind under such a name.
-    let temporary = directory.join(format!("tmp-{}", hex(name)));
+    let temporary = directory.join(format!("tmp-{:032x}", fastrand::u128(..)));
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let made = file
-        .write_all(format!("{}\n", hex(secret)).as_bytes())
+        .write_all(format!("{secret}\n").as_bytes())
         // Half a key after a power cut would be in the way until somebody deletes it.
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::hard_link(&temporary, path));
@@ -83,11 +85,6 @@ fn make(directory: &Path, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
-}
-
-#[cfg(target_os = "linux")]
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(target_os = "linux")]

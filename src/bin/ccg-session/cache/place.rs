@@ -35,6 +35,11 @@ impl Place {
 
     #[cfg(target_os = "linux")]
     fn directory(name: &Path) -> Result<Self, Failure> {
+        use std::fs::DirBuilder;
+        use std::os::unix::fs::DirBuilderExt;
+
+        // In one step, so that no other call sees it half made. What is wrong with it is told below.
+        let _ = DirBuilder::new().mode(0o700).create(name);
         let until = Instant::now() + OPENING;
         loop {
             match FileStore::open(name) {
