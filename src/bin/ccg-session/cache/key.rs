@@ -1,9 +1,10 @@
 //! The key that seals a cache: in a file that is named, or made by the first call, in the directory itself.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::place::Place;
@@ -17,20 +18,17 @@ pub(super) struct Key {
 }
 
 pub(super) fn read(settings: &Settings, place: &Place) -> Result<Key, Failure> {
-    let (name, path) = match settings.cache_key_file {
-        Some(ref path) => ("--cache-key-file", path.clone()),
-        None => match *place {
-            #[cfg(target_os = "linux")]
-            Place::Directory(_, ref directory) => {
-                let path = directory.join(NAME);
-                if !path.exists() {
-                    make(directory, &path).map_err(|error| unmade(&path, &error))?;
-                }
-                (MADE, path)
+    let (name, path) = match (&settings.cache_key_file, place) {
+        (Some(path), _) => ("--cache-key-file", path.clone()),
+        (None, Place::Directory(_, directory)) => {
+            let path = directory.join(NAME);
+            if !path.exists() {
+                make(directory, &path).map_err(|error| unmade(&path, &error))?;
             }
-            #[cfg(feature = "redis")]
-            Place::Redis(_) => return Err(Failure::Usage(NO_KEY.into())),
-        },
+            (MADE, path)
+        }
+        #[cfg(feature = "redis")]
+        (None, Place::Redis(_)) => return Err(Failure::Usage(NO_KEY.into())),
     };
     check_mode(&path).map_err(|problem| {
         Failure::Usage(format!("{name} {problem} (the file {})", path.display()))
@@ -46,7 +44,6 @@ pub(super) fn read(settings: &Settings, place: &Place) -> Result<Key, Failure> {
 }
 
 /// Beside what it seals, where each call finds it whatever its environment. No file of the store has this name.
-#[cfg(target_os = "linux")]
 const NAME: &str = "key";
 
 /// As errors call it.
@@ -61,20 +58,17 @@ const NO_KEY: &str =
 
 /// Whole under another name first, then linked to its own: of two calls at once the first one's stays, and
 /// nobody reads half of it.
-#[cfg(target_os = "linux")]
 fn make(directory: &Path, path: &Path) -> io::Result<()> {
-    use std::io::{Read, Write};
-    use std::os::unix::fs::OpenOptionsExt;
-
-    use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-
     let mut random = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     let secret = BASE64_URL_SAFE_NO_PAD.encode(random);
     // The store removes what is left behind under such a name.
     let temporary = directory.join(format!("tmp-{:032x}", fastrand::u128(..)));
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&temporary)?;
     let made = file
         .write_all(format!("{secret}\n").as_bytes())
         // Half a key after a power cut would be in the way until somebody deletes it.
@@ -87,7 +81,6 @@ fn make(directory: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn unmade(path: &Path, error: &io::Error) -> Failure {
     Failure::Usage(format!("{MADE} cannot be made: {error} (the file {})", path.display()))
 }

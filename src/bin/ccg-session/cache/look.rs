@@ -8,9 +8,7 @@ use ccg_session::{HttpTokenManager, Id, SessionConfig, Slot, Store, StoreError, 
 use humantime::format_duration;
 use tokio::time::timeout;
 
-#[cfg(target_os = "linux")]
-use super::place::is_locked;
-use super::place::{Kept, Place};
+use super::place::{Kept, Place, is_locked};
 use super::{CALL, Cache, Unasked};
 use crate::settings::Settings;
 
@@ -92,9 +90,8 @@ async fn try_writing(store: &Kept) -> Result<(), StoreError> {
 }
 
 fn remedy(place: &Place, error: &StoreError) -> String {
-    match *place {
-        #[cfg(target_os = "linux")]
-        Place::Directory(_, ref path) => {
+    match place {
+        Place::Directory(_, path) => {
             if matches!(error, StoreError::TimedOut) {
                 return is_locked(path);
             }
@@ -121,16 +118,15 @@ fn remedy(place: &Place, error: &StoreError) -> String {
                     "Redis does not take the user and password: check those in --cache ({said})"
                 );
             }
-            format!("Redis does not do its part: check --cache, and that server ({said})")
+            format!("Redis cannot be used: check --cache, and that server ({said})")
         }
     }
 }
 
 /// How many slots are used, by whatever key: what is over has been removed when it was opened.
 fn others(place: &Place) -> usize {
-    match *place {
-        #[cfg(target_os = "linux")]
-        Place::Directory(_, ref path) => {
+    match place {
+        Place::Directory(_, path) => {
             let files = fs::read_dir(path).into_iter().flatten().flatten();
             files.filter(|file| file.file_name().len() == 32).count()
         }

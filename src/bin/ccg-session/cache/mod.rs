@@ -1,6 +1,8 @@
 //! `--cache`: a fleet of which each call of the command is a replica, so that one of them asks the server
 //! and the others use what it gets.
 
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 mod key;
 mod look;
 mod place;

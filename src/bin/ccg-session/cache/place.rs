@@ -1,8 +1,8 @@
 //! Where the tokens lie, and what has become of the calls there.
 
-use std::path::Path;
+use std::fs::DirBuilder;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-#[cfg(target_os = "linux")]
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
@@ -12,15 +12,16 @@ use ccg_session::RedisStore;
 use ccg_session::{Buried, Found, Heard, Id, Record, Sealed, Slot, Store, StoreError, Taken, Want};
 use tokio::sync::watch;
 
+#[cfg(not(target_os = "linux"))]
+use super::elsewhere::FileStore;
 use crate::failure::Failure;
 #[cfg(feature = "redis")]
 use crate::input;
 use crate::settings::{Settings, redis_address};
 
-/// Not all of them are on each system, and in each build.
+/// What `--cache` names.
 pub(crate) enum Place {
-    #[cfg(target_os = "linux")]
-    Directory(FileStore, std::path::PathBuf),
+    Directory(FileStore, PathBuf),
     #[cfg(feature = "redis")]
     Redis(RedisStore),
 }
@@ -33,13 +34,8 @@ impl Place {
         }
     }
 
-    #[cfg(target_os = "linux")]
     fn directory(name: &Path) -> Result<Self, Failure> {
-        use std::fs::DirBuilder;
-        use std::os::unix::fs::DirBuilderExt;
-
-        // In one step, so that no other call sees it half made. What is wrong with it is told below.
-        let _ = DirBuilder::new().mode(0o700).create(name);
+        make(name);
         let until = Instant::now() + OPENING;
         loop {
             match FileStore::open(name) {
@@ -52,11 +48,6 @@ impl Place {
                 Err(_) => return Err(Failure::Usage(is_locked(name))),
             }
         }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn directory(_: &Path) -> Result<Self, Failure> {
-        Err(Failure::Usage("--cache takes a directory on Linux only: leave it out".into()))
     }
 
     #[cfg(feature = "redis")]
@@ -76,11 +67,17 @@ impl Place {
     }
 }
 
-#[cfg(target_os = "linux")]
+/// In one step, so that no other call sees it half made. What is wrong with it is told when it is opened.
+fn make(directory: &Path) {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let _ = builder.create(directory);
+}
+
 const OPENING: Duration = Duration::from_secs(5);
 
 /// What is behind a directory that does not answer in time.
-#[cfg(target_os = "linux")]
 pub(super) fn is_locked(path: &Path) -> String {
     let path = path.display();
     format!(
@@ -129,9 +126,8 @@ impl Drop for GivenBack<'_> {
 /// A call that ends with what it answers, or when the fleet gives it up.
 macro_rules! call {
     ($place:expr, $store:ident => $call:expr) => {
-        match $place {
-            #[cfg(target_os = "linux")]
-            Place::Directory(ref $store, _) => loop {
+        match &$place {
+            Place::Directory($store, _) => loop {
                 match $call.await {
                     // As above: the lock was another's for all of that time, and nothing was done.
                     Err(StoreError::TimedOut) => {}
@@ -139,7 +135,7 @@ macro_rules! call {
                 }
             },
             #[cfg(feature = "redis")]
-            Place::Redis(ref $store) => $call.await,
+            Place::Redis($store) => $call.await,
         }
     };
 }
@@ -175,11 +171,10 @@ impl Store for Kept {
     }
 
     async fn heard(&self, namespace: &str) -> Heard {
-        match self.place {
-            #[cfg(target_os = "linux")]
-            Place::Directory(ref store, _) => store.heard(namespace).await,
+        match &self.place {
+            Place::Directory(store, _) => store.heard(namespace).await,
             #[cfg(feature = "redis")]
-            Place::Redis(ref store) => store.heard(namespace).await,
+            Place::Redis(store) => store.heard(namespace).await,
         }
     }
 }
