@@ -406,6 +406,13 @@ async fn a_token_that_cannot_be_shared_is_refused_a_cache() {
     refused(&authority, &["--cache", cache, "--dpop-key", key], bound);
     let whose = "--cache does not know whose token it would keep";
     refused(&authority, &["--cache", cache, "--auth", "assertion"], whose);
+    let pair = certificates::Ca::new("a CA").issue(ID);
+    let certificate = TempFile::new("unshared.crt", &pair.certificate);
+    let key = TempFile::new("unshared.key", &pair.key);
+    let [certificate, key] = [&certificate, &key].map(|file| file.0.to_str().unwrap());
+    let pair = ["--client-certificate", certificate, "--client-key", key];
+    let args = ["--cache", cache, "--auth", "tls-client"];
+    refused(&authority, &[&args[..], &pair].concat(), whose);
     assert!(!directory.0.exists());
 }
 
