@@ -1,5 +1,6 @@
 //! The command as shells and other programs meet it: the built binary, real processes, real HTTP.
 
+mod cache;
 #[path = "../http/certificates.rs"]
 mod certificates;
 mod check;
@@ -9,6 +10,10 @@ mod fleet;
 mod inputs;
 mod languages;
 mod output;
+#[cfg(feature = "redis")]
+#[path = "../store/server.rs"]
+#[allow(dead_code, reason = "the tests of the store use the rest")]
+mod server;
 mod settings;
 mod tls;
 

@@ -31,12 +31,17 @@ pub(crate) enum Command {
     /// Get an access token, and exchange it for a narrower one (RFC 8693)
     #[command(after_help = EXIT_CODES)]
     Exchange(ExchangeArgs),
-    /// Revoke the token that is read from stdin (RFC 7009)
+    /// Revoke the token that is read from stdin, or with --cache the one that is kept there (RFC 7009)
+    ///
+    /// With --cache, stdin is not read, and no process that shares the cache uses the token any longer: within a second
+    /// in a directory. Where a file names the cache, the token is read from stdin as without it; if it is the one that is
+    /// kept, the others are told as well.
     #[command(after_help = EXIT_CODES)]
     Revoke(RevokeArgs),
     /// Try a configuration step by step, and say what works, what does not, and what to do
     ///
-    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again.
+    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again. With --cache, looks at that
+    /// as well; the token that is kept there stays as it is.
     ///
     /// No secret is printed.
     #[command(after_help = EXIT_CODES)]
@@ -78,6 +83,11 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
 pub(crate) struct TokenArgs {
     #[command(flatten)]
     pub(crate) grant: GrantArgs,
+    /// How much life a token from the cache must have left, or another is asked for [default: as --expired-buffer]
+    ///
+    /// Counts as at most nine tenths of the token's whole life.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) min_remaining: Option<Duration>,
     /// How to print the token
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     pub(crate) format: Format,
@@ -169,7 +179,7 @@ pub(crate) struct RevokeArgs {
     pub(crate) settings: Settings,
     #[command(
         flatten,
-        next_help_heading = "Without effect, so that `revoke` takes what `token` takes"
+        next_help_heading = "Which token of --cache; without that they have no effect, but `revoke` takes what `token` takes"
     )]
     pub(crate) grant: GrantArgs,
 }
@@ -273,6 +283,8 @@ pub(crate) enum Format {
     Header,
     /// An object: `access_token`, `token_type`, `expires_in`, scope, attempts; an error is one too
     Json,
+    /// An object for kubectl and its like, which run this as a credential plugin
+    ExecCredential,
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::args::{CheckArgs, Step};
 use crate::failure::{Failure, message};
 use crate::remedy::{Asked, Known};
 use crate::settings::{Auth, Settings};
-use crate::{input, output, provider};
+use crate::{cache, input, output, provider};
 
 pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     let CheckArgs { settings, grant, exchange_scope, skip } = args;
@@ -81,6 +81,12 @@ struct Check {
 
 impl Check {
     async fn run(&mut self) -> Result<(), Failure> {
+        let look = cache::look(&self.settings, self.server.clone(), self.config.clone()).await;
+        match look {
+            Some(Ok(what)) => self.ok("cache", &what)?,
+            Some(Err(remedy)) => self.step_failed("cache", &remedy)?,
+            None => {}
+        }
         if !self.addresses().await? {
             return Ok(());
         }

@@ -221,7 +221,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 34] = [
+const SETTINGS: [(&str, &str); 37] = [
     ("algorithm", "--algorithm"),
     ("assertion_audience", "--assertion-audience"),
     ("assumed_lifetime", "--assumed-lifetime"),
@@ -238,6 +238,7 @@ const SETTINGS: [(&str, &str); 34] = [
     ("dpop", "--dpop-key"),
     ("exchanges_at_once", "the session's number of exchanges at once"),
     ("expired_buffer", "--expired-buffer"),
+    ("fleet key", "--cache-key-file"),
     ("http_client", "the HTTP client"),
     ("introspection_url", "--introspection-url"),
     ("ip", "the address of an end user"),
@@ -253,6 +254,8 @@ const SETTINGS: [(&str, &str); 34] = [
     ("spawn", "the session"),
     ("spawn_thread", "the session's thread"),
     ("stale_buffer", "--stale-buffer"),
+    ("store address", "--cache"),
+    ("store directory", "--cache"),
     ("subject", "--box-enterprise or --box-user"),
     ("token_url", "--token-url"),
     ("url", "the address of a request"),

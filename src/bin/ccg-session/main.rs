@@ -3,6 +3,7 @@
 
 mod args;
 mod authority;
+mod cache;
 mod check;
 mod demo;
 mod failure;

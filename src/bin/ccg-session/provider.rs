@@ -52,6 +52,8 @@ pub(crate) fn builder_with(
         connect_timeout,
         assumed_lifetime,
         allow_insecure_http,
+        cache: _,
+        cache_key_file: _,
         scope,
         resource,
         audience,

@@ -107,6 +107,21 @@ pub(crate) struct Settings {
     /// Let the secret and the tokens travel without TLS to a server that is not this machine
     #[arg(long)]
     pub(crate) allow_insecure_http: bool,
+    /// A directory to keep the token in: until it ends, all calls together send one request
+    ///
+    /// It is made if it is not there, for its owner alone; on Linux, on a local file system. Calls that would ask for
+    /// the same token share it: each server, client, subject, set of scopes and so on has a token of its own. `revoke`
+    /// with the same flags ends it for all; deleting the directory forgets it. With the feature `redis` it may be an
+    /// address as well, such as `rediss://redis.example.com`. A password in that can be read here by other users
+    /// of this machine: it belongs in the file.
+    #[arg(long, value_name = "DIR", help_heading = "Cache")]
+    pub(crate) cache: Option<PathBuf>,
+    /// A file with the key that seals the cache [default: DIR/key, which the first call makes]
+    ///
+    /// 32 bytes or more, the same for all calls, such as `openssl rand -hex 32` makes; readable by its owner alone.
+    /// Who can read DIR/key can read the tokens beside it. A key elsewhere lets a copy of the directory tell nothing.
+    #[arg(long, value_name = "PATH", help_heading = "Cache")]
+    pub(crate) cache_key_file: Option<PathBuf>,
     // Each subcommand has flags of its own for what its grant asks for.
     #[arg(skip)]
     #[serde(deserialize_with = "one_or_more")]
@@ -239,7 +254,8 @@ impl Settings {
     /// The one place where both meet: a flag counts more than the file. A path in the file is taken from
     /// its folder.
     fn over(self, file: Self, folder: &Path) -> Self {
-        let there = |path: PathBuf| if is_stdin(&path) { path } else { folder.join(path) };
+        let is_path = |path: &Path| !is_stdin(path) && redis_address(path).is_none();
+        let there = |path: PathBuf| if is_path(&path) { folder.join(path) } else { path };
         Self {
             config: self.config,
             issuer: self.issuer.or(file.issuer),
@@ -265,6 +281,8 @@ impl Settings {
             connect_timeout: self.connect_timeout.or(file.connect_timeout),
             assumed_lifetime: self.assumed_lifetime.or(file.assumed_lifetime),
             allow_insecure_http: self.allow_insecure_http || file.allow_insecure_http,
+            cache: self.cache.or(file.cache.map(there)),
+            cache_key_file: self.cache_key_file.or(file.cache_key_file.map(there)),
             scope: or(self.scope, file.scope),
             resource: or(self.resource, file.resource),
             audience: or(self.audience, file.audience),
@@ -292,6 +310,12 @@ fn or<T>(flags: Vec<T>, file: Vec<T>) -> Vec<T> {
 /// As other programs have it.
 pub(crate) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
+}
+
+/// What `--cache` names if it is no directory.
+pub(crate) fn redis_address(cache: &Path) -> Option<&str> {
+    let text = cache.to_str()?;
+    (text.starts_with("redis") && text.contains("://")).then_some(text)
 }
 
 fn param(text: &str) -> Result<(String, String), String> {

@@ -1,22 +1,26 @@
 //! `token` and `exchange`: one session, one question, one answer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ccg_session::{
     Actor, ExchangeRequest, HttpTokenManager, Session, SessionConfig, SessionError, SessionHandle,
+    TokenRequestOptions,
 };
 use http::HeaderValue;
 use serde::Serialize;
 
 use crate::args::{ExchangeArgs, Format, GrantArgs, TokenArgs};
+use crate::cache::Cache;
 use crate::failure::Failure;
 use crate::{input, output, provider};
 
 pub(crate) fn token(args: TokenArgs) -> Result<(), Failure> {
     let settings = args.settings.complete(args.grant)?;
     let manager = provider::builder(&settings)?.build()?;
-    let asked = ask(manager, provider::config(&settings), async |session| {
-        let token = session.get_token().await?;
+    let cache = Cache::open(&settings)?;
+    let options = TokenRequestOptions::new().min_remaining(args.min_remaining.unwrap_or_default());
+    let asked = ask(manager, cache, provider::config(&settings), async |session| {
+        let token = session.get_token_with(options).await?;
         Ok(Received {
             text: token.secret().to_owned(),
             scheme: Some(scheme(token.header_value())),
@@ -68,7 +72,8 @@ pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(problem.into()));
     }
     let manager = provider::builder(&settings)?.build()?;
-    let asked = ask(manager, provider::config(&settings), async |session| {
+    let cache = Cache::open(&settings)?;
+    let asked = ask(manager, cache, provider::config(&settings), async |session| {
         let token = session.exchange(request).await?;
         Ok(Received {
             text: token.secret().to_owned(),
@@ -84,14 +89,25 @@ pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
 /// Asks a session of its own, and says how many requests it took.
 async fn ask<T>(
     manager: HttpTokenManager,
+    cache: Option<Cache>,
     config: SessionConfig,
     question: impl AsyncFnOnce(SessionHandle) -> Result<T, SessionError>,
 ) -> Result<(T, u64), Failure> {
-    let session = Session::builder(manager).config(config).spawn()?;
+    let session = match &cache {
+        Some(cache) => cache.session(manager, config)?,
+        None => Session::builder(manager).config(config).spawn()?,
+    };
     let answer = question(session.clone()).await;
     let counters = session.status().counters();
-    let attempts = counters.grants_started + counters.exchanges_started;
     session.shutdown().await;
+    let grants = match &cache {
+        Some(cache) => {
+            cache.settle().await;
+            cache.grants()
+        }
+        None => counters.grants_started,
+    };
+    let attempts = grants + counters.exchanges_started;
     match answer {
         Ok(answer) => Ok((answer, attempts)),
         Err(error) => Err(Failure::Session { error, attempts }),
@@ -122,19 +138,64 @@ struct Printed<'a> {
     attempts: u64,
 }
 
+/// With `--format exec-credential`, in the version that is stable.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecCredential<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    status: ExecStatus<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecStatus<'a> {
+    token: &'a str,
+    /// Until then it is not asked for another, unless it meets a 401.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiration_timestamp: Option<String>,
+}
+
+impl<'a> ExecCredential<'a> {
+    fn new(received: &'a Received) -> Self {
+        let timestamp = end(received.remaining);
+        Self {
+            api_version: "client.authentication.k8s.io/v1",
+            kind: "ExecCredential",
+            status: ExecStatus { token: &received.text, expiration_timestamp: timestamp },
+        }
+    }
+}
+
+/// In whole seconds, rounded down. `None` of a token that does not end, as far as calendars go.
+fn end(remaining: Duration) -> Option<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let end = now.checked_add(remaining).filter(|end| end.as_secs() < YEAR_10_000)?;
+    Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + end).to_string())
+}
+
+/// RFC 3339 has four digits for it.
+const YEAR_10_000: u64 = 253_402_300_800;
+
+const NO_HEADER: &str = "the server says that this is not an access token, so it goes into no header: use \
+    --format raw";
+
+const NO_PROOF: &str =
+    "this token is bound to a key, and kubectl makes no proofs: leave out --dpop-key";
+
 impl Received {
     fn print(&self, format: Format, attempts: u64) -> Result<(), Failure> {
+        let unfit = |problem: &str| Failure::Unfit { problem: problem.into(), attempts };
         match format {
             Format::Raw => output::line(&self.text),
             Format::Header => match self.scheme {
                 Some(scheme) => output::line(&format!("Authorization: {scheme} {}", self.text)),
-                None => Err(Failure::Unfit {
-                    problem:
-                        "the server says that this is not an access token, so it goes into no \
-                              header: use --format raw"
-                            .into(),
-                    attempts,
-                }),
+                None => Err(unfit(NO_HEADER)),
+            },
+            Format::ExecCredential => match self.scheme {
+                Some("Bearer") => output::json(&ExecCredential::new(self)),
+                Some(_) => Err(unfit(NO_PROOF)),
+                None => Err(unfit(NO_HEADER)),
             },
             Format::Json => output::json(&Printed {
                 access_token: &self.text,

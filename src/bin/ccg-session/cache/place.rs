@@ -1,0 +1,180 @@
+//! Where the tokens lie, and what has become of the calls there.
+
+use std::fs::DirBuilder;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+#[cfg(target_os = "linux")]
+use ccg_session::FileStore;
+#[cfg(feature = "redis")]
+use ccg_session::RedisStore;
+use ccg_session::{Buried, Found, Heard, Id, Record, Sealed, Slot, Store, StoreError, Taken, Want};
+use tokio::sync::watch;
+
+#[cfg(not(target_os = "linux"))]
+use super::elsewhere::FileStore;
+use crate::failure::Failure;
+#[cfg(feature = "redis")]
+use crate::input;
+use crate::settings::{Settings, redis_address};
+
+/// What `--cache` names.
+pub(crate) enum Place {
+    Directory(FileStore, PathBuf),
+    #[cfg(feature = "redis")]
+    Redis(RedisStore),
+}
+
+impl Place {
+    pub(super) fn open(settings: &Settings, name: &Path) -> Result<Self, Failure> {
+        match redis_address(name) {
+            Some(address) => Self::redis(settings, address),
+            None => Self::directory(name),
+        }
+    }
+
+    fn directory(name: &Path) -> Result<Self, Failure> {
+        make(name);
+        let until = Instant::now() + OPENING;
+        loop {
+            match FileStore::open(name) {
+                Ok(store) => return Ok(Self::Directory(store, name.to_owned())),
+                Err(error) if !error.to_string().ends_with("did not answer in time") => {
+                    return Err(error.into());
+                }
+                // A hundred calls at once wait for each other at its lock.
+                Err(_) if Instant::now() < until => {}
+                Err(_) => return Err(Failure::Usage(is_locked(name))),
+            }
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis(settings: &Settings, address: &str) -> Result<Self, Failure> {
+        let mut store = RedisStore::connect(address);
+        if let Some(path) = &settings.root_certificate {
+            store = store.root_certificate(input::text("the certificates to trust", path)?);
+        }
+        Ok(Self::Redis(store.build()?))
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn redis(_: &Settings, _: &str) -> Result<Self, Failure> {
+        let problem = "--cache is an address of Redis, and this command was built without the feature \
+                       redis: give a directory, or build it with that";
+        Err(Failure::Usage(problem.into()))
+    }
+}
+
+/// In one step, so that no other call sees it half made. What is wrong with it is told when it is opened.
+fn make(directory: &Path) {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let _ = builder.create(directory);
+}
+
+const OPENING: Duration = Duration::from_secs(5);
+
+/// What is behind a directory that does not answer in time.
+pub(super) fn is_locked(path: &Path) -> String {
+    let path = path.display();
+    format!(
+        "another process holds the lock of {path}, perhaps one that was stopped: end it (`fuser {path}/lock` \
+         names it)"
+    )
+}
+
+/// A place that knows what it is still to be told.
+pub(crate) struct Kept {
+    pub(super) place: Place,
+    /// Leases that were given and are to be given back, most of them with a token.
+    leases: watch::Sender<usize>,
+    answered: AtomicBool,
+    buried: AtomicBool,
+}
+
+impl Kept {
+    pub(super) fn new(place: Place) -> Self {
+        let leases = watch::Sender::new(0);
+        Self { place, leases, answered: AtomicBool::new(false), buried: AtomicBool::new(false) }
+    }
+
+    pub(super) async fn settled(&self) {
+        let _ = self.leases.subscribe().wait_for(|leases| *leases == 0).await;
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Relaxed)
+    }
+
+    pub(super) fn has_buried(&self) -> bool {
+        self.buried.load(Relaxed)
+    }
+}
+
+/// A lease is given back when the call that does it has ended, however it has.
+struct GivenBack<'a>(&'a watch::Sender<usize>);
+
+impl Drop for GivenBack<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|leases| *leases = leases.saturating_sub(1));
+    }
+}
+
+/// A call that ends with what it answers, or when the fleet gives it up.
+macro_rules! call {
+    ($place:expr, $store:ident => $call:expr) => {
+        match &$place {
+            Place::Directory($store, _) => loop {
+                match $call.await {
+                    // As above: the lock was another's for all of that time, and nothing was done.
+                    Err(StoreError::TimedOut) => {}
+                    answer => break answer,
+                }
+            },
+            #[cfg(feature = "redis")]
+            Place::Redis($store) => $call.await,
+        }
+    };
+}
+
+impl Store for Kept {
+    async fn take(&self, slot: &Slot, want: &Want<'_>) -> Result<Taken, StoreError> {
+        let taken = call!(self.place, store => store.take(slot, want))?;
+        self.answered.store(true, Relaxed);
+        if taken.found == Found::Leased {
+            self.leases.send_modify(|leases| *leases += 1);
+        }
+        Ok(taken)
+    }
+
+    async fn put(&self, slot: &Slot, id: &Id, entry: &Sealed) -> Result<bool, StoreError> {
+        let _given_back = GivenBack(&self.leases);
+        call!(self.place, store => store.put(slot, id, entry))
+    }
+
+    async fn renew(&self, slot: &Slot, id: &Id) -> Result<bool, StoreError> {
+        call!(self.place, store => store.renew(slot, id))
+    }
+
+    async fn leave(&self, slot: &Slot, id: &Id) -> Result<bool, StoreError> {
+        let _given_back = GivenBack(&self.leases);
+        call!(self.place, store => store.leave(slot, id))
+    }
+
+    async fn bury(&self, slot: &Slot, record: &Record) -> Result<Buried, StoreError> {
+        let buried = call!(self.place, store => store.bury(slot, record))?;
+        self.buried.store(true, Relaxed);
+        Ok(buried)
+    }
+
+    async fn heard(&self, namespace: &str) -> Heard {
+        match &self.place {
+            Place::Directory(store, _) => store.heard(namespace).await,
+            #[cfg(feature = "redis")]
+            Place::Redis(store) => store.heard(namespace).await,
+        }
+    }
+}
