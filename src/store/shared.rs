@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::contract::{Found, Id, LONGEST, Slot, Store, StoreError, Tag, Taken};
@@ -168,6 +167,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
 
     /// The slot as things are now: an identity may change, as when a certificate is renewed.
     async fn place(&self) -> Result<(Arc<Place>, Arc<Keys>), StoreError> {
+        // It ends with the runtime of the session that started it.
+        self.fleet.listen();
         let keys = self.inner().keys().await?;
         let identity = self.manager.identity();
         if identity.is_none() && self.slot.is_none() {
@@ -236,8 +237,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                         timeout(self.inner().timeout, self.inner().settle(&place, &keys)).await;
                     Input::Buried(settled.unwrap_or(Err(StoreError::TimedOut)))
                 }
-                Step::Take(wanted) => {
-                    Input::Took(self.take(&mut holding, wanted, &request, &keys).await)
+                Step::Take(wanted, within) => {
+                    Input::Took(self.take(&mut holding, wanted, within, &request, &keys).await)
                 }
                 Step::Wait(pause) => {
                     sleep(pause).await;
@@ -260,7 +261,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                     match after {
                         Some(After::Put(lease, granted)) => {
                             holding.lease = None;
-                            self.put(&place, &keys, lease, *granted);
+                            self.put(&place, &keys, lease, &granted);
                         }
                         // It is given back with the attempt.
                         Some(After::Leave(lease)) => holding.lease = Some(lease.id),
@@ -276,12 +277,13 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         &self,
         holding: &mut Holding<S>,
         wanted: Wanted,
+        within: Duration,
         request: &GrantRequest,
         keys: &Keys,
     ) -> Result<Look, StoreError> {
         let (inner, place) = (self.inner(), Arc::clone(&holding.place));
         holding.lease = wanted.lease;
-        let taken = inner.call(inner.store.take(&place.slot, &wanted.want())).await;
+        let taken = inner.call(within, inner.store.take(&place.slot, &wanted.want())).await;
         match &taken {
             Ok(Taken { found: Found::Leased, .. }) => {}
             // It may have been done.
@@ -326,7 +328,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             let Some(lease) = lease else { return std::future::pending().await };
             loop {
                 sleep(RENEW_EACH).await;
-                if let Ok(false) = inner.call(inner.store.renew(&place.slot, &lease.id)).await {
+                let renewed = inner.store.renew(&place.slot, &lease.id);
+                if let Ok(false) = inner.call(RENEW_EACH, renewed).await {
                     count(&inner.counts.lost_leases);
                     return std::future::pending().await;
                 }
@@ -347,17 +350,12 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
     }
 
     /// In a task of its own: no store stands between a token and its session.
-    fn put(&self, place: &Arc<Place>, keys: &Arc<Keys>, lease: Lease, granted: Granted) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let (inner, place, keys) = (Arc::clone(self.inner()), Arc::clone(place), Arc::clone(keys));
-        runtime.spawn(async move {
-            match keys.seal(&place.slot, lease.id, lease.asked, &granted) {
-                Some(entry) => {
-                    drop(inner.call(inner.store.put(&place.slot, &lease.id, &entry)).await);
-                }
-                None => inner.leave(&place.slot, lease.id),
-            }
-        });
+    fn put(&self, place: &Arc<Place>, keys: &Keys, lease: Lease, granted: &Granted) {
+        let Some(entry) = keys.seal(&place.slot, lease.id, lease.asked, granted) else {
+            return self.inner().leave(&place.slot, lease.id);
+        };
+        let (inner, place) = (Arc::clone(self.inner()), Arc::clone(place));
+        self.inner().behind(async move { inner.store.put(&place.slot, &lease.id, &entry).await });
     }
 }
 
@@ -372,7 +370,7 @@ impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
             Ok((place, keys)) => self.shared(request, place, keys).await,
             Err(error) if self.one_live_token => Err(TokenError::transport(error)),
             Err(error) => {
-                self.inner().warn(&format!("a token is not shared: {error}"));
+                self.inner().warn_of(&error);
                 count(&self.inner().counts.direct);
                 self.manager.grant(request).await
             }

@@ -40,7 +40,7 @@ impl World {
         let after = self.revoking();
         let doing = match step {
             Step::Bury => Doing::Bury,
-            Step::Take(wanted) => Doing::Take(Box::new(wanted)),
+            Step::Take(wanted, _) => Doing::Take(Box::new(wanted)),
             Step::Wait(_) => Doing::Wait(true),
             Step::Grant(lease) => Doing::Ask { lease, since: self.now, after },
             Step::Done(result, then) => {
