@@ -55,7 +55,10 @@ async fn sentinels_name_another_master_and_no_caller_sees_an_error() {
         )
     };
     wait(knows_replica).await;
-    let place = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
+    // The first takes connections, and never answers.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let deaf_port = deaf.local_addr().unwrap().port();
+    let place = format!("redis+sentinel://127.0.0.1:{deaf_port},127.0.0.1:{}/main", sentinel.port);
     is_shared(&place).await;
     let port = Reply::Bytes(replica.port.to_string().into());
     let grants = endures_at(&place, async || {
@@ -98,7 +101,7 @@ impl Cluster {
                     // Its other port is this one and 10,000.
                     let port = free_port();
                     if port < 50_000
-                        && let Some(node) = Server::start_at(port, &args)
+                        && let Some(node) = Server::start_at(port, &[], &args)
                     {
                         break node;
                     }
@@ -209,7 +212,7 @@ struct Line {
 }
 
 const GOOD: u8 = 0;
-/// What is sent arrives 400 ms later.
+/// What is sent arrives 150 ms later, so no answer comes within the time of a call.
 const SLOW: u8 = 1;
 /// Nothing arrives, and nobody is told.
 const DEAF: u8 = 2;
@@ -265,7 +268,7 @@ async fn carry(
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
         match state.load(Ordering::Relaxed) {
-            SLOW => sleep(millis(400)).await,
+            SLOW => sleep(millis(150)).await,
             DEAF => continue,
             FORGOTTEN if born != FORGOTTEN => continue,
             _ => {}
@@ -290,13 +293,14 @@ async fn endures_a_line_that_is(bad: u8) {
     })
     .await;
     println!("{grants} grants");
-    assert!(grants <= 30, "{grants} grants");
+    // A store that is only slow is waited for, and its fleet does not turn on the server.
+    let most = if bad == SLOW { 9 } else { 30 };
+    assert!(grants <= most, "{grants} grants");
     is_shared(&place).await;
-    let _ = address(&server);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_line_costs_requests_alone() {
+async fn a_slow_line_costs_next_to_nothing() {
     endures_a_line_that_is(SLOW).await;
 }
 
@@ -325,11 +329,10 @@ async fn a_connection_that_is_dead_without_knowing_it_is_replaced() {
     // It has put its token.
     wait(|| !keys(&mut server.connect()).is_empty()).await;
     line.is(FORGOTTEN);
-    wait(|| local.fleet.counts().direct >= 1).await;
     let before = local.fleet.counts().leased;
     wait(|| local.fleet.counts().leased >= before + 2).await;
     let (_, errors, _) = met.end();
-    assert_eq!(errors, 0);
+    assert_eq!((errors, local.fleet.counts().direct), (0, 0));
 }
 
 /// Of a hundred sessions over one store one is told, and there is one subscription.
