@@ -2,14 +2,17 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-use ccg_session::{FileStore, Fleet, RedisStore, Session};
+use ccg_session::{
+    FileStore, Fleet, Grant, GrantRequest, RedisStore, Session, TokenError, TokenManager,
+    TokenRequestOptions, TokenText,
+};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::fleets::{address, authority, endures_at, keys, wait};
 use crate::replica::{KEY, Local, Login};
@@ -335,29 +338,72 @@ async fn a_connection_that_is_dead_without_knowing_it_is_replaced() {
     assert_eq!((errors, local.fleet.counts().direct), (0, 0));
 }
 
-/// Of a hundred sessions over one store one is told, and there is one subscription.
+/// Grants a token of its own each time, and revokes whatever it is told.
+struct Mint(&'static AtomicU64);
+
+impl TokenManager for Mint {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Grant::bearer(format!("token-{number}"))?.expires_in(secs(3_600)))
+    }
+
+    async fn revoke(&self, _: TokenText, _: TokenRequestOptions) -> Result<(), TokenError> {
+        Ok(())
+    }
+
+    fn can_revoke(&self) -> bool {
+        true
+    }
+}
+
+/// Of all that a fleet has over one store one is told, and there is one subscription. A hundred here, and a
+/// hundred thousand where there is time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_sessions_of_a_fleet_have_one_subscription_and_one_of_them_is_told() {
+    static MINTED: AtomicU64 = AtomicU64::new(0);
     if is_absent() {
         return;
     }
+    let count = if crate::long().is_some() { 100_000 } else { 100 };
     let server = Server::start(&[]);
-    let authority = authority(secs(600)).await;
-    let login = Login::at(&authority);
-    let local = Local::slotted(&address(&server), &login, "slot-0");
-    let sessions: Vec<_> = (0..100)
-        .map(|nth| crate::replica::session(&local.fleet, &login, &format!("slot-{nth}")))
-        .collect();
-    for session in &sessions {
-        session.get_token().await.unwrap();
+    let fleet = || {
+        let store = RedisStore::connect(address(&server)).build().unwrap();
+        Fleet::builder(store, KEY).namespace("ns").build().unwrap()
+    };
+    let session = |fleet: &Fleet<RedisStore>, nth: usize| {
+        let manager = fleet.share(Mint(&MINTED)).slot(format!("slot-{nth}")).build().unwrap();
+        Session::builder(manager).spawn().unwrap()
+    };
+    let began = Instant::now();
+    let (here, elsewhere) = (fleet(), fleet());
+    let sessions: Vec<_> = (0..count).map(|nth| session(&here, nth)).collect();
+    for some in sessions.chunks(64) {
+        let asking = some.iter().map(|session| {
+            let session = session.clone();
+            tokio::spawn(async move { session.get_token().await.map(drop) })
+        });
+        for asked in asking.collect::<Vec<_>>() {
+            asked.await.unwrap().unwrap();
+        }
     }
-    let Reply::Bytes(clients) = server.connect().call(&["CLIENT", "LIST"]) else { panic!() };
+    println!("{count} sessions have their tokens after {:?}", began.elapsed());
+    let mut root = server.connect();
+    let subscriptions = root.call(&["PUBSUB", "NUMSUB", "ns:news"]);
+    assert_eq!(subscriptions, Reply::List(vec![Reply::Bytes(b"ns:news".into()), Reply::Number(1)]));
+    let Reply::Bytes(clients) = root.call(&["CLIENT", "LIST"]) else { panic!() };
     let clients = String::from_utf8(clients).unwrap();
     // The commands', the subscription's, and that which asks.
     assert_eq!(clients.lines().count(), 3, "{clients}");
-    let first = local.token().await;
-    local.session.revoke().await.unwrap();
-    wait(|| sessions[0].try_token().is_none_or(|token| token.secret() != first)).await;
+    assert_eq!((here.counts().leased, here.counts().direct), (count as u64, 0));
+
+    let other = session(&elsewhere, 0);
+    let token = other.get_token().await.unwrap();
+    assert_eq!((elsewhere.counts().taken, MINTED.load(Ordering::Relaxed)), (1, count as u64));
+    let mut told = sessions[0].subscribe();
+    other.revoke().await.unwrap();
+    while sessions[0].try_token().is_some_and(|it| it.secret() == token.secret()) {
+        timeout(secs(10), told.changed()).await.expect("it is told").expect("it goes on");
+    }
     assert!(sessions[1..].iter().all(|session| session.try_token().is_some()));
 }
 
