@@ -41,6 +41,27 @@ pub(crate) struct Asked {
     pub(crate) one_live_token: bool,
     /// What a call of the store may take.
     pub(crate) call: Duration,
+    /// Nothing may be sent to the server: there is no leave for that.
+    pub(crate) only_looks: bool,
+}
+
+impl Asked {
+    /// A first look, which takes the lease by this id if that may be.
+    pub(crate) fn wanted(&self, memory: &Memory, id: Option<Id>) -> Wanted {
+        Wanted {
+            lease: id.filter(|_| !self.only_looks),
+            seen: None,
+            not: self.not(memory),
+            least_life: self.least_life,
+            buffer: self.buffer,
+        }
+    }
+
+    fn not(&self, memory: &Memory) -> Vec<[u8; 16]> {
+        let mut not = memory.not(self.replaces);
+        not.extend(&self.not);
+        not
+    }
 }
 
 /// What an input comes with.
@@ -240,22 +261,10 @@ impl Round {
             within = within.min(patience_ends.since(at.now)).max(self.asked.call);
         }
         self.id = at.id;
-        let mut not = self.not(memory);
-        not.extend(&self.bad);
-        let wanted = Wanted {
-            lease: Some(at.id),
-            seen: self.holder.filter(|_| self.looks_last).or(self.late),
-            not,
-            least_life: self.asked.least_life,
-            buffer: self.asked.buffer,
-        };
+        let mut wanted = self.asked.wanted(memory, Some(at.id));
+        wanted.seen = self.holder.filter(|_| self.looks_last).or(self.late);
+        wanted.not.extend(&self.bad);
         Step::Take(wanted, within)
-    }
-
-    fn not(&self, memory: &Memory) -> Vec<[u8; 16]> {
-        let mut not = memory.not(self.asked.replaces);
-        not.extend(&self.asked.not);
-        not
     }
 
     fn took(&mut self, at: &Moment, look: Look, memory: &mut Memory) -> Step {
@@ -285,7 +294,7 @@ impl Round {
     fn left(&self, entry: &Opened, now: u64, memory: &Memory) -> Option<Duration> {
         let Opened { asked, life, tag, id, is_refused, .. } = *entry;
         let header = Header { asked, life, tag: tag.0, id: id.0 };
-        let not = self.not(memory);
+        let not = self.asked.not(memory);
         let will_do = !is_refused
             && !memory.is_revoked(tag, self.attempt, now)
             && !not.contains(&tag.0)
@@ -335,6 +344,9 @@ impl Round {
     }
 
     fn grant(&mut self, at: &Moment, lease: Option<Lease>) -> Step {
+        if self.asked.only_looks {
+            return done(Err(TokenError::rate_limited(None)));
+        }
         self.sent = at.now;
         self.lease = lease;
         Step::Grant(lease)

@@ -47,8 +47,20 @@ pub struct SharedTokenManager<M, S: Store> {
     buffer: AtomicU64,
     /// The last token was one that cannot be shared, so there is nothing to wait for.
     is_alone: AtomicBool,
+    leave: Mutex<Leave>,
     places: Mutex<Vec<Arc<Place>>>,
     news: Arc<Mutex<Vec<NewsSender>>>,
+}
+
+/// Where attempts need a permit, whether the next one has it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Leave {
+    #[default]
+    Given,
+    /// It needs none: there is an entry.
+    OnlyToLook,
+    /// There was none that would do, after all.
+    LookedInVain,
 }
 
 /// How to build a [`SharedTokenManager`].
@@ -110,6 +122,7 @@ impl<M: TokenManager, S: Store> SharedTokenManagerBuilder<M, S> {
             one_live_token,
             buffer: AtomicU64::new(micros(buffer)),
             is_alone: AtomicBool::new(false),
+            leave: Mutex::default(),
             places: Mutex::default(),
             news: Arc::default(),
         })
@@ -194,7 +207,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         place
     }
 
-    fn asked(&self, request: &GrantRequest, keys: &Keys) -> Asked {
+    fn asked(&self, request: &GrantRequest, keys: &Keys, only_looks: bool) -> Asked {
         let marked = request.marked.iter().flat_map(|marked| marked.iter().rev().take(MARKS_NAMED));
         Asked {
             replaces: request.replaces.is_some(),
@@ -204,6 +217,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             not: request.refused.iter().chain(marked).map(|text| keys.tag(text).0).collect(),
             one_live_token: self.one_live_token,
             call: self.inner().timeout,
+            only_looks,
         }
     }
 
@@ -212,6 +226,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         request: GrantRequest,
         place: Arc<Place>,
         keys: Arc<Keys>,
+        only_looks: bool,
     ) -> Result<Grant, TokenError> {
         let began = clock::now();
         let moment = || {
@@ -220,7 +235,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             })?;
             Ok(Moment { now: clock::now(), random: fastrand::f64(), id })
         };
-        let asked = self.asked(&request, &keys);
+        let asked = self.asked(&request, &keys, only_looks);
         let at = moment()?;
         let mut round = place.with(|memory| Round::new(asked, &at, memory));
         let (inner, attempt) = (Arc::clone(self.inner()), round.attempt());
@@ -361,13 +376,24 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
 
 impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
+        let only_looks = std::mem::take(&mut *locked(&self.leave)) == Leave::OnlyToLook;
+        if only_looks {
+            let taken = match self.place().await {
+                Ok((place, keys)) => self.shared(request, place, keys, true).await,
+                Err(_) => Err(TokenError::rate_limited(None)),
+            };
+            if taken.is_err() {
+                *locked(&self.leave) = Leave::LookedInVain;
+            }
+            return taken;
+        }
         if self.is_alone.load(Ordering::Relaxed) && !self.one_live_token {
             let grant = self.manager.grant(request).await?;
             self.is_alone.store(!can_share(&grant), Ordering::Relaxed);
             return Ok(grant);
         }
         match self.place().await {
-            Ok((place, keys)) => self.shared(request, place, keys).await,
+            Ok((place, keys)) => self.shared(request, place, keys, false).await,
             Err(error) if self.one_live_token => Err(TokenError::transport(error)),
             Err(error) => {
                 self.inner().warn_of(&error);
@@ -417,6 +443,27 @@ impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
 
     fn is_gated(&self) -> bool {
         self.manager.is_gated()
+    }
+
+    /// Leave to ask the server is for those who have to ask it.
+    async fn needs_permit(&self, request: &GrantRequest) -> bool {
+        let before = std::mem::take(&mut *locked(&self.leave));
+        if before == Leave::LookedInVain || self.is_alone.load(Ordering::Relaxed) {
+            return true;
+        }
+        if let Ok((place, keys)) = self.place().await {
+            let asked = self.asked(request, &keys, true);
+            let wanted = place.with(|memory| asked.wanted(memory, None));
+            let want = wanted.want();
+            let look = self.inner().store.take(&place.slot, &want);
+            if let Ok(Taken { found: Found::Entry(_), .. }) =
+                self.inner().call(asked.call, look).await
+            {
+                *locked(&self.leave) = Leave::OnlyToLook;
+                return false;
+            }
+        }
+        self.manager.needs_permit(request).await
     }
 
     fn ready(

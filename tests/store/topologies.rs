@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
+use ccg_session::testing::Kind;
 use ccg_session::{
-    FileStore, Fleet, Grant, GrantRequest, RedisStore, Session, TokenError, TokenManager,
-    TokenRequestOptions, TokenText,
+    FileStore, Fleet, Grant, GrantRequest, RedisStore, Session, SessionPool, TokenError,
+    TokenManager, TokenRequestOptions, TokenText,
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -405,6 +406,63 @@ async fn many_sessions_of_a_fleet_have_one_subscription_and_one_of_them_is_told(
         timeout(secs(10), told.changed()).await.expect("it is told").expect("it goes on");
     }
     assert!(sessions[1..].iter().all(|session| session.try_token().is_some()));
+}
+
+/// The gate is for those who ask the server: what lies in the store waits for nobody. What looks like it and is
+/// none then waits for its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_the_store_does_not_wait_at_the_gate_of_a_pool() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let place = address(&server);
+    let authority = authority(secs(600)).await;
+    let login = Login::at(&authority);
+    let other = Local::slotted(&place, &login, "there");
+    let token = other.token().await;
+    let mut root = server.connect();
+    wait(|| !keys(&mut root).is_empty()).await;
+    let key = keys(&mut root).remove(0);
+
+    let store = RedisStore::connect(&*place).build().unwrap();
+    let fleet = Fleet::builder(store, KEY).namespace("ns").build().unwrap();
+    let (of_pool, at) = (fleet.clone(), login.clone());
+    let pool = SessionPool::builder(move |tenant: &String| {
+        let manager = of_pool.share(at.manager()).slot(tenant).build()?;
+        Ok(Session::builder(manager))
+    });
+    let pool = pool.attempts_at_once(1).build().unwrap();
+    let session = |tenant: &str| pool.get(&tenant.to_owned()).unwrap();
+    let held = authority.hold(Kind::Grant);
+    let asking = session("not-there");
+    let asking = tokio::spawn(async move { asking.get_token().await.map(drop) });
+    authority.wait_for(|counts| counts.grants == 2).await;
+    assert_eq!((pool.status().attempts_out, pool.status().attempts_waiting), (1, 0));
+    // The only place is taken.
+    let there = session("there");
+    assert_eq!(there.get_token().await.unwrap().secret(), token);
+    assert_eq!((fleet.counts().taken, fleet.counts().direct), (1, 0));
+    assert_eq!((pool.status().attempts_out, authority.counts().grants), (1, 2));
+
+    // An entry that nobody of the fleet has written: the second attempt waits for its turn.
+    let Reply::Bytes(mut entry) = root.call(&["GET", &key]) else { panic!() };
+    *entry.last_mut().unwrap() ^= 1;
+    entry[20] ^= 1;
+    root.call(&[b"SET", key.as_bytes(), &entry[..]]);
+    there.invalidate(&there.try_token().unwrap());
+    let next = tokio::spawn(async move { there.get_token().await.unwrap().secret().to_owned() });
+    let (waits, began) = (pool.clone(), Instant::now());
+    wait(|| {
+        waits.status().attempts_waiting + waits.status().attempts_out == 2 || next.is_finished()
+    })
+    .await;
+    println!("it waits for its turn after {:?}", began.elapsed());
+    assert!(!next.is_finished());
+    drop(held);
+    assert_ne!(next.await.unwrap(), token);
+    asking.await.unwrap().unwrap();
+    assert_eq!(authority.counts().grants, 3);
 }
 
 /// They are of no use without the key that they are bound to, so nobody waits for another's.

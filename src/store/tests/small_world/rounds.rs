@@ -17,6 +17,7 @@ impl World {
             not: not.map(|token| tag(self.serial(token)).0).collect(),
             one_live_token: scope.one_live_token || !scope.on(Rule::Patience),
             call: crate::store::round::CALL,
+            only_looks: false,
         };
         let replica = &mut self.replicas[nth];
         let round = Round::new(asked, &at, &mut replica.memory);
