@@ -27,7 +27,7 @@ use crate::manager::TokenManager;
 use crate::metrics::{Measured, Metrics};
 use crate::news::Queue;
 use crate::permit::Permit;
-use crate::request::{ExchangeRequest, TokenRequestOptions};
+use crate::request::{ExchangeRequest, PermitRequest, TokenRequestOptions};
 use crate::snapshot::Publisher;
 use crate::token::{Issued, TokenId};
 
@@ -410,7 +410,14 @@ impl Attempts {
             Wait::Begin(purpose, request, longest) => {
                 let manager = Arc::clone(manager);
                 let permitted = async move {
-                    let ready = async { manager.ready(&request).await };
+                    let ready = async {
+                        match &request {
+                            PermitRequest::Grant(grant) if !manager.needs_permit(grant).await => {
+                                Ok(Permit::free())
+                            }
+                            request => manager.ready(request).await,
+                        }
+                    };
                     Done::Permitted(within(longest, ready).await)
                 };
                 let out = self.out.get_or_insert_default();

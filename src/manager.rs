@@ -121,6 +121,15 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Ok(Permit::free()))
     }
 
+    /// Whether this grant has to wait for leave at all: not where the manager has a token for it already, as
+    /// from a store that many processes share. Asked before [`ready`](Self::ready), where that is asked. After
+    /// a no, [`grant`](Self::grant) sends nothing to the server: if the token is gone by then it fails, as
+    /// with [`rate_limited`](TokenError::rate_limited). Default: yes.
+    fn needs_permit(&self, request: &GrantRequest) -> impl Future<Output = bool> + Send {
+        let _ = request;
+        ready(true)
+    }
+
     /// Called once, when the session starts: `news` tells it what the manager hears of its tokens from
     /// elsewhere. Default: dropped.
     fn attach(&self, news: NewsSender) {
@@ -164,6 +173,10 @@ macro_rules! pass_on {
 
         async fn ready(&self, request: &PermitRequest) -> Result<Permit, TokenError> {
             self.$to().ready(request).await
+        }
+
+        async fn needs_permit(&self, request: &GrantRequest) -> bool {
+            self.$to().needs_permit(request).await
         }
 
         fn attach(&self, news: NewsSender) {
@@ -254,6 +267,10 @@ trait ErasedTokenManager: Send + Sync {
     fn assumed_lifetime(&self) -> Duration;
     fn is_gated(&self) -> bool;
     fn ready<'a>(&'a self, request: &'a PermitRequest) -> Boxed<'a, Permit>;
+    fn needs_permit<'a>(
+        &'a self,
+        request: &'a GrantRequest,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
     fn attach(&self, news: NewsSender);
     fn identity(&self) -> Option<Identity>;
     fn check(&self, config: &SessionConfig) -> Result<(), ConfigError>;
@@ -290,6 +307,13 @@ impl<M: TokenManager> ErasedTokenManager for M {
 
     fn ready<'a>(&'a self, request: &'a PermitRequest) -> Boxed<'a, Permit> {
         Box::pin(TokenManager::ready(self, request))
+    }
+
+    fn needs_permit<'a>(
+        &'a self,
+        request: &'a GrantRequest,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(TokenManager::needs_permit(self, request))
     }
 
     fn attach(&self, news: NewsSender) {
@@ -372,6 +396,10 @@ mod tests {
             Err(TokenError::rate_limited(None))
         }
 
+        async fn needs_permit(&self, _: &GrantRequest) -> bool {
+            false
+        }
+
         fn attach(&self, news: NewsSender) {
             news.revoked(TokenText::new("heard-of").unwrap(), Duration::from_secs(7));
         }
@@ -401,6 +429,7 @@ mod tests {
         assert!(manager.is_gated());
         let refused = manager.ready(&PermitRequest::Exchange).await.unwrap_err();
         assert!(matches!(refused, TokenError::RateLimited { .. }));
+        assert!(!manager.needs_permit(&GrantRequest::default()).await);
         let queue = Arc::new(crate::news::Queue::default());
         manager.attach(queue.sender());
         let news = std::future::poll_fn(|context| queue.poll_next(context)).await;

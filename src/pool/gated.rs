@@ -174,6 +174,10 @@ impl<M: TokenManager> TokenManager for Gated<M> {
         }))
     }
 
+    async fn needs_permit(&self, request: &GrantRequest) -> bool {
+        self.manager.needs_permit(request).await
+    }
+
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         self.manager.grant(request).await
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,6 +18,7 @@ use rustix::fs::{
     unlinkat,
 };
 use rustix::io::Errno;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -55,15 +57,24 @@ const LEFT_BEHIND: Duration = Duration::from_secs(60);
 ///
 /// The directory is made if it is not there (its parent has to be), for its owner alone. What is in it is
 /// sealed, and may be deleted at any time.
-#[derive(Clone, Debug)]
-pub struct FileStore(Arc<Files>);
+#[derive(Debug)]
+pub struct FileStore {
+    files: Arc<Files>,
+    /// What each namespace's listener last saw.
+    seen: Mutex<HashMap<String, Vec<u8>>>,
+}
 
 #[derive(Debug)]
 struct Files {
     directory: OwnedFd,
-    /// What each namespace's listener last saw.
-    seen: Mutex<HashMap<String, Vec<u8>>>,
     swept: Mutex<Instant>,
+}
+
+/// Each listens by itself.
+impl Clone for FileStore {
+    fn clone(&self) -> Self {
+        Self { files: Arc::clone(&self.files), seen: Mutex::default() }
+    }
 }
 
 impl FileStore {
@@ -77,12 +88,16 @@ impl FileStore {
         let directory = checked(&path).map_err(|problem| {
             ConfigError::new("store directory", format!("{} {problem}", path.display()))
         })?;
-        let files = Files { directory, seen: Mutex::default(), swept: Mutex::new(Instant::now()) };
-        files.sweep().map_err(|error| {
-            let problem = format!("{} cannot be used: {error}", path.display());
-            ConfigError::new("store directory", problem)
-        })?;
-        Ok(Self(Arc::new(files)))
+        let files = Files { directory, swept: Mutex::new(Instant::now()) };
+        match files.sweep() {
+            // Somebody else holds the lock, and may be stopped: that fails no start.
+            Ok(()) | Err(StoreError::TimedOut) => {}
+            Err(error) => {
+                let problem = format!("{} cannot be used: {error}", path.display());
+                return Err(ConfigError::new("store directory", problem));
+            }
+        }
+        Ok(Self { files: Arc::new(files), seen: Mutex::default() })
     }
 
     async fn call<T: Send + 'static>(
@@ -91,19 +106,19 @@ impl FileStore {
         act: impl FnOnce(&mut Content, u64) -> T + Send + 'static,
         tell: bool,
     ) -> Result<T, StoreError> {
-        let (files, name) = (Arc::clone(&self.0), slot.name());
-        let done = spawn_blocking(move || files.call(&name, act, tell)).await;
-        done.unwrap_or_else(|_| Err(StoreError::refused("the thread of the call was lost")))
+        let (files, name) = (Arc::clone(&self.files), slot.name());
+        let (reply, answer) = oneshot::channel();
+        spawn_blocking(move || {
+            let done = files.call(&name, act, tell, || reply.is_closed());
+            drop(reply.send(done));
+        });
+        answer.await.unwrap_or_else(|_| Err(StoreError::refused("the call's thread was lost")))
     }
 }
 
 fn checked(path: &Path) -> Result<OwnedFd, String> {
-    match std::fs::DirBuilder::new().create(path) {
-        Ok(()) => {
-            let only_mine = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            std::fs::set_permissions(path, only_mine)
-                .map_err(|error| format!("cannot be made: {error}"))?;
-        }
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(format!("cannot be made: {error}")),
     }
@@ -148,17 +163,17 @@ impl Files {
         Ok(openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?)
     }
 
-    fn lock(&self) -> Result<Lock, StoreError> {
-        let until = Instant::now() + CALL;
+    fn lock(&self, is_given_up: impl Fn() -> bool) -> Result<Lock, StoreError> {
         let file =
             self.file(LOCK, OFlags::CREATE | OFlags::RDWR).map_err(StoreError::unreachable)?;
         loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+            if is_given_up() {
+                return Err(StoreError::TimedOut);
+            }
+            match locked {
                 Ok(()) => return Ok(Lock(file)),
-                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => {
-                    std::thread::sleep(TRY_AGAIN);
-                }
-                Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(StoreError::TimedOut),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(TRY_AGAIN),
                 Err(error) => return Err(StoreError::unreachable(error)),
             }
         }
@@ -169,8 +184,10 @@ impl Files {
         name: &str,
         act: impl FnOnce(&mut Content, u64) -> T,
         tell: bool,
+        is_given_up: impl Fn() -> bool,
     ) -> Result<T, StoreError> {
-        let _lock = self.lock()?;
+        // What nobody waits for any more is not done: a lease would be nobody's.
+        let _lock = self.lock(is_given_up)?;
         let before = self.read(name, MAX_FILE).map_err(StoreError::refused)?;
         let mut content = decoded(&before).unwrap_or_default();
         let result = act(&mut content, now());
@@ -211,13 +228,14 @@ impl Files {
         done
     }
 
-    /// Removes what nobody will look at again.
+    /// Removes what nobody will look at again, under one lock for each file: there may be many.
     fn sweep(&self) -> Result<(), StoreError> {
-        let _lock = self.lock()?;
         let entries = Dir::read_from(self.directory.as_fd()).map_err(StoreError::refused)?;
         for entry in entries {
             let entry = entry.map_err(StoreError::refused)?;
             let Ok(name) = entry.file_name().to_str() else { continue };
+            let began = Instant::now();
+            let _lock = self.lock(|| began.elapsed() > CALL)?;
             if self.is_over(name) {
                 let _ = unlinkat(&self.directory, name, AtFlags::empty());
             }
@@ -240,13 +258,6 @@ impl Files {
                 let mut content = decoded(&bytes).unwrap_or_default();
                 *content.at(now()) == Content::default()
             })
-    }
-
-    /// Whether somebody has told something since the last time.
-    fn has_news(&self, namespace: &str) -> bool {
-        let now = self.read(NEWS, 16).unwrap_or_default();
-        let mut seen = locked(&self.seen);
-        seen.insert(namespace.to_owned(), now.clone()).is_none_or(|before| before != now)
     }
 
     fn sweep_sometimes(&self) {
@@ -328,12 +339,14 @@ impl Store for FileStore {
     /// Looks once a second whether something was told; what it was, the slots say.
     async fn heard(&self, namespace: &str) -> Heard {
         loop {
-            let (files, namespace) = (Arc::clone(&self.0), namespace.to_owned());
-            let has_news = spawn_blocking(move || {
+            let files = Arc::clone(&self.files);
+            let news = spawn_blocking(move || {
                 files.sweep_sometimes();
-                files.has_news(&namespace)
+                files.read(NEWS, 16).unwrap_or_default()
             });
-            if has_news.await.unwrap_or_default() {
+            let news = news.await.unwrap_or_default();
+            let before = locked(&self.seen).insert(namespace.to_owned(), news.clone());
+            if before.is_none_or(|before| before != news) {
                 return Heard::Look;
             }
             sleep(LOOK_EACH).await;

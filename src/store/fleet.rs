@@ -13,9 +13,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::breaker::Breaker;
-use super::contract::{Heard, LONGEST, Record, Slot, Store, StoreError, Taken, Want};
+use super::contract::{Heard, Id, LONGEST, Record, Slot, Store, StoreError, Taken, Want};
 use super::memory::Memory;
-use super::round::CALL;
+use super::round::{CALL, LONG_CALL};
 use super::seal::{Keys, LEAST_KEY};
 use super::shared::SharedTokenManagerBuilder;
 use crate::clock;
@@ -215,7 +215,9 @@ impl<S: Store> FleetBuilder<S> {
         self
     }
 
-    /// How long a call of the store may take, connecting included. Default: 250 ms; at most 1 s.
+    /// How long a call of the store may take, connecting included. Default: 250 ms; at most 1 s. It may only
+    /// be busy, so a session that gets no answer in that time looks once more, for up to 1 s, before it asks
+    /// the server by itself.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -235,7 +237,7 @@ impl<S: Store> FleetBuilder<S> {
                 format!("is {namespace:?}, but must be 1 to 64 of A-Z a-z 0-9 . _ -"),
             ));
         }
-        if timeout.is_zero() || timeout > Duration::from_secs(1) {
+        if timeout.is_zero() || timeout > LONG_CALL {
             return Err(ConfigError::new(
                 "store timeout",
                 format!(
@@ -284,13 +286,14 @@ impl<S: Store> Inner<S> {
             let keys = key.as_ref().and_then(Keys::new).map(Arc::new);
             keys.ok_or_else(|| StoreError::refused(format!("the fleet's key {}", too_short())))
         };
-        let read = timeout(CALL, self.keys.get_or_try_init(|| read));
+        let read = timeout(LONG_CALL, self.keys.get_or_try_init(|| read));
         read.await.map_err(|_| StoreError::TimedOut)?.cloned()
     }
 
     /// One call of the store: within its time, and not while it is left alone.
     pub(super) async fn call<T>(
         &self,
+        within: Duration,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let began = clock::now();
@@ -299,45 +302,57 @@ impl<S: Store> Inner<S> {
                 "it did not answer, and is left alone for a while",
             ));
         }
-        let result = match timeout(self.timeout, call).await {
+        let result = match timeout(within, call).await {
             Ok(result) => result,
             Err(_) => Err(StoreError::TimedOut),
         };
         locked(&self.breaker).note(began, clock::now(), result.as_ref().err());
         if let Err(error) = &result {
-            self.warn(&format!("a token is not shared: {error}"));
+            self.warn_of(error);
         }
         result
     }
 
-    /// Gives a lease back, and waits for nothing.
-    pub(super) fn leave(self: &Arc<Self>, slot: &Slot, id: super::Id) {
-        let Ok(runtime) = Handle::try_current() else { return };
+    /// Gives a lease back.
+    pub(super) fn leave(self: &Arc<Self>, slot: &Slot, id: Id) {
         let (inner, slot) = (Arc::clone(self), slot.clone());
-        // Not by `call`: it follows on a call that timed out, for which the store is left alone.
+        self.behind(async move { inner.store.leave(&slot, &id).await });
+    }
+
+    /// What ends a lease, in a task of its own: nobody waits for it, and it is tried also while the store is
+    /// left alone, as after a take that timed out.
+    pub(super) fn behind(
+        self: &Arc<Self>,
+        call: impl Future<Output = Result<bool, StoreError>> + Send + 'static,
+    ) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let inner = Arc::clone(self);
         runtime.spawn(async move {
-            drop(timeout(inner.timeout, inner.store.leave(&slot, &id)).await);
+            if let Err(error) = timeout(LONG_CALL, call).await.unwrap_or(Err(StoreError::TimedOut))
+            {
+                inner.warn_of(&error);
+            }
         });
     }
 
     /// Tells the store of what is revoked here, and reads its list.
     pub(super) async fn settle(&self, place: &Place, keys: &Keys) -> Result<(), StoreError> {
-        let now = self.look(place, keys).await?;
+        let now = self.look(place, keys, self.timeout).await?;
         for owed in place.with(|memory| memory.owed().collect::<Vec<_>>()) {
             let left = super::micros(owed.ends.since(clock::now()));
             // Later than that none is believed.
             let end = (now + left).max(owed.entry_ends).min(now + super::micros(LONGEST));
             let record = keys.record(&place.slot, owed.tag, end);
-            let gone = self.call(self.store.bury(&place.slot, &record)).await?;
+            let gone = self.call(self.timeout, self.store.bury(&place.slot, &record)).await?;
             place.with(|memory| memory.buried(owed.tag, end, gone));
         }
         Ok(())
     }
 
     /// Reads the slot's list, and gives the store's time.
-    async fn look(&self, place: &Place, keys: &Keys) -> Result<u64, StoreError> {
+    async fn look(&self, place: &Place, keys: &Keys, within: Duration) -> Result<u64, StoreError> {
         let Taken { now, revoked, .. } =
-            self.call(self.store.take(&place.slot, &Want::LOOK)).await?;
+            self.call(within, self.store.take(&place.slot, &Want::LOOK)).await?;
         let listed = keys.read_list(&place.slot, &revoked, now.0);
         place.with(|memory| {
             for (tag, end) in listed {
@@ -345,6 +360,10 @@ impl<S: Store> Inner<S> {
             }
         });
         Ok(now.0)
+    }
+
+    pub(super) fn warn_of(&self, error: &StoreError) {
+        self.warn(&format!("a token is not shared: {error}"));
     }
 
     /// At most one a minute, of whatever kind.
@@ -405,7 +424,7 @@ impl<S: Store> Inner<S> {
                 looks.join_next().await;
             }
             let (inner, keys) = (Arc::clone(self), Arc::clone(keys));
-            looks.spawn(async move { inner.look(&place, &keys).await });
+            looks.spawn(async move { inner.look(&place, &keys, LONG_CALL).await });
         }
         while looks.join_next().await.is_some() {}
     }

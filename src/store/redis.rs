@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use url::Url;
@@ -69,8 +70,11 @@ const HASH_SLOTS: u16 = 16_384;
 ///     +evalsha +script|load +time +getrange +get +set +del +pttl +pexpire +publish +subscribe
 ///     +unsubscribe +ping
 /// ```
-#[derive(Clone)]
-pub struct RedisStore(Arc<Redis>);
+pub struct RedisStore {
+    redis: Arc<Redis>,
+    /// By namespace, between two calls of `heard`.
+    listening: Mutex<HashMap<String, Listening>>,
+}
 
 /// How to build a [`RedisStore`].
 pub struct RedisStoreBuilder {
@@ -86,7 +90,6 @@ struct Redis {
     open: Mutex<HashMap<Address, Opening>>,
     /// Of sentinels the master, and of a cluster who has which hash slots, as far as that is known.
     masters: Mutex<Vec<(u16, Address)>>,
-    listening: tokio::sync::Mutex<HashMap<String, Listening>>,
 }
 
 /// Host and port.
@@ -119,9 +122,16 @@ impl RedisStore {
     }
 }
 
+/// Each listens by itself.
+impl Clone for RedisStore {
+    fn clone(&self) -> Self {
+        Self { redis: Arc::clone(&self.redis), listening: Mutex::default() }
+    }
+}
+
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisStore").field(&self.0.servers).finish()
+        f.debug_tuple("RedisStore").field(&self.redis.servers).finish()
     }
 }
 
@@ -149,14 +159,9 @@ impl RedisStoreBuilder {
             .map_err(|problem| ConfigError::new("store address", problem))?;
         let tls = Tls { roots, ..Tls::default() };
         let tls = is_tls.then(|| tls.config(true).map(Arc::new)).transpose()?;
-        Ok(RedisStore(Arc::new(Redis {
-            servers,
-            user,
-            tls,
-            open: Mutex::default(),
-            masters: Mutex::default(),
-            listening: tokio::sync::Mutex::default(),
-        })))
+        let (open, masters) = (Mutex::default(), Mutex::default());
+        let redis = Arc::new(Redis { servers, user, tls, open, masters });
+        Ok(RedisStore { redis, listening: Mutex::default() })
     }
 }
 
@@ -277,7 +282,7 @@ impl Redis {
         self: &Arc<Self>,
         address: &Address,
         is_of_master: bool,
-    ) -> Result<MultiplexedConnection, StoreError> {
+    ) -> Result<(MultiplexedConnection, Opening), StoreError> {
         let mut opening = {
             let mut open = locked(&self.open);
             let there = open.get(address).filter(|opening| is_of_use(opening)).cloned();
@@ -287,9 +292,15 @@ impl Redis {
                 opening
             })
         };
-        let done = opening.wait_for(Option::is_some).await;
-        let lost = || StoreError::unreachable("the task that connects was lost");
-        done.map_err(|_| lost())?.clone().unwrap_or_else(|| Err(lost()))
+        let opened = opening.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
+        match opened {
+            Some(Ok(connection)) => Ok((connection, opening)),
+            failed => {
+                self.forget(address, &opening);
+                let lost = || StoreError::unreachable("the task that connects was lost");
+                Err(failed.and_then(Result::err).unwrap_or_else(lost))
+            }
+        }
     }
 
     fn open(self: &Arc<Self>, address: Address, is_of_master: bool) -> Opening {
@@ -304,8 +315,13 @@ impl Redis {
         opening
     }
 
-    fn forget(&self, address: &Address) {
-        locked(&self.open).remove(address);
+    /// Of a connection that was of no use; not of one that has taken its place.
+    fn forget(&self, address: &Address, opening: &Opening) {
+        let mut open = locked(&self.open);
+        if open.get(address).is_some_and(|there| there.same_channel(opening)) {
+            open.remove(address);
+        }
+        drop(open);
         locked(&self.masters).clear();
     }
 
@@ -327,77 +343,80 @@ impl Redis {
         known().ok_or_else(|| StoreError::refused(format!("nobody has the hash slot {hash_slot}")))
     }
 
-    /// By the last of the hash slots that each has.
+    /// By the last of the hash slots that each has. All are asked at once, since some may never answer.
     async fn find_masters(self: &Arc<Self>) -> Result<Vec<(u16, Address)>, StoreError> {
         let mut last = StoreError::unreachable("it has no address");
-        let (asked, is_sentinel) = match &self.servers {
+        let asked = match &self.servers {
             Servers::One(address) => return Ok(vec![(HASH_SLOTS, address.clone())]),
-            Servers::Sentinels(addresses, _) => (addresses, true),
-            Servers::Cluster(addresses) => (addresses, false),
+            Servers::Sentinels(addresses, _) | Servers::Cluster(addresses) => addresses,
         };
-        for address in asked {
-            let found = async {
-                let mut connection = self.connection(address, !is_sentinel).await?;
-                let question = match &self.servers {
-                    Servers::Sentinels(_, master) => {
-                        cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).to_owned()
-                    }
-                    _ => cmd("CLUSTER").arg("SLOTS").to_owned(),
-                };
-                let asked = timeout(PONG, connection.send_packed_command(&question)).await;
-                asked
-                    .unwrap_or(Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-                    .map_err(|error| error_of(&error))
-            };
-            match found.await {
-                Ok(answer) => {
-                    let host = &address.0;
-                    let masters = if is_sentinel { master(&answer) } else { ranges(&answer, host) };
-                    match masters {
-                        Some(masters) => return Ok(masters),
-                        None => last = StoreError::refused("it does not know the master"),
-                    }
-                }
-                Err(error) => {
-                    locked(&self.open).remove(address);
-                    last = error;
-                }
+        let mut answers = JoinSet::new();
+        for address in asked.clone() {
+            let redis = Arc::clone(self);
+            answers.spawn(async move { redis.ask_for_masters(&address).await });
+        }
+        while let Some(answer) = answers.join_next().await {
+            match answer {
+                Ok(Ok(masters)) => return Ok(masters),
+                Ok(Err(error)) => last = error,
+                Err(_) => {}
             }
         }
         Err(last)
     }
 
-    /// Runs a script on the server that has the slot; once more where it was told that another has it.
+    async fn ask_for_masters(
+        self: &Arc<Self>,
+        address: &Address,
+    ) -> Result<Vec<(u16, Address)>, StoreError> {
+        let (is_cluster, question) = match &self.servers {
+            Servers::Sentinels(_, master) => {
+                (false, cmd("SENTINEL").arg("get-master-addr-by-name").arg(master).to_owned())
+            }
+            _ => (true, cmd("CLUSTER").arg("SLOTS").to_owned()),
+        };
+        let (mut connection, opening) = self.connection(address, is_cluster).await?;
+        let forget = |error| {
+            self.forget(address, &opening);
+            error
+        };
+        let answer = timeout(PONG, connection.send_packed_command(&question)).await;
+        let answer = answer.map_err(|_| forget(StoreError::TimedOut))?;
+        let answer = answer.map_err(|error| forget(error_of(&error)))?;
+        let masters = if is_cluster { ranges(&answer, &address.0) } else { master(&answer) };
+        masters.ok_or_else(|| forget(StoreError::refused("it does not know the master")))
+    }
+
+    /// Runs a script on the server that has the slot; once more where another has it, or where the connection
+    /// was lost, as one that was idle may have been for long. To be done twice harms none of the scripts.
     async fn run(self: &Arc<Self>, slot: &Slot, script: &Script<'_>) -> Result<Value, StoreError> {
         let mut address = self.address_of(slot).await?;
         for is_last in [false, true] {
-            let mut connection = self.connection(&address, true).await.inspect_err(|_| {
-                self.forget(&address);
-            })?;
+            let (mut connection, opening) = self.connection(&address, true).await?;
             // A connection that does not answer in time may be dead without knowing it.
-            let mut given_up = GivenUp { redis: self, address: Some(&address) };
+            let mut given_up = GivenUp { redis: self, used: Some((&address, &opening)) };
             let result = script.run(&mut connection).await;
-            given_up.address = None;
+            given_up.used = None;
             drop(given_up);
             let error = match result {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            if is_broken(&error) {
-                self.forget(&address);
+            // Read-only: it was the master.
+            let is_lost = is_broken(&error) || error.code() == Some("READONLY");
+            if is_lost {
+                self.forget(&address, &opening);
             }
-            if error.code() == Some("READONLY") {
-                // It was the master.
-                self.forget(&address);
-            }
-            match error.redirect_node().filter(|_| error.code() == Some("MOVED") && !is_last) {
+            address = match error.redirect_node().filter(|_| error.code() == Some("MOVED")) {
+                _ if is_last => return Err(error_of(&error)),
+                _ if is_lost => self.address_of(slot).await?,
                 Some((host, port)) => {
-                    let host = if host.is_empty() { Arc::clone(&address.0) } else { host.into() };
                     locked(&self.masters).clear();
-                    address = (host, port);
+                    let host = if host.is_empty() { Arc::clone(&address.0) } else { host.into() };
+                    (host, port)
                 }
                 None => return Err(error_of(&error)),
-            }
+            };
         }
         Err(StoreError::refused("it sends from one server to the next"))
     }
@@ -425,16 +444,16 @@ impl Redis {
     }
 }
 
-/// Dropped with an address, as when a call is given up, it forgets the connection to it.
+/// Dropped with a connection, as when a call is given up, it forgets that.
 struct GivenUp<'a> {
     redis: &'a Redis,
-    address: Option<&'a Address>,
+    used: Option<(&'a Address, &'a Opening)>,
 }
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
-        if let Some(address) = self.address {
-            self.redis.forget(address);
+        if let Some((address, opening)) = self.used {
+            self.redis.forget(address, opening);
         }
     }
 }
@@ -595,7 +614,7 @@ impl<'a> Script<'a> {
 
 impl RedisStore {
     async fn is_done(&self, slot: &Slot, script: Script<'_>) -> Result<bool, StoreError> {
-        let done = self.0.run(slot, &script).await?;
+        let done = self.redis.run(slot, &script).await?;
         Ok(number(&done).ok_or_else(misread)? == 1)
     }
 }
@@ -609,8 +628,15 @@ impl Store for RedisStore {
         let (id, seen) = (bytes(want.lease), bytes(want.seen));
         let mut args = vec![id, &*lease_ms, &*least, &*buffer, seen, &*count];
         args.extend(want.not.iter().map(|not| &not[..]));
-        let answer = self.0.run(slot, &Script::new(&TAKING, slot, "elr", args)).await?;
-        taken(&answer).ok_or_else(misread)
+        let answer = self.redis.run(slot, &Script::new(&TAKING, slot, "elr", args)).await?;
+        let mut taken = taken(&answer).ok_or_else(misread)?;
+        // It was done before the connection broke, and again after.
+        if let (Found::Busy(holder), Some(id)) = (&taken.found, want.lease)
+            && holder == id
+        {
+            taken.found = Found::Leased;
+        }
+        Ok(taken)
     }
 
     async fn put(&self, slot: &Slot, id: &Id, entry: &Sealed) -> Result<bool, StoreError> {
@@ -631,7 +657,7 @@ impl Store for RedisStore {
         let channel = format!("{}:news", slot.namespace());
         let notice = [&slot.id()[..], &record.0].concat();
         let args = vec![&record.0[..], channel.as_bytes(), &notice];
-        let answer = self.0.run(slot, &Script::new(&BURYING, slot, "elr", args)).await?;
+        let answer = self.redis.run(slot, &Script::new(&BURYING, slot, "elr", args)).await?;
         let [entry, lease] = list(&answer).ok_or_else(misread)? else { return Err(misread()) };
         let id = |value: &Value| text(value)?.try_into().ok().map(Id);
         Ok(Buried { entry: id(entry), lease: id(lease) })
@@ -639,21 +665,23 @@ impl Store for RedisStore {
 
     /// Listens, and after each connection asks for a look, since something may have been missed.
     async fn heard(&self, namespace: &str) -> Heard {
-        let mut listening = self.0.listening.lock().await;
+        // Taken out while it is waited for: another namespace's may be waited for beside it.
+        let known = locked(&self.listening).remove(namespace);
+        let keep = |listener| drop(locked(&self.listening).insert(namespace.to_owned(), listener));
+        if let Some(mut listener) = known
+            && let Some(heard) = listener.next(namespace).await
+        {
+            keep(listener);
+            return heard;
+        }
         let mut pause = FIRST_PAUSE;
         loop {
-            if let Some(listener) = listening.get_mut(namespace) {
-                if let Some(heard) = listener.next(namespace).await {
-                    return heard;
-                }
-                listening.remove(namespace);
-            }
-            if let Ok(listener) = self.0.listen(namespace).await {
-                listening.insert(namespace.to_owned(), listener);
+            if let Ok(listener) = self.redis.listen(namespace).await {
+                keep(listener);
                 return Heard::Look;
             }
             // What calls of the store meet is told where they are made.
-            locked(&self.0.masters).clear();
+            locked(&self.redis.masters).clear();
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }

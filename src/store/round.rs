@@ -5,7 +5,7 @@
 //! Start ─► (Bury) ─► Take ─┬─ an entry that will do ──────────────► Done
 //!                     ▲    ├─ leased ─► Grant(lease) ─► Granted ──► Done, Put or Leave
 //!                     │    ├─ busy ──► Wait ─┐
-//!                     └────┴─ a bad entry ◄──┘ (until patience ends)
+//!                     └────┴─ a bad entry, no answer (once) ◄──┘ (until patience ends)
 //! and with a broken store, or without patience: Grant(None) ─► Granted ─► Done
 //! ```
 
@@ -23,6 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// What a call of the store may take, unless something else is set.
 pub(crate) const CALL: Duration = Duration::from_millis(250);
+/// What a call may take for which nobody waits, or that follows on one that was late.
+pub(crate) const LONG_CALL: Duration = Duration::from_secs(1);
 
 /// What an attempt is asked for.
 #[derive(Clone, Debug)]
@@ -39,6 +41,27 @@ pub(crate) struct Asked {
     pub(crate) one_live_token: bool,
     /// What a call of the store may take.
     pub(crate) call: Duration,
+    /// Nothing may be sent to the server: there is no leave for that.
+    pub(crate) only_looks: bool,
+}
+
+impl Asked {
+    /// A first look, which takes the lease by this id if that may be.
+    pub(crate) fn wanted(&self, memory: &Memory, id: Option<Id>) -> Wanted {
+        Wanted {
+            lease: id.filter(|_| !self.only_looks),
+            seen: None,
+            not: self.not(memory),
+            least_life: self.least_life,
+            buffer: self.buffer,
+        }
+    }
+
+    fn not(&self, memory: &Memory) -> Vec<[u8; 16]> {
+        let mut not = memory.not(self.replaces);
+        not.extend(&self.not);
+        not
+    }
 }
 
 /// What an input comes with.
@@ -106,7 +129,8 @@ pub(crate) struct Granted {
 pub(crate) enum Step {
     /// Tell the store of what is owed.
     Bury,
-    Take(Wanted),
+    /// For so long.
+    Take(Wanted, Duration),
     Wait(Duration),
     /// Ask the server, and renew this lease until it answers.
     Grant(Option<Lease>),
@@ -167,6 +191,8 @@ pub(crate) struct Round {
     looks_last: bool,
     /// The first that held the lease.
     holder: Option<Id>,
+    /// What was offered to the store when it did not answer in time. It may have taken it.
+    late: Option<Id>,
     pause: Duration,
     bad: Vec<[u8; 16]>,
     /// The id that was last offered to the store.
@@ -181,7 +207,8 @@ impl Round {
     pub(crate) fn new(asked: Asked, at: &Moment, memory: &mut Memory) -> Self {
         let patience = patience(asked.timeout);
         let latest = patience.saturating_sub(asked.call);
-        let earliest = (patience * 2 / 3).min(latest);
+        // So that of those who wait one takes over, and the others find what it has got.
+        let earliest = latest * 3 / 4;
         Self {
             asked,
             attempt: memory.begin_attempt(),
@@ -189,6 +216,7 @@ impl Round {
             last_look_at: at.now + earliest + latest.saturating_sub(earliest).mul_f64(at.random),
             looks_last: false,
             holder: None,
+            late: None,
             pause: FIRST_PAUSE,
             bad: Vec::new(),
             id: at.id,
@@ -208,37 +236,35 @@ impl Round {
             Input::Start if memory.owes() => Step::Bury,
             Input::Start | Input::Buried(Ok(())) | Input::Waited => self.look(at, memory),
             Input::Took(Ok(look)) => self.took(at, look, memory),
+            // It may only be busy, and so may all who ask it: they are not to turn on the server at once.
+            Input::Took(Err(StoreError::TimedOut)) if self.late.is_none() => {
+                self.late = Some(self.id);
+                self.look(at, memory)
+            }
             Input::Buried(Err(error)) | Input::Took(Err(error)) => self.without_store(at, error),
             Input::Granted(result) => self.granted(at, result, memory),
         }
     }
 
     fn look(&mut self, at: &Moment, memory: &Memory) -> Step {
+        let mut within = if self.late.is_some() { LONG_CALL } else { self.asked.call };
         if self.asked.one_live_token {
             if at.now >= self.began + self.asked.timeout * 2 / 3 {
                 return done(Err(TokenError::timed_out(at.now.since(self.began))));
             }
-        } else if at.now > self.began + patience(self.asked.timeout) {
-            return self.grant(at, None);
         } else {
+            let patience_ends = self.began + patience(self.asked.timeout);
+            if at.now > patience_ends {
+                return self.grant(at, None);
+            }
             self.looks_last = at.now >= self.last_look_at;
+            within = within.min(patience_ends.since(at.now)).max(self.asked.call);
         }
         self.id = at.id;
-        let mut not = self.not(memory);
-        not.extend(&self.bad);
-        Step::Take(Wanted {
-            lease: Some(at.id),
-            seen: self.holder.filter(|_| self.looks_last),
-            not,
-            least_life: self.asked.least_life,
-            buffer: self.asked.buffer,
-        })
-    }
-
-    fn not(&self, memory: &Memory) -> Vec<[u8; 16]> {
-        let mut not = memory.not(self.asked.replaces);
-        not.extend(&self.asked.not);
-        not
+        let mut wanted = self.asked.wanted(memory, Some(at.id));
+        wanted.seen = self.holder.filter(|_| self.looks_last).or(self.late);
+        wanted.not.extend(&self.bad);
+        Step::Take(wanted, within)
     }
 
     fn took(&mut self, at: &Moment, look: Look, memory: &mut Memory) -> Step {
@@ -268,7 +294,7 @@ impl Round {
     fn left(&self, entry: &Opened, now: u64, memory: &Memory) -> Option<Duration> {
         let Opened { asked, life, tag, id, is_refused, .. } = *entry;
         let header = Header { asked, life, tag: tag.0, id: id.0 };
-        let not = self.not(memory);
+        let not = self.asked.not(memory);
         let will_do = !is_refused
             && !memory.is_revoked(tag, self.attempt, now)
             && !not.contains(&tag.0)
@@ -318,6 +344,9 @@ impl Round {
     }
 
     fn grant(&mut self, at: &Moment, lease: Option<Lease>) -> Step {
+        if self.asked.only_looks {
+            return done(Err(TokenError::rate_limited(None)));
+        }
         self.sent = at.now;
         self.lease = lease;
         Step::Grant(lease)
@@ -369,6 +398,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) began: Instant,
     pub(crate) looks_last: bool,
     pub(crate) holder: Option<Id>,
+    pub(crate) late: Option<Id>,
     pub(crate) bad: &'a [[u8; 16]],
     pub(crate) burials: u64,
 }
@@ -376,8 +406,8 @@ pub(crate) struct Facts<'a> {
 #[cfg(test)]
 impl Round {
     pub(crate) fn facts(&self) -> Facts<'_> {
-        let Self { began, looks_last, holder, ref bad, burials, .. } = *self;
-        Facts { began, looks_last, holder, bad, burials }
+        let Self { began, looks_last, holder, late, ref bad, burials, .. } = *self;
+        Facts { began, looks_last, holder, late, bad, burials }
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::contract::{Found, Id, LONGEST, Slot, Store, StoreError, Tag, Taken};
@@ -48,8 +47,20 @@ pub struct SharedTokenManager<M, S: Store> {
     buffer: AtomicU64,
     /// The last token was one that cannot be shared, so there is nothing to wait for.
     is_alone: AtomicBool,
+    leave: Mutex<Leave>,
     places: Mutex<Vec<Arc<Place>>>,
     news: Arc<Mutex<Vec<NewsSender>>>,
+}
+
+/// Where attempts need a permit, whether the next one has it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Leave {
+    #[default]
+    Given,
+    /// It needs none: there is an entry.
+    OnlyToLook,
+    /// There was none that would do, after all.
+    LookedInVain,
 }
 
 /// How to build a [`SharedTokenManager`].
@@ -111,6 +122,7 @@ impl<M: TokenManager, S: Store> SharedTokenManagerBuilder<M, S> {
             one_live_token,
             buffer: AtomicU64::new(micros(buffer)),
             is_alone: AtomicBool::new(false),
+            leave: Mutex::default(),
             places: Mutex::default(),
             news: Arc::default(),
         })
@@ -168,6 +180,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
 
     /// The slot as things are now: an identity may change, as when a certificate is renewed.
     async fn place(&self) -> Result<(Arc<Place>, Arc<Keys>), StoreError> {
+        // It ends with the runtime of the session that started it.
+        self.fleet.listen();
         let keys = self.inner().keys().await?;
         let identity = self.manager.identity();
         if identity.is_none() && self.slot.is_none() {
@@ -193,7 +207,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         place
     }
 
-    fn asked(&self, request: &GrantRequest, keys: &Keys) -> Asked {
+    fn asked(&self, request: &GrantRequest, keys: &Keys, only_looks: bool) -> Asked {
         let marked = request.marked.iter().flat_map(|marked| marked.iter().rev().take(MARKS_NAMED));
         Asked {
             replaces: request.replaces.is_some(),
@@ -203,6 +217,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             not: request.refused.iter().chain(marked).map(|text| keys.tag(text).0).collect(),
             one_live_token: self.one_live_token,
             call: self.inner().timeout,
+            only_looks,
         }
     }
 
@@ -211,6 +226,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         request: GrantRequest,
         place: Arc<Place>,
         keys: Arc<Keys>,
+        only_looks: bool,
     ) -> Result<Grant, TokenError> {
         let began = clock::now();
         let moment = || {
@@ -219,7 +235,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             })?;
             Ok(Moment { now: clock::now(), random: fastrand::f64(), id })
         };
-        let asked = self.asked(&request, &keys);
+        let asked = self.asked(&request, &keys, only_looks);
         let at = moment()?;
         let mut round = place.with(|memory| Round::new(asked, &at, memory));
         let (inner, attempt) = (Arc::clone(self.inner()), round.attempt());
@@ -236,8 +252,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                         timeout(self.inner().timeout, self.inner().settle(&place, &keys)).await;
                     Input::Buried(settled.unwrap_or(Err(StoreError::TimedOut)))
                 }
-                Step::Take(wanted) => {
-                    Input::Took(self.take(&mut holding, wanted, &request, &keys).await)
+                Step::Take(wanted, within) => {
+                    Input::Took(self.take(&mut holding, wanted, within, &request, &keys).await)
                 }
                 Step::Wait(pause) => {
                     sleep(pause).await;
@@ -260,7 +276,7 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
                     match after {
                         Some(After::Put(lease, granted)) => {
                             holding.lease = None;
-                            self.put(&place, &keys, lease, *granted);
+                            self.put(&place, &keys, lease, &granted);
                         }
                         // It is given back with the attempt.
                         Some(After::Leave(lease)) => holding.lease = Some(lease.id),
@@ -276,12 +292,13 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         &self,
         holding: &mut Holding<S>,
         wanted: Wanted,
+        within: Duration,
         request: &GrantRequest,
         keys: &Keys,
     ) -> Result<Look, StoreError> {
         let (inner, place) = (self.inner(), Arc::clone(&holding.place));
         holding.lease = wanted.lease;
-        let taken = inner.call(inner.store.take(&place.slot, &wanted.want())).await;
+        let taken = inner.call(within, inner.store.take(&place.slot, &wanted.want())).await;
         match &taken {
             Ok(Taken { found: Found::Leased, .. }) => {}
             // It may have been done.
@@ -326,7 +343,8 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             let Some(lease) = lease else { return std::future::pending().await };
             loop {
                 sleep(RENEW_EACH).await;
-                if let Ok(false) = inner.call(inner.store.renew(&place.slot, &lease.id)).await {
+                let renewed = inner.store.renew(&place.slot, &lease.id);
+                if let Ok(false) = inner.call(RENEW_EACH, renewed).await {
                     count(&inner.counts.lost_leases);
                     return std::future::pending().await;
                 }
@@ -347,32 +365,38 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
     }
 
     /// In a task of its own: no store stands between a token and its session.
-    fn put(&self, place: &Arc<Place>, keys: &Arc<Keys>, lease: Lease, granted: Granted) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let (inner, place, keys) = (Arc::clone(self.inner()), Arc::clone(place), Arc::clone(keys));
-        runtime.spawn(async move {
-            match keys.seal(&place.slot, lease.id, lease.asked, &granted) {
-                Some(entry) => {
-                    drop(inner.call(inner.store.put(&place.slot, &lease.id, &entry)).await);
-                }
-                None => inner.leave(&place.slot, lease.id),
-            }
-        });
+    fn put(&self, place: &Arc<Place>, keys: &Keys, lease: Lease, granted: &Granted) {
+        let Some(entry) = keys.seal(&place.slot, lease.id, lease.asked, granted) else {
+            return self.inner().leave(&place.slot, lease.id);
+        };
+        let (inner, place) = (Arc::clone(self.inner()), Arc::clone(place));
+        self.inner().behind(async move { inner.store.put(&place.slot, &lease.id, &entry).await });
     }
 }
 
 impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
+        let only_looks = std::mem::take(&mut *locked(&self.leave)) == Leave::OnlyToLook;
+        if only_looks {
+            let taken = match self.place().await {
+                Ok((place, keys)) => self.shared(request, place, keys, true).await,
+                Err(_) => Err(TokenError::rate_limited(None)),
+            };
+            if taken.is_err() {
+                *locked(&self.leave) = Leave::LookedInVain;
+            }
+            return taken;
+        }
         if self.is_alone.load(Ordering::Relaxed) && !self.one_live_token {
             let grant = self.manager.grant(request).await?;
             self.is_alone.store(!can_share(&grant), Ordering::Relaxed);
             return Ok(grant);
         }
         match self.place().await {
-            Ok((place, keys)) => self.shared(request, place, keys).await,
+            Ok((place, keys)) => self.shared(request, place, keys, false).await,
             Err(error) if self.one_live_token => Err(TokenError::transport(error)),
             Err(error) => {
-                self.inner().warn(&format!("a token is not shared: {error}"));
+                self.inner().warn_of(&error);
                 count(&self.inner().counts.direct);
                 self.manager.grant(request).await
             }
@@ -419,6 +443,27 @@ impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
 
     fn is_gated(&self) -> bool {
         self.manager.is_gated()
+    }
+
+    /// Leave to ask the server is for those who have to ask it.
+    async fn needs_permit(&self, request: &GrantRequest) -> bool {
+        let before = std::mem::take(&mut *locked(&self.leave));
+        if before == Leave::LookedInVain || self.is_alone.load(Ordering::Relaxed) {
+            return true;
+        }
+        if let Ok((place, keys)) = self.place().await {
+            let asked = self.asked(request, &keys, true);
+            let wanted = place.with(|memory| asked.wanted(memory, None));
+            let want = wanted.want();
+            let look = self.inner().store.take(&place.slot, &want);
+            if let Ok(Taken { found: Found::Entry(_), .. }) =
+                self.inner().call(asked.call, look).await
+            {
+                *locked(&self.leave) = Leave::OnlyToLook;
+                return false;
+            }
+        }
+        self.manager.needs_permit(request).await
     }
 
     fn ready(

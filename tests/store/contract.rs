@@ -162,6 +162,63 @@ fn the_rights_that_are_tested_are_those_that_are_documented() {
     assert_eq!(line[3..].join(" "), ACL.split_whitespace().collect::<Vec<_>>().join(" "));
 }
 
+/// Namespaces, and clones, do not wait for each other.
+async fn tells_all_who_listen(store: impl Store + Clone) {
+    let other = store.clone();
+    let slots = [Slot::new("one", [1; 16]), Slot::new("two", [2; 16])];
+    for namespace in ["one", "two"] {
+        assert_eq!(timeout(secs(5), store.heard(namespace)).await.unwrap(), Heard::Look);
+        assert_eq!(timeout(secs(5), other.heard(namespace)).await.unwrap(), Heard::Look);
+    }
+    for (nth, namespace) in ["one", "two"].into_iter().enumerate() {
+        let (elses, clones) = (store.heard(["two", "one"][nth]), other.heard(namespace));
+        tokio::pin!(elses);
+        // It is waited for first, and has nothing to tell; of files it is not told what was revoked.
+        let waiting = timeout(Duration::from_millis(50), &mut elses).await;
+        assert!(waiting.is_err(), "{waiting:?}");
+        let now = store.take(&slots[nth], &want(None)).await.unwrap().now.0;
+        store.bury(&slots[nth], &record([5; 16], now + 50_000_000)).await.unwrap();
+        timeout(secs(5), store.heard(namespace)).await.expect("its own");
+        timeout(secs(5), clones).await.expect("its clone's");
+    }
+}
+
+#[tokio::test]
+async fn files_tell_all_who_listen() {
+    let directory = Directory::new();
+    tells_all_who_listen(FileStore::open(directory.path()).unwrap()).await;
+}
+
+#[tokio::test]
+async fn redis_tells_all_who_listen() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let address = format!("redis://127.0.0.1:{}", server.port);
+    tells_all_who_listen(RedisStore::connect(address).build().unwrap()).await;
+}
+
+/// As by a replica that is stopped inside a call: others start, and what they give up is not done after.
+#[tokio::test]
+async fn a_directory_that_is_locked_for_long_fails_no_start_and_leases_nothing_behind() {
+    let directory = Directory::new();
+    let store = FileStore::open(directory.path()).unwrap();
+    let (slot, one, two) = (Slot::new("ns", [3; 16]), id(), id());
+    store.take(&slot, &want(None)).await.unwrap();
+    let lock = std::fs::File::open(directory.path().join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    FileStore::open(directory.path()).unwrap();
+    let first = want(Some(&one));
+    let given_up = timeout(Duration::from_millis(50), store.take(&slot, &first)).await;
+    assert!(given_up.is_err());
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::Unlock).unwrap();
+    for _ in 0..20 {
+        assert_eq!(store.take(&slot, &want(Some(&two))).await.unwrap().found, Found::Leased);
+        assert!(store.leave(&slot, &two).await.unwrap());
+    }
+}
+
 #[test]
 fn a_directory_that_others_can_reach_is_refused() {
     use std::os::unix::fs::{PermissionsExt, symlink};

@@ -8,6 +8,7 @@ use ccg_session::testing::{Answer, Authority, Kind, Rule, Script};
 use http::StatusCode;
 use tokio::time::sleep;
 
+use crate::clock::Clock;
 use crate::replica::{Local, Login, Process, load};
 use crate::server::{Connection, Reply, Server, is_absent};
 use crate::{Directory, millis, secs};
@@ -65,6 +66,7 @@ on_both! {
     after_a_401_of_one_the_others_take_the_next_token => refused;
     a_replica_with_a_wrong_secret_harms_no_other => wrong_secret;
     while_the_server_fails_each_keeps_its_own_pace => failing_server;
+    a_replica_whose_clock_is_wrong_harms_nobody => clock_of_a_replica;
 }
 
 async fn cold_start(place: &str) {
@@ -153,30 +155,40 @@ async fn broken_route(place: &str) {
 async fn revocation(place: &str) {
     let authority = authority(secs(600)).await;
     let login = Login::at(&authority);
-    let replicas: Vec<_> = (0..8).map(|_| Local::new(place, &login)).collect();
-    let first = replicas[0].token().await;
-    for replica in &replicas {
-        assert_eq!(replica.token().await, first);
-    }
-    let most = if place.starts_with("redis") { millis(500) } else { millis(1_700) };
-    let began = Instant::now();
-    replicas[0].session.revoke().await.unwrap();
+    let replicas: Vec<_> = (0..8).map(|_| Arc::new(Local::new(place, &login))).collect();
+    // By a notice, or by a look each second.
+    let (most, rounds) =
+        if place.starts_with("redis") { (millis(50), 200) } else { (millis(1_200), 20) };
+    let rounds = if crate::long().is_some() { rounds } else { 1 };
+    let mut first = replicas[0].token().await;
     let mut heard = Vec::new();
-    for replica in &replicas[1..] {
-        let has_it = || replica.session.try_token().is_some_and(|token| token.secret() == first);
-        while has_it() {
-            assert!(began.elapsed() < most, "it is still handed out");
-            sleep(millis(1)).await;
+    for round in 1..=rounds {
+        for replica in &replicas {
+            assert_eq!(replica.token().await, first);
         }
-        heard.push(began.elapsed());
+        let began = Instant::now();
+        let waiting = replicas[1..].iter().map(|replica| {
+            let (replica, token) = (replica.clone(), first.clone());
+            tokio::spawn(async move {
+                replica.lets_go_of(&token).await;
+                began.elapsed()
+            })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        replicas[0].session.revoke().await.unwrap();
+        for waiting in waiting {
+            heard.push(waiting.await.unwrap());
+        }
+        assert!(!authority.is_active(&first));
+        first = replicas[0].token().await;
+        assert!(authority.is_active(&first));
+        assert_eq!(authority.counts().grants, round + 1);
     }
-    println!("heard after {heard:?}");
-    for replica in &replicas {
-        let next = replica.token().await;
-        assert!(next != first && authority.is_active(&next));
-    }
-    assert!(!authority.is_active(&first));
-    assert_eq!(authority.counts().grants, 2);
+    heard.sort_unstable();
+    let p99 = heard[(heard.len() * 99).div_ceil(100) - 1];
+    println!("{rounds} revokes, heard after {:?} (median), {p99:?} (p99)", heard[heard.len() / 2]);
+    // One alone may fall into a bad moment of the machine.
+    assert!(p99 <= if rounds == 1 { most + millis(450) } else { most }, "{p99:?}");
 }
 
 /// It had told the store, and not yet the server.
@@ -191,11 +203,7 @@ async fn revocation_of_the_dead(place: &str) {
     let held = authority.hold(Kind::Revoke);
     dying.tell("revoke");
     authority.wait_for(|counts| counts.revocations == 1).await;
-    let began = Instant::now();
-    while other.session.try_token().is_some() {
-        assert!(began.elapsed() < secs(2), "it is still handed out");
-        sleep(millis(1)).await;
-    }
+    other.lets_go_of(&first).await;
     drop(dying);
     drop(held);
     other.session.revoke().await.unwrap();
@@ -227,6 +235,8 @@ async fn wrong_secret(place: &str) {
     let wrong = Local::new(place, &login.with_secret("not-the-secret"));
     let others: Vec<_> = (0..3).map(|_| Local::new(place, &login)).collect();
     let loads: Vec<_> = others.iter().map(|replica| load(&replica.session, 4)).collect();
+    // Else it may be the first to ask, and then rests.
+    others[0].token().await;
     let (mut served, mut refused) = (0, 0);
     for _ in 0..60 {
         match wrong.session.get_token().await {
@@ -286,6 +296,7 @@ pub(crate) async fn endures_at(place: &str, fault: impl AsyncFnOnce()) -> u64 {
         let (calls, errors, longest) = met.end();
         println!("{calls} calls, {errors} errors, longest wait {longest} ms");
         assert_eq!(errors, 0);
+        assert!(met.believed.load(Ordering::Relaxed) <= 3_000);
         assert!(u128::from(longest) <= LONGEST_WAIT.as_millis(), "{longest} ms");
     }
     authority.counts().grants
@@ -334,6 +345,114 @@ endures! {
     forgets_its_scripts: async |server| { server.connect().call(&["SCRIPT", "FLUSH"]); };
 }
 
+/// Its own clock steps an hour either way, during a life, a lease and a grant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_caller_sees_an_error_while_the_clock_of_redis_steps() {
+    if is_absent() {
+        return;
+    }
+    let Some(clock) = Clock::new() else { return };
+    let server = Server::start_in(&clock.env_of_redis(), &[]);
+    let now = |server: &Server| match server.connect().call(&["TIME"]) {
+        Reply::List(time) => match &time[0] {
+            Reply::Bytes(secs) => String::from_utf8_lossy(secs).parse::<u64>().unwrap(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let before = now(&server);
+    let grants = endures_at(&address(&server), async || {
+        for secs in [3_600, 0, -3_600, 0, 2, -2] {
+            clock.is_off_by(secs);
+            let has_stepped_back = now(&server) < before;
+            assert_eq!(has_stepped_back, secs == -3_600, "at {secs} s");
+            sleep(millis(1_700)).await;
+        }
+    })
+    .await;
+    println!("{grants} grants");
+    assert!(grants <= 30, "{grants} grants");
+}
+
+/// The clock of one replica is off by an hour, either way: where that is a store's clock too, as of files, and
+/// where it is not.
+async fn clock_of_a_replica(place: &str) {
+    let Some(clock) = Clock::new() else { return };
+    let authority = authority(secs(3)).await;
+    let login = Login::at(&authority);
+    let mut replicas = Process::start_many(2, place, &login);
+    replicas.push(Process::start_in(&clock.env(), place, &login));
+    for replica in &mut replicas {
+        replica.tell("load");
+    }
+    for secs in [3_600, -3_600, 0] {
+        clock.is_off_by(secs);
+        sleep(millis(2_500)).await;
+    }
+    for replica in &mut replicas {
+        replica.tell("end");
+        let met = replica.answer();
+        println!("calls, errors, longest wait: {met}");
+        assert!(met.contains(", 0, "), "{met}");
+    }
+    let grants = authority.counts().grants;
+    println!("{grants} grants");
+    let most = if place.starts_with("redis") { 7 } else { 21 };
+    assert!(grants <= most, "{grants} grants");
+}
+
+/// As a server or a firewall closes what was idle for long: the next call has another, and is shared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_closed_while_it_was_idle_costs_nothing() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let authority = authority(secs(600)).await;
+    let login = Login::at(&authority);
+    let (one, other) =
+        (Local::new(&address(&server), &login), Local::new(&address(&server), &login));
+    let first = one.token().await;
+    assert_eq!(other.token().await, first);
+    for replica in [&one, &other] {
+        server.connect().call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        let token = replica.session.try_token().unwrap();
+        replica.session.invalidate(&token);
+        replica.token().await;
+        assert_eq!(replica.fleet.counts().direct, 0);
+    }
+    assert_eq!(one.token().await, other.token().await);
+    // And a revocation is told.
+    server.connect().call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let next = other.token().await;
+    one.session.revoke().await.unwrap();
+    other.lets_go_of(&next).await;
+}
+
+/// What is got under a lease is shared, also if renewing that went wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_put_though_the_store_was_late_meanwhile() {
+    if is_absent() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let authority = authority(secs(600)).await;
+    let login = Login::at(&authority);
+    let (one, other) =
+        (Local::new(&address(&server), &login), Local::new(&address(&server), &login));
+    let held = authority.hold(Kind::Grant);
+    let asking = one.session.clone();
+    let asking = tokio::spawn(async move { asking.get_token().await.unwrap().secret().to_owned() });
+    authority.wait_for(|counts| counts.grants == 1).await;
+    // When its lease is to be renewed.
+    server.connect().call(&["CLIENT", "PAUSE", "1600", "ALL"]);
+    sleep(millis(1_800)).await;
+    drop(held);
+    let first = asking.await.unwrap();
+    assert_eq!(other.token().await, first);
+    assert_eq!(authority.counts().grants, 1);
+}
+
 /// Of a subscription that was broken, at the next connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_cut_off_learns_of_a_revocation_when_it_is_connected_again() {
@@ -360,7 +479,7 @@ async fn a_replica_that_was_cut_off_learns_of_a_revocation_when_it_is_connected_
     one.session.revoke().await.unwrap();
     root.call(&["ACL", "SETUSER", "default", "allchannels"]);
     let began = Instant::now();
-    wait(|| other.session.try_token().is_none_or(|token| token.secret() != first)).await;
+    other.lets_go_of(&first).await;
     println!("heard {:?} after the channel was there again", began.elapsed());
     assert!(began.elapsed() < secs(3));
 }
@@ -467,7 +586,7 @@ async fn an_old_entry_put_back_is_no_token_for_who_revoked_it() {
     let key = keys(&mut root).remove(0);
     let entry = get(&mut root, &key);
     one.session.revoke().await.unwrap();
-    wait(|| other.session.try_token().is_none()).await;
+    other.lets_go_of(&first).await;
     for _ in 0..3 {
         root.call(&["DEL", &key.replace("}e", "}r")]);
         root.call(&[b"SET", key.as_bytes(), &entry[..]]);

@@ -1,6 +1,7 @@
 //! Fleets over real stores: `redis-server` processes and directories, replicas that are processes of their
 //! own, and all that goes wrong with them.
 
+mod clock;
 mod contract;
 mod fleets;
 mod identity;

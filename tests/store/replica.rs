@@ -12,6 +12,8 @@ use ccg_session::{
     Fleet, HttpTokenManager, Provider, Session, SessionConfig, SessionHandle, Subject,
 };
 
+use tokio::time::timeout;
+
 use crate::place::Place;
 use crate::secs;
 
@@ -53,23 +55,25 @@ impl Local {
     }
 
     pub(crate) fn slotted(place: &str, login: &Login, slot: &str) -> Self {
-        let fleet = Fleet::builder(Place::open(place), KEY).namespace("ns");
-        Self::over(fleet.build().unwrap(), login, slot)
-    }
-
-    /// For where requests are counted: a busy machine is not to look like a broken store.
-    fn patient(place: &str, login: &Login) -> Self {
-        let fleet = Fleet::builder(Place::open(place), KEY).namespace("ns").timeout(secs(1));
-        Self::over(fleet.build().unwrap(), login, "one")
-    }
-
-    fn over(fleet: Fleet<Place>, login: &Login, slot: &str) -> Self {
+        let fleet = Fleet::builder(Place::open(place), KEY).namespace("ns").build().unwrap();
         let session = session(&fleet, login, slot);
         Self { fleet, session }
     }
 
     pub(crate) async fn token(&self) -> String {
         self.session.get_token().await.unwrap().secret().to_owned()
+    }
+
+    /// Waits until this token is handed out no longer.
+    pub(crate) async fn lets_go_of(&self, token: &str) {
+        let mut status = self.session.subscribe();
+        let has_it = || self.session.try_token().is_some_and(|it| it.secret() == token);
+        let gone = async {
+            while has_it() {
+                status.changed().await.expect("it goes on");
+            }
+        };
+        timeout(secs(10), gone).await.expect("it is still handed out");
     }
 }
 
@@ -85,6 +89,8 @@ pub(crate) struct Met {
     pub(crate) errors: AtomicU64,
     /// In milliseconds.
     pub(crate) longest: AtomicU64,
+    /// What was left of a token, at most, in milliseconds.
+    pub(crate) believed: AtomicU64,
     pub(crate) is_over: AtomicBool,
 }
 
@@ -96,9 +102,15 @@ pub(crate) fn load(session: &SessionHandle, tasks: usize) -> Arc<Met> {
         tokio::spawn(async move {
             while !met.is_over.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                if let Err(error) = session.get_token().await {
-                    println!("@error {error}");
-                    met.errors.fetch_add(1, Ordering::Relaxed);
+                match session.get_token().await {
+                    Ok(token) => {
+                        let left = u64::try_from(token.remaining().as_millis()).unwrap();
+                        met.believed.fetch_max(left, Ordering::Relaxed);
+                    }
+                    Err(error) => {
+                        println!("@error {error}");
+                        met.errors.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 let waited = u64::try_from(began.elapsed().as_millis()).unwrap();
                 met.longest.fetch_max(waited, Ordering::Relaxed);
@@ -132,7 +144,13 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(place: &str, login: &Login) -> Self {
+        Self::start_in(&[], place, login)
+    }
+
+    /// With these variables in its environment.
+    pub(crate) fn start_in(env: &[(&'static str, String)], place: &str, login: &Login) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .args(["--exact", "replica::it_does_what_it_is_told_if_it_is_one", "--nocapture"])
             .env(PLACE, place)
             .env(LOGIN, &login.0)
@@ -200,7 +218,7 @@ fn it_does_what_it_is_told_if_it_is_one() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.unwrap().block_on(async {
-        let replica = Local::patient(&place, &Login(login));
+        let replica = Local::new(&place, &Login(login));
         println!("@ready");
         let mut met = None;
         let (tell, mut orders) = tokio::sync::mpsc::unbounded_channel();

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// Killed when it is dropped, and its directory removed.
 pub(crate) struct Server {
@@ -12,6 +13,7 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     directory: PathBuf,
     args: Vec<String>,
+    env: Vec<(&'static str, String)>,
 }
 
 /// Says so where there is no `redis-server`; a test then ends without having shown anything. Where it has to
@@ -32,23 +34,34 @@ pub(crate) fn free_port() -> u16 {
 
 impl Server {
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_in(&[], args)
+    }
+
+    /// With these variables in its environment.
+    pub(crate) fn start_in(env: &[(&'static str, String)], args: &[&str]) -> Self {
         // Another process may take the port first: then the next one is tried.
         for _ in 0..10 {
-            if let Some(server) = Self::start_at(free_port(), args) {
+            if let Some(server) = Self::start_at(free_port(), env, args) {
                 return server;
             }
         }
         panic!("redis-server does not start")
     }
 
-    pub(crate) fn start_at(port: u16, args: &[&str]) -> Option<Self> {
+    pub(crate) fn start_at(
+        port: u16,
+        env: &[(&'static str, String)],
+        args: &[&str],
+    ) -> Option<Self> {
         let directory =
             std::env::temp_dir().join(format!("ccg-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let child = spawn(port, &directory, &args);
-        let mut server = Self { child, port, directory, args };
-        server.is_up().then_some(server)
+        let env = env.to_vec();
+        let mut child = spawn(port, &directory, &env, &args);
+        let is_up = is_up(&mut child);
+        let server = Self { child, port, directory, args, env };
+        is_up.then_some(server)
     }
 
     /// One that watches the master at this port, and makes another of its replicas after half a second.
@@ -63,30 +76,14 @@ impl Server {
              sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
         );
         std::fs::write(&config, text).unwrap();
-        let child = Command::new("redis-server")
+        let mut child = Command::new("redis-server")
             .arg(config)
             .arg("--sentinel")
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .expect("redis-server starts");
-        let mut server = Self { child, port, directory, args: Vec::new() };
-        assert!(server.is_up());
-        server
-    }
-
-    fn is_up(&mut self) -> bool {
-        let until = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < until && self.child.try_wait().unwrap().is_none() {
-            // Loading, it answers with an error; with a password as well, and then it is up.
-            let answer = Connection::open(self.port).map(|mut it| it.call(&["PING"]));
-            match answer {
-                Ok(Reply::Error(error)) if error.starts_with("LOADING") => {}
-                Ok(_) => return true,
-                Err(_) => {}
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        false
+        assert!(is_up(&mut child));
+        Self { child, port, directory, args: Vec::new(), env: Vec::new() }
     }
 
     pub(crate) fn connect(&self) -> Connection {
@@ -106,20 +103,36 @@ impl Server {
     /// Again on the same port, empty.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.port, &self.directory, &self.args);
-        assert!(self.is_up());
+        self.child = spawn(self.port, &self.directory, &self.env, &self.args);
+        assert!(is_up(&mut self.child));
     }
 }
 
-fn spawn(port: u16, directory: &Path, args: &[String]) -> Child {
+fn spawn(port: u16, directory: &Path, env: &[(&'static str, String)], args: &[String]) -> Child {
     Command::new("redis-server")
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(directory)
         .args(args)
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("redis-server starts")
+}
+
+/// Waits until it says that it is ready; `false` if it ends before.
+fn is_up(child: &mut Child) -> bool {
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let (tell, ready) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            // Of a server, and of a sentinel.
+            if line.contains("Ready to accept connections") || line.contains("+monitor master") {
+                let _ = tell.send(());
+            }
+        }
+    });
+    ready.recv_timeout(Duration::from_secs(20)).is_ok()
 }
 
 impl Drop for Server {

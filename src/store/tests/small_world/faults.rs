@@ -21,6 +21,21 @@ impl World {
         })
     }
 
+    /// Nor is the lease given back that it may have taken.
+    pub(super) fn late_take(&self, nth: usize, scope: &Scope, out: &mut Next) -> Judged {
+        let Some(Attempt { doing: Doing::Take(wanted), .. }) = &self.replicas[nth].attempt else {
+            return Ok(());
+        };
+        if self.faults == 0 || !scope.can(Kind::Late) || !self.is_up {
+            return Ok(());
+        }
+        self.then(out, (Some(nth), "FAULT: looks, and has no answer in time"), |it| {
+            it.faults -= 1;
+            it.write(|store, now| store.take(now, &wanted.want()));
+            it.go_on(nth, scope, Input::Took(Err(StoreError::TimedOut)))
+        })
+    }
+
     pub(super) fn faults_of_a_replica(&self, nth: usize, scope: &Scope, out: &mut Next) -> Judged {
         let (me, replica) = (Some(nth), &self.replicas[nth]);
         if replica.held.is_some() || replica.attempt.is_some() || replica.ledger != 0 {

@@ -82,6 +82,8 @@ enum Kind {
     Empty,
     Rollback,
     Down,
+    /// A take is done, and its answer comes too late.
+    Late,
     Notice,
     Stop,
     Route,

@@ -172,6 +172,10 @@ impl Print<'_> {
             Some(holder) if self.is_about(&holder) => self.id(&holder),
             holder => self.add(u8::from(holder.is_some()) + 200),
         }
+        match facts.late {
+            Some(late) if self.is_about(&late) => self.id(&late),
+            late => self.add(u8::from(late.is_some()) + 210),
+        }
         self.add(facts.bad.len().min(2) as u64);
         for tag in facts.bad {
             self.tag(Tag(*tag));

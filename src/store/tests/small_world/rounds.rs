@@ -17,6 +17,7 @@ impl World {
             not: not.map(|token| tag(self.serial(token)).0).collect(),
             one_live_token: scope.one_live_token || !scope.on(Rule::Patience),
             call: crate::store::round::CALL,
+            only_looks: false,
         };
         let replica = &mut self.replicas[nth];
         let round = Round::new(asked, &at, &mut replica.memory);
@@ -40,7 +41,7 @@ impl World {
         let after = self.revoking();
         let doing = match step {
             Step::Bury => Doing::Bury,
-            Step::Take(wanted) => Doing::Take(Box::new(wanted)),
+            Step::Take(wanted, _) => Doing::Take(Box::new(wanted)),
             Step::Wait(_) => Doing::Wait(true),
             Step::Grant(lease) => Doing::Ask { lease, since: self.now, after },
             Step::Done(result, then) => {

@@ -33,6 +33,7 @@ const ALL_BUT_CLOCK: &[Kind] = &[
     Kind::Empty,
     Kind::Rollback,
     Kind::Down,
+    Kind::Late,
     Kind::Notice,
     Kind::Stop,
     Kind::Route,
@@ -87,12 +88,15 @@ fn a_fleet_is_safe_however_slow_its_replicas_are() {
     let quick = Scope { revokes: 0, refreshes: 1, ..LAZY };
     holds("lazy, 1 refresh", quick, false);
     holds("lazy, 1 revoke", LAZY, false);
-    for kind in [Kind::Kill, Kind::Empty, Kind::Rollback, Kind::Down, Kind::Notice, Kind::Forge] {
+    for kind in
+        [Kind::Kill, Kind::Empty, Kind::Rollback, Kind::Down, Kind::Late, Kind::Notice, Kind::Forge]
+    {
         let kinds: &'static [Kind] = match kind {
             Kind::Kill => &[Kind::Kill],
             Kind::Empty => &[Kind::Empty],
             Kind::Rollback => &[Kind::Rollback],
             Kind::Down => &[Kind::Down],
+            Kind::Late => &[Kind::Late],
             Kind::Notice => &[Kind::Notice],
             _ => &[Kind::Forge],
         };
@@ -109,7 +113,7 @@ fn with_one_live_token_one_request_is_on_the_wire() {
     let one = Scope { one_live_token: true, one_request: true, revokes: 0, refreshes: 1, ..PROMPT };
     holds("one live token", one, true);
     holds("one live token, 3 replicas", Scope { replicas: 3, ..one }, true);
-    for kinds in [&[Kind::Kill][..], &[Kind::Down], &[Kind::Notice]] {
+    for kinds in [&[Kind::Kill][..], &[Kind::Down], &[Kind::Late], &[Kind::Notice]] {
         holds(&format!("one live token, 1 {kinds:?}"), Scope { faults: 1, kinds, ..one }, true);
     }
     // What this mode risks, and its documentation says.

@@ -75,6 +75,7 @@ impl World {
                 self.then(out, (me, "looks"), |it| {
                     it.take(nth, scope, wanted).err().unwrap_or(Ok(()))
                 })?;
+                self.late_take(nth, scope, out)?;
             }
             Some(Doing::Answered(look)) => {
                 let look = Look::clone(look);
