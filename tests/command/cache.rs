@@ -512,6 +512,10 @@ async fn check_says_what_is_wrong_with_a_cache_and_goes_on() {
     let expected =
         format!("FAILED  another process holds the lock of {path}, perhaps one that was");
     assert!(said.starts_with(&expected), "{said}");
+    // It costs a request.
+    let grants = authority.counts().grants;
+    token(&directory.0, &authority);
+    assert_eq!(authority.counts().grants, grants + 1);
     drop(holder.stdin.take());
     holder.wait().unwrap();
 

@@ -1,9 +1,7 @@
 //! Where the tokens lie, and what has become of the calls there.
 
-use std::fs::DirBuilder;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 use ccg_session::FileStore;
@@ -35,19 +33,7 @@ impl Place {
     }
 
     fn directory(name: &Path) -> Result<Self, Failure> {
-        make(name);
-        let until = Instant::now() + OPENING;
-        loop {
-            match FileStore::open(name) {
-                Ok(store) => return Ok(Self::Directory(store, name.to_owned())),
-                Err(error) if !error.to_string().ends_with("did not answer in time") => {
-                    return Err(error.into());
-                }
-                // A hundred calls at once wait for each other at its lock.
-                Err(_) if Instant::now() < until => {}
-                Err(_) => return Err(Failure::Usage(is_locked(name))),
-            }
-        }
+        Ok(Self::Directory(FileStore::open(name)?, name.to_owned()))
     }
 
     #[cfg(feature = "redis")]
@@ -66,16 +52,6 @@ impl Place {
         Err(Failure::Usage(problem.into()))
     }
 }
-
-/// In one step, so that no other call sees it half made. What is wrong with it is told when it is opened.
-fn make(directory: &Path) {
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    let _ = builder.create(directory);
-}
-
-const OPENING: Duration = Duration::from_secs(5);
 
 /// What is behind a directory that does not answer in time.
 pub(super) fn is_locked(path: &Path) -> String {
@@ -123,17 +99,10 @@ impl Drop for GivenBack<'_> {
     }
 }
 
-/// A call that ends with what it answers, or when the fleet gives it up.
 macro_rules! call {
     ($place:expr, $store:ident => $call:expr) => {
         match &$place {
-            Place::Directory($store, _) => loop {
-                match $call.await {
-                    // As above: the lock was another's for all of that time, and nothing was done.
-                    Err(StoreError::TimedOut) => {}
-                    answer => break answer,
-                }
-            },
+            Place::Directory($store, _) => $call.await,
             #[cfg(feature = "redis")]
             Place::Redis($store) => $call.await,
         }
@@ -171,10 +140,6 @@ impl Store for Kept {
     }
 
     async fn heard(&self, namespace: &str) -> Heard {
-        match &self.place {
-            Place::Directory(store, _) => store.heard(namespace).await,
-            #[cfg(feature = "redis")]
-            Place::Redis(store) => store.heard(namespace).await,
-        }
+        call!(self.place, store => store.heard(namespace))
     }
 }
