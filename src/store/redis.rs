@@ -629,7 +629,7 @@ impl Store for RedisStore {
         let mut args = vec![id, &*lease_ms, &*least, &*buffer, seen, &*count];
         args.extend(want.not.iter().map(|not| &not[..]));
         let answer = self.redis.run(slot, &Script::new(&TAKING, slot, "elr", args)).await?;
-        let mut taken = taken(&answer).ok_or_else(misread)?;
+        let mut taken = taken(answer).ok_or_else(misread)?;
         // It was done before the connection broke, and again after.
         if let (Found::Busy(holder), Some(id)) = (&taken.found, want.lease)
             && holder == id
@@ -720,17 +720,21 @@ fn bytes(id: Option<&Id>) -> &[u8] {
     id.map_or(&[], |id| &id.0)
 }
 
-fn taken(answer: &Value) -> Option<Taken> {
-    let [kind, now, revoked, more] = list(answer)? else { return None };
-    let more = text(more)?;
-    let found = match text(kind)? {
-        b"entry" => Found::Entry(Sealed(more.to_vec())),
+fn taken(answer: Value) -> Option<Taken> {
+    let Value::Array(answer) = answer else { return None };
+    let [kind, secs, micros, revoked, more] = <[Value; 5]>::try_from(answer).ok()?;
+    let (Value::BulkString(revoked), Value::BulkString(more)) = (revoked, more) else {
+        return None;
+    };
+    let found = match text(&kind)? {
+        b"entry" => Found::Entry(Sealed(more)),
         b"leased" => Found::Leased,
         b"busy" => Found::Busy(Id(more.try_into().ok()?)),
         b"none" => Found::None,
         _ => return None,
     };
-    Some(Taken { now: StoreTime(number(now)?), revoked: text(revoked)?.to_vec(), found })
+    let now = number(&secs)?.checked_mul(1_000_000)?.checked_add(number(&micros)?)?;
+    Some(Taken { now: StoreTime(now), revoked, found })
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ pub(crate) struct Round {
     /// By which it is heard what others revoke meanwhile.
     attempt: u64,
     began: Instant,
-    /// From here on one last look is taken.
+    /// From here on the lease is taken over from who held it first.
     last_look_at: Instant,
     looks_last: bool,
     /// The first that held the lease.
@@ -253,12 +253,11 @@ impl Round {
                 return done(Err(TokenError::timed_out(at.now.since(self.began))));
             }
         } else {
-            let patience_ends = self.began + patience(self.asked.timeout);
-            if at.now > patience_ends {
+            if at.now > self.began + patience(self.asked.timeout) {
                 return self.grant(at, None);
             }
             self.looks_last = at.now >= self.last_look_at;
-            within = within.min(patience_ends.since(at.now)).max(self.asked.call);
+            within = within.min(self.patience_left(at)).max(self.asked.call);
         }
         self.id = at.id;
         let mut wanted = self.asked.wanted(memory, Some(at.id));
@@ -283,7 +282,12 @@ impl Round {
             }
             Seen::Busy(id) => {
                 self.holder.get_or_insert(id);
-                if self.looks_last { self.grant(at, None) } else { self.wait(at) }
+                // After the last look: another has just taken it over, and all who wait are not to follow.
+                if self.looks_last && self.patience_left(at) <= self.asked.call {
+                    self.grant(at, None)
+                } else {
+                    self.wait(at)
+                }
             }
             Seen::None => self
                 .without_store(at, StoreError::refused("it gave no lease, though nobody holds it")),
@@ -332,8 +336,16 @@ impl Round {
         let pause = self.pause.mul_f64(at.random);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         let until_last_look = self.last_look_at.since(at.now);
-        let pause = if until_last_look.is_zero() { pause } else { pause.min(until_last_look) };
-        Step::Wait(pause.max(Duration::from_millis(1)))
+        let most = match until_last_look {
+            _ if self.asked.one_live_token => pause,
+            Duration::ZERO => self.patience_left(at).saturating_sub(self.asked.call),
+            until_last_look => until_last_look,
+        };
+        Step::Wait(pause.min(most).max(Duration::from_millis(1)))
+    }
+
+    fn patience_left(&self, at: &Moment) -> Duration {
+        (self.began + patience(self.asked.timeout)).since(at.now)
     }
 
     fn without_store(&mut self, at: &Moment, error: StoreError) -> Step {

@@ -274,8 +274,9 @@ fn answer(taken: Taken) -> Reply {
         Found::Busy(id) => ("busy", id.0.to_vec()),
         Found::None => ("none", Vec::new()),
     };
-    let now = taken.now.0.to_string();
-    Reply::List([kind.into(), now.into(), taken.revoked, more].map(Reply::Bytes).into())
+    let [secs, micros] =
+        [taken.now.0 / SECOND, taken.now.0 % SECOND].map(|it| it.to_string().into());
+    Reply::List([kind.into(), secs, micros, taken.revoked, more].map(Reply::Bytes).into())
 }
 
 /// `STORE_SEQUENCES=100000` asks for more of them.
