@@ -198,7 +198,7 @@ pub(crate) struct Round {
     /// The id that was last offered to the store.
     id: Id,
     lease: Option<Lease>,
-    /// When the request was sent, and how many revocations had begun by then.
+    /// When the last request was sent, to the store or to the server; and how many revocations had begun by then.
     sent: Instant,
     burials: u64,
 }
@@ -259,7 +259,7 @@ impl Round {
             self.looks_last = at.now >= self.last_look_at;
             within = within.min(self.patience_left(at)).max(self.asked.call);
         }
-        self.id = at.id;
+        (self.id, self.sent) = (at.id, at.now);
         let mut wanted = self.asked.wanted(memory, Some(at.id));
         wanted.seen = self.holder.filter(|_| self.looks_last).or(self.late);
         wanted.not.extend(&self.bad);
@@ -272,7 +272,7 @@ impl Round {
         }
         match look.found {
             Seen::Entry(entry) => match self.left(&entry, look.now, memory) {
-                Some(left) => Self::use_entry(at, *entry, left, memory),
+                Some(left) => self.use_entry(at, *entry, left, memory),
                 None => self.found_bad(at, entry.tag, memory),
             },
             Seen::Forged(tag) => self.found_bad(at, tag, memory),
@@ -306,7 +306,7 @@ impl Round {
         header.left(now).filter(|_| will_do).map(Duration::from_micros)
     }
 
-    fn use_entry(at: &Moment, entry: Opened, left: Duration, memory: &mut Memory) -> Step {
+    fn use_entry(&self, at: &Moment, entry: Opened, left: Duration, memory: &mut Memory) -> Step {
         let Opened { asked, life, tag, id, grant, is_refused: _ } = entry;
         memory.hand(
             at.now,
@@ -318,8 +318,14 @@ impl Round {
                 entry_ends: asked + life,
             },
         );
+        let left = left.saturating_add(self.waited());
         let age = Duration::from_micros(life).saturating_sub(left);
         done(Ok(grant.expires_in(left).age(age)))
+    }
+
+    /// A life is told as counted from the start of the attempt, and known from when the request was sent.
+    fn waited(&self) -> Duration {
+        self.sent.since(self.began)
     }
 
     /// Once may be a race, or somebody's old entry; twice is a store that is not to be waited for.
@@ -385,7 +391,10 @@ impl Round {
                 entry_ends: lease.map_or(0, |lease| lease.asked + super::micros(granted.life)),
             },
         );
-        let grant = granted.grant.clone();
+        let grant = match granted.grant.life() {
+            Some(life) => granted.grant.clone().expires_in(life.saturating_add(self.waited())),
+            None => granted.grant.clone(),
+        };
         // What was asked for before a revocation began here is for nobody else.
         let may_share = granted.can_share && self.burials == memory.burials;
         let after = lease.map(|lease| {

@@ -1,5 +1,6 @@
 //! The rules of the store, without a network or a clock.
 
+mod life;
 mod lua;
 #[allow(dead_code, reason = "the crate's other tests use more of it")]
 #[path = "../../../tests/store/server.rs"]

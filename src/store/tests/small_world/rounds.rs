@@ -82,11 +82,7 @@ impl World {
         let Some(token) = token else { return Err("a token of nobody's") };
         let left = grant.life().unwrap_or_default().as_nanos().div_ceil(TICK.as_nanos());
         let left = u64::try_from(left).unwrap_or(u64::MAX);
-        let sent = match attempt.doing {
-            Doing::Ask { since, .. } => since,
-            _ => round_began(attempt, now),
-        };
-        let end = sent + left;
+        let end = round_began(attempt, now) + left;
         if let Some(After::Put(lease, _)) = then {
             replica.put = Some((token, *lease));
         }
