@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::breaker::Breaker;
 use super::contract::{Heard, Id, LONGEST, Record, Slot, Store, StoreError, Taken, Want};
@@ -123,6 +124,8 @@ pub(super) struct Inner<S> {
     places: Mutex<HashMap<[u8; 16], Vec<Weak<Place>>>>,
     pub(super) counts: Counts,
     warned: Mutex<Option<Instant>>,
+    /// What the store is being told while nobody waits for it.
+    behind: TaskTracker,
 }
 
 #[derive(Default)]
@@ -182,6 +185,16 @@ impl<S: Store> Fleet<S> {
     /// A manager that shares what this one gets. Each session should have one of its own.
     pub fn share<M: TokenManager>(&self, manager: M) -> SharedTokenManagerBuilder<M, S> {
         SharedTokenManagerBuilder::new(manager, self.clone())
+    }
+
+    /// Waits until the store has been told of all tokens that were got here, 2 s at most: a session gives its callers
+    /// a new token without waiting for that. Call it before a short program ends, or the next one asks the server
+    /// again.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn flush(&self) {
+        self.inner.behind.wait().await;
     }
 
     /// What has been done so far.
@@ -258,6 +271,9 @@ impl<S: Store> FleetBuilder<S> {
             }
             None => OnceCell::new(),
         };
+        let behind = TaskTracker::new();
+        // So that waiting for it ends when all has been told; more may come.
+        behind.close();
         let inner = Inner {
             store,
             namespace: namespace.into(),
@@ -268,6 +284,7 @@ impl<S: Store> FleetBuilder<S> {
             places: Mutex::default(),
             counts: Counts::default(),
             warned: Mutex::default(),
+            behind,
         };
         Ok(Fleet { inner: Arc::new(inner), hub: Arc::default() })
     }
@@ -327,12 +344,13 @@ impl<S: Store> Inner<S> {
     ) {
         let Ok(runtime) = Handle::try_current() else { return };
         let inner = Arc::clone(self);
-        runtime.spawn(async move {
+        let call = async move {
             if let Err(error) = timeout(LONG_CALL, call).await.unwrap_or(Err(StoreError::TimedOut))
             {
                 inner.warn_of(&error);
             }
-        });
+        };
+        self.behind.spawn_on(call, &runtime);
     }
 
     /// Tells the store of what is revoked here, and reads its list.

@@ -6,6 +6,7 @@ mod contract;
 mod fleets;
 mod identity;
 mod place;
+mod programs;
 mod replica;
 mod server;
 mod topologies;

@@ -70,7 +70,7 @@ impl Cache {
     /// Waits until the token that was got lies in the cache: its session does not.
     pub(crate) async fn settle(&self) {
         // Else another call will ask.
-        let _ = timeout(2 * CALL, self.store.settled()).await;
+        let _ = timeout(2 * CALL, self.fleet.flush()).await;
     }
 
     pub(crate) fn has_answered(&self) -> bool {

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use ccg_session::FileStore;
 #[cfg(feature = "redis")]
 use ccg_session::RedisStore;
-use ccg_session::{Buried, Found, Heard, Id, Record, Sealed, Slot, Store, StoreError, Taken, Want};
-use tokio::sync::watch;
+use ccg_session::{Buried, Heard, Id, Record, Sealed, Slot, Store, StoreError, Taken, Want};
 
 #[cfg(not(target_os = "linux"))]
 use super::elsewhere::FileStore;
@@ -62,23 +61,16 @@ pub(super) fn is_locked(path: &Path) -> String {
     )
 }
 
-/// A place that knows what it is still to be told.
+/// A place that knows what has become of the calls to it.
 pub(crate) struct Kept {
     pub(super) place: Place,
-    /// Leases that were given and are to be given back, most of them with a token.
-    leases: watch::Sender<usize>,
     answered: AtomicBool,
     buried: AtomicBool,
 }
 
 impl Kept {
     pub(super) fn new(place: Place) -> Self {
-        let leases = watch::Sender::new(0);
-        Self { place, leases, answered: AtomicBool::new(false), buried: AtomicBool::new(false) }
-    }
-
-    pub(super) async fn settled(&self) {
-        let _ = self.leases.subscribe().wait_for(|leases| *leases == 0).await;
+        Self { place, answered: AtomicBool::new(false), buried: AtomicBool::new(false) }
     }
 
     pub(super) fn has_answered(&self) -> bool {
@@ -87,15 +79,6 @@ impl Kept {
 
     pub(super) fn has_buried(&self) -> bool {
         self.buried.load(Relaxed)
-    }
-}
-
-/// A lease is given back when the call that does it has ended, however it has.
-struct GivenBack<'a>(&'a watch::Sender<usize>);
-
-impl Drop for GivenBack<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|leases| *leases = leases.saturating_sub(1));
     }
 }
 
@@ -113,14 +96,10 @@ impl Store for Kept {
     async fn take(&self, slot: &Slot, want: &Want<'_>) -> Result<Taken, StoreError> {
         let taken = call!(self.place, store => store.take(slot, want))?;
         self.answered.store(true, Relaxed);
-        if taken.found == Found::Leased {
-            self.leases.send_modify(|leases| *leases += 1);
-        }
         Ok(taken)
     }
 
     async fn put(&self, slot: &Slot, id: &Id, entry: &Sealed) -> Result<bool, StoreError> {
-        let _given_back = GivenBack(&self.leases);
         call!(self.place, store => store.put(slot, id, entry))
     }
 
@@ -129,7 +108,6 @@ impl Store for Kept {
     }
 
     async fn leave(&self, slot: &Slot, id: &Id) -> Result<bool, StoreError> {
-        let _given_back = GivenBack(&self.leases);
         call!(self.place, store => store.leave(slot, id))
     }
 
