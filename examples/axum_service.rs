@@ -1,5 +1,5 @@
-//! An axum service that calls an API for its own callers. The client puts the token on, and meets a 401; what is left
-//! to do is to say "not now" when there is no token.
+//! An axum service that calls an API for its own callers. The client adds the token and handles 401s; the
+//! service only has to answer 503 when there is no token.
 //!
 //! Runs against an embedded authority:
 //! `cargo run --example axum_service --features testing,reqwest-middleware`.
@@ -41,12 +41,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::spawn(axum::serve(listener, service).into_future());
 
     println!("{}", reqwest::get(&url).await?.error_for_status()?.text().await?);
-    // Somebody revokes the token behind our back. Our caller does not notice.
+    // The token is revoked elsewhere. Our caller does not notice.
     authority.revoke_behind(session.get_token().await?.secret());
     assert_eq!(reqwest::get(&url).await?.status(), StatusCode::OK);
     assert_eq!(authority.counts().grants, 2);
 
-    // The authority is closed to us, too.
+    // From here on the authority refuses us too.
     authority.fail(Kind::Grant, Answer::new(StatusCode::UNAUTHORIZED).error("invalid_client"));
     authority.revoke_behind(session.get_token().await?.secret());
     session.revoke().await?;

@@ -1,4 +1,5 @@
-//! Narrows the service's token to what a browser may have: previewing one file, for an hour at most.
+//! Exchanges the service's token for one that a browser may have: it can only preview one file, for at most an
+//! hour.
 //!
 //! Runs against an embedded authority: `cargo run --example downscope --features testing`.
 
@@ -21,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     assert_eq!(authority.counts().exchanges, 1);
 
-    // Logging out: the browser's token ends together with the service's own.
+    // Logging out: revokes the browser's token together with the service's own.
     session.revoke().await?;
     assert_eq!(authority.counts().revocations, 2);
     println!("revoked both");

@@ -1,4 +1,4 @@
-//! A client of hyper-util in a stack of tower layers, one of which puts the token on, and meets a 401.
+//! A hyper-util client in a stack of tower layers, one of which adds the token and handles 401s.
 //!
 //! Runs against an embedded authority: `cargo run --example hyper_client --features testing,tower`.
 
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let body = answer.into_body().collect().await?.to_bytes();
     println!("{}", String::from_utf8_lossy(&body));
 
-    // Somebody revokes the token behind our back: a hundred calls meet it, and all of them are answered.
+    // The token is revoked elsewhere: a hundred calls get a 401, and all of them succeed on the second try.
     authority.revoke_behind(session.get_token().await?.secret());
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! How to test code of your own that uses tokens: what does it do when the authority has a bad day?
+//! How to test your own code that uses tokens: what does it do when the authority fails?
 //!
 //! `cargo run --example test_your_code --features testing`; in your project this is a `#[tokio::test]`.
 

@@ -8,8 +8,8 @@ use crate::error::ConfigError;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How a session behaves. Set fields of the default, or read it from any format that serde knows: durations
-/// are written `"500ms"`, `"10s"`, `"10m"`, and unknown keys are refused.
+/// The settings of a session. Change fields of the default, or deserialize it with serde: durations are strings
+/// such as `"500ms"`, `"10s"`, `"10m"`, and unknown keys are rejected.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,29 +31,28 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct SessionConfig {
     /// When a token is refreshed in the background. Default: [`RefreshMode::WhileUsed`].
     pub refresh_mode: RefreshMode,
-    /// How long before its expiry a token counts as stale: callers still get it at once, and it is refreshed
-    /// in the background. At most half of the token's lifetime counts; up to a tenth is added at random, so
-    /// that a fleet does not refresh in step. A server's `refresh_in` takes precedence. Default: 10 minutes;
-    /// at most 24 hours.
+    /// How long before its expiry a token is stale: callers still get it immediately, and it is refreshed in
+    /// the background. Capped at half of the token's lifetime; up to a tenth is added at random, so that a
+    /// fleet does not refresh in step. A server's `refresh_in` takes precedence. Default: 10 minutes; at most
+    /// 24 hours.
     #[doc(alias = "staleBufferMS")]
     #[serde(with = "duration")]
     pub stale_buffer: Duration,
-    /// How long before its expiry callers wait for a new token rather than get this one; if the next
-    /// attempt fails, they get it after all. At most a tenth of the token's lifetime counts. Default: 30
-    /// seconds; shorter than `stale_buffer`. (Box's `expiredBufferMS` is 3 minutes, since nothing else
-    /// makes the original refresh; set this to `3m` to get that.)
+    /// How long before its expiry callers wait for a new token instead of getting this one. If the next attempt
+    /// fails, they get it after all. Capped at a tenth of the token's lifetime. Default: 30 seconds; shorter
+    /// than `stale_buffer`. (Box's `expiredBufferMS` defaults to 3 minutes, because it is the only refresh
+    /// trigger there; set this to `3m` for the same behaviour.)
     #[doc(alias = "expiredBufferMS")]
     #[serde(with = "duration")]
     pub expired_buffer: Duration,
-    /// How often to try, how long, and when again after a failure.
+    /// The number of attempts, their time-out, and the delays after failures.
     pub retry: RetryPolicy,
-    /// How many callers may wait at once, for anything. Above it an unexpired token is given where there
-    /// is one, else [`Overloaded`](crate::SessionError::Overloaded). Default: 131,072.
+    /// How many callers may wait at the same time, for any call. Beyond that, callers get an unexpired token if
+    /// there is one, otherwise [`Overloaded`](crate::SessionError::Overloaded). Default: 131,072.
     pub max_held: usize,
-    /// How many exchanged tokens are kept; the first to expire leaves. Default: 1,024.
+    /// How many exchanged tokens are cached; the first to expire is evicted first. Default: 1,024.
     pub exchange_capacity: usize,
-    /// How many exchange requests may be on the wire at once; who comes later waits for a place. Default:
-    /// 64.
+    /// How many exchange requests may be in flight at the same time; others wait for their turn. Default: 64.
     pub exchanges_at_once: usize,
 }
 
@@ -71,24 +70,24 @@ impl Default for SessionConfig {
     }
 }
 
-/// When a token is refreshed that is stale but usable.
+/// When a stale but usable token is refreshed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RefreshMode {
-    /// By a timer, if anybody used the token since it was published. An idle session sends nothing. Those
-    /// who waited for the token do not count as its users: a token that nobody asks for again is left to
-    /// expire.
+    /// By a timer, if the token has been used since it was fetched. An idle session sends nothing. Callers who
+    /// waited for the token do not count as users: a token that is not requested again is left to expire.
     #[default]
     WhileUsed,
-    /// Only by a request for the token while it is stale: what the documentation of Box's original says.
+    /// Only when a caller asks for the token while it is stale, as the documentation of Box's original
+    /// describes.
     OnRequest,
-    /// By a timer, used or not; the first token is fetched at the start. Revoking ends it, until
-    /// somebody asks for a token again. Use it if the first call must not wait.
+    /// By a timer, whether the token is used or not; the first token is fetched at start-up. A revoke suspends
+    /// this until the next request for a token. Use it if the first call must not wait.
     Always,
 }
 
-/// How often an attempt is repeated, how long it may take, and how long a failed server is left alone.
+/// How often an attempt is repeated, how long it may take, and how long to wait after a failed series.
 ///
 /// The pause between two attempts is 250 ms, doubling up to 5 s, with full jitter, and never less than the
 /// server's `Retry-After` (RFC 9110 §10.2.3). A `Retry-After` longer than 5 s ends the series. After a failed
@@ -99,14 +98,14 @@ pub enum RefreshMode {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// How many attempts a series has, the first included; the one after a failed series has only one.
-    /// Default: 3.
+    /// How many attempts a series has, including the first; a series after a failed one has only one. Default:
+    /// 3.
     pub attempts: u32,
     /// How long an attempt may take. Default: 10 seconds; at most 24 hours.
     #[serde(with = "duration")]
     pub attempt_timeout: Duration,
-    /// The longest time for which a failed server is left alone, unless its `Retry-After` says longer, of
-    /// which at most 10 minutes count. Default: 30 seconds; 1 second to 24 hours.
+    /// The longest wait after a failed series, unless the server's `Retry-After` (capped at 10 minutes) is
+    /// longer. Default: 30 seconds; from 1 second to 24 hours.
     #[serde(with = "duration")]
     pub cooling: Duration,
 }
@@ -122,10 +121,10 @@ impl Default for RetryPolicy {
 }
 
 impl SessionConfig {
-    /// Whether these settings make sense together. A session that is spawned checks it by itself.
+    /// Checks that these settings are valid together. Spawning a session does this too.
     ///
     /// # Errors
-    /// Names the first setting that does not, its value, and what would do.
+    /// Names the first invalid setting, its value, and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         let show = humantime::format_duration;
         let refuse = |what, problem: String| Err(ConfigError::new(what, problem));

@@ -6,13 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one attempt at the server met.
+/// Why an attempt at the server failed.
 ///
-/// Never holds a secret, nor a server's answer beyond its own words about the failure, such as `error`,
-/// `error_description` and `error_uri` (RFC 6749 §5.2), each cut to 1,024 characters.
+/// Never contains a secret. Of the server's response it contains only what describes the failure, such as
+/// `error`, `error_description` and `error_uri` (RFC 6749 §5.2), each truncated to 1,024 characters.
 ///
-/// Its variants may grow fields: a [`TokenManager`](crate::TokenManager) of yours makes one by the function
-/// that is named after it, and says more with those that begin with `with`.
+/// Variants may gain fields. In your own [`TokenManager`](crate::TokenManager), create an error with the
+/// constructor of the same name, and add details with the `with_…` methods.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,39 +26,39 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// The server refused (RFC 6749 §5.2), or the manager did before it asked. The same request would be
-    /// refused again.
+    /// The server refused the request (RFC 6749 §5.2), or the manager did before sending it. The same request
+    /// would be refused again.
     #[non_exhaustive]
     Denied {
         /// The `error` code, or the HTTP status in words if the server gave none.
         error: String,
-        /// The server's `error_description`, or what it says in its place.
+        /// The server's `error_description`, or another text from its response.
         description: Option<String>,
         /// The server's `error_uri`.
         uri: Option<String>,
-        /// The HTTP status; zero if no server was asked.
+        /// The HTTP status; zero if nothing was sent.
         status: u16,
-        /// The credentials have changed since they were read for this attempt, or what was signed with them
-        /// was dated by a clock that is not the server's: worth one more.
+        /// The credentials have changed since they were read for this attempt, or a signature was dated by a
+        /// clock that differs from the server's. Another attempt may succeed.
         credentials_changed: bool,
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The client's credential could not be read, or is not what it should be, so nothing was sent. It
-    /// may be there by the next attempt: somebody may just be writing it.
+    /// The client's credential could not be read or is invalid, so nothing was sent. It may be available at the
+    /// next attempt, for example if the file is just being written.
     #[non_exhaustive]
     Credential {
         /// What was wrong with it, and where.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The server wants fewer requests: 429, or words to that effect.
+    /// The server limits the request rate: 429, or a response that means the same.
     #[non_exhaustive]
     RateLimited {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The server failed, or what is before it: 5xx, a page in place of an answer, an address where nobody
-    /// is, or words to that effect.
+    /// The server or a proxy in front of it failed: 5xx, a web page instead of a token response, a 404, or a
+    /// response that means the same.
     #[non_exhaustive]
     Server {
         /// The HTTP status.
@@ -70,7 +70,7 @@ pub enum TokenError {
         /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The answer made no sense: not the JSON of a token, or a token that cannot be sent.
+    /// The response was malformed: not a JSON token response, or a token that cannot be put into a header.
     #[non_exhaustive]
     Malformed {
         /// What was wrong with it.
@@ -112,8 +112,8 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// A refusal that comes from the manager itself, not from a server, unless a
-    /// [status](Self::with_status) is given.
+    /// A refusal. It counts as coming from the manager, not the server, unless you set a
+    /// [status](Self::with_status).
     pub fn denied(error: impl Into<String>, description: impl Into<String>) -> Self {
         Self::Denied {
             error: error.into(),
@@ -125,7 +125,7 @@ impl TokenError {
         }
     }
 
-    /// What was wrong with the client's credential completes a sentence: "could not be read", say.
+    /// The text completes the sentence "the client's credential …", for example "could not be read".
     pub fn credential(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Credential { source: source.into().into() }
     }
@@ -169,7 +169,8 @@ impl TokenError {
         self
     }
 
-    /// With what the server said of it, where that is kept. It is shown, so it must hold no secret.
+    /// Adds the server's description, for variants that have one. It is shown to callers, so it must not
+    /// contain a secret.
     #[must_use]
     pub fn with_description(mut self, new: impl Into<String>) -> Self {
         if let Self::Denied { description, .. } | Self::Server { description, .. } = &mut self {
@@ -188,7 +189,7 @@ impl TokenError {
         self
     }
 
-    /// With how long the server asked to be left alone, where that is kept.
+    /// Adds the server's `Retry-After`, for variants that have one.
     #[must_use]
     pub fn with_retry_after(mut self, new: Option<Duration>) -> Self {
         if let Self::Denied { retry_after, .. }
@@ -204,7 +205,7 @@ impl TokenError {
         self
     }
 
-    /// With where the server is, where that is kept: scheme, host and path, and nothing secret.
+    /// Adds the server's address, for variants that have one: scheme, host and path, nothing secret.
     #[must_use]
     pub fn with_address(mut self, new: impl Into<String>) -> Self {
         if let Self::Server { address, .. }
@@ -216,9 +217,9 @@ impl TokenError {
         self
     }
 
-    /// Whether another attempt may go better. [`Denied`](Self::Denied) says no, and so does a server that
-    /// does not know the method or the protocol (501, 505); an answer that made no sense may have been a
-    /// proxy's page, which comes and goes.
+    /// Whether another attempt may succeed. [`Denied`](Self::Denied) says no, and so does a server that does
+    /// not know the method or the protocol (501, 505); a malformed response may come from a proxy and be
+    /// temporary, so it is retryable.
     pub fn is_retryable(&self) -> bool {
         !matches!(self, Self::Denied { .. } | Self::Server { status: 501 | 505, .. })
     }
@@ -238,7 +239,7 @@ impl TokenError {
     }
 }
 
-/// Names its cause, so [`source`](Error::source) goes on below that: whoever prints both prints nothing twice.
+/// The text includes the cause, so [`source`](Error::source) continues below it and nothing is printed twice.
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -307,13 +308,13 @@ fn rounded(wait: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_nanos(nanos))
 }
 
-/// What a caller gets instead of a token.
+/// Why a call on a session failed.
 ///
 /// ```
 /// use std::time::Duration;
 /// use ccg_session::SessionError;
 ///
-/// /// How long a service tells its own clients to wait, if waiting helps.
+/// /// How long a service should tell its clients to wait, if waiting helps.
 /// fn come_again(error: &SessionError) -> Option<Duration> {
 ///     match error {
 ///         SessionError::Failed { .. } | SessionError::Cooling { .. } => error.retry_after(),
@@ -328,37 +329,37 @@ fn rounded(wait: Duration) -> humantime::FormattedDuration {
 pub enum SessionError {
     /// The attempts that this caller waited for have failed, and there is no unexpired token.
     Failed {
-        /// What the last of them met.
+        /// The error of the last attempt.
         error: Arc<TokenError>,
         /// No attempt will start before this much time has passed.
         retry_after: Duration,
     },
-    /// There is no unexpired token, and after a failure the server is left alone for a while: see
+    /// There is no unexpired token, and the session is backing off after a failure: see
     /// [`RetryPolicy`](crate::RetryPolicy).
     Cooling {
-        /// What the last attempt met.
+        /// The error of the last attempt.
         last: Arc<TokenError>,
         /// No attempt will start before this much time has passed.
         retry_after: Duration,
     },
-    /// As many callers wait as [`max_held`](crate::SessionConfig::max_held) allows, and there is no token
-    /// that could be given instead.
+    /// The number of waiting callers has reached [`max_held`](crate::SessionConfig::max_held), and there is no
+    /// unexpired token.
     Overloaded,
     /// This session's token manager cannot do that. (An [`HttpTokenManager`](crate::HttpTokenManager) can
     /// revoke if its provider has a [`revocation_url`](crate::Provider::revocation_url).)
     Unsupported(&'static str),
-    /// [`blocking_get_token`](crate::SessionHandle::blocking_get_token) would have had to wait inside a
-    /// tokio runtime.
+    /// [`blocking_get_token`](crate::SessionHandle::blocking_get_token) would have had to block inside a tokio
+    /// runtime.
     WouldBlock,
     /// The session has ended: shut down, or its runtime is gone. This handle stays closed.
     Closed,
-    /// The session has ended, since tokio's time was paused, as in a test, and the session's clock goes
-    /// on: switch on the feature `test-util`, with which it follows tokio's.
+    /// The session has ended because tokio's time was paused, as in a test. Enable the feature `test-util`,
+    /// with which the session's clock follows tokio's.
     TimePaused,
 }
 
 impl SessionError {
-    /// How long until asking again can make a difference, as far as that is known.
+    /// How long to wait before asking again can succeed, if known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed { retry_after, .. } | Self::Cooling { retry_after, .. } => {
@@ -368,7 +369,7 @@ impl SessionError {
         }
     }
 
-    /// What the server's side of the matter was, if there was one.
+    /// The underlying error of the attempt, if there was one.
     pub fn token_error(&self) -> Option<&TokenError> {
         match self {
             Self::Failed { error, .. } | Self::Cooling { last: error, .. } => Some(error),
@@ -414,8 +415,8 @@ impl Error for SessionError {
     }
 }
 
-/// Something that was asked for cannot be, and nothing has been sent. The message says what was
-/// wrong, with what value, and what to do.
+/// An invalid setting or call; nothing has been sent. The message names the setting, its value, and how to fix
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {problem}")]
 pub struct ConfigError {

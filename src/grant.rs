@@ -65,17 +65,16 @@ impl Grant {
         })
     }
 
-    /// How much life is left, counted from the start of the call that answers with this; at most 30 days
-    /// count. Left out, the manager's [`assumed_lifetime`](crate::TokenManager::assumed_lifetime) counts.
+    /// The remaining lifetime, counted from the start of the call that returns this grant; capped at 30 days.
+    /// Default: the manager's [`assumed_lifetime`](crate::TokenManager::assumed_lifetime).
     #[must_use]
     pub fn expires_in(mut self, life: Duration) -> Self {
         self.expires_in = Some(life);
         self
     }
 
-    /// How long the token had lived when the call started that answers with this: for a manager that keeps
-    /// tokens. When it becomes stale follows from its whole life, which is this and what is left. Default:
-    /// zero.
+    /// The token's age when the call that returns this grant started, for a manager that caches tokens. The
+    /// total lifetime, from which the buffers are computed, is this plus the remaining lifetime. Default: zero.
     #[must_use]
     pub fn age(mut self, lived: Duration) -> Self {
         self.age = lived;
@@ -112,7 +111,7 @@ impl Grant {
         self
     }
 
-    /// Only whoever holds this key can use it.
+    /// A token that is bound to this key (DPoP).
     #[cfg(feature = "http")]
     pub(crate) fn bound_to(mut self, key: impl ProofKey) -> Self {
         self.token.text = self.token.text.with_scheme("DPoP");

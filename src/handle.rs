@@ -22,9 +22,9 @@ use crate::snapshot::{Copies, Reader, Snapshot};
 use crate::status::{Status, StatusSubscription};
 use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 
-/// What callers hold of a session. Cheap to clone, and usable from any thread, task or `static`.
+/// A handle to a session. Cheap to clone, and usable from any thread or task, or in a `static`.
 ///
-/// The session ends when the last handle is dropped. A call that waits keeps it alive.
+/// The session ends when the last handle is dropped. A pending call keeps it alive.
 ///
 /// ```
 /// use ccg_session::{SessionError, SessionHandle};
@@ -33,7 +33,7 @@ use crate::token::{AccessToken, ExchangedToken, Issued, TokenId, next_session};
 ///     let token = session.get_token().await?;
 ///     let status = send_with(token.header_value()).await;
 ///     if status == 401 {
-///         session.invalidate(&token); // the next get_token gives another one
+///         session.invalidate(&token); // the next get_token returns a different one
 ///     }
 ///     Ok(())
 /// }
@@ -94,8 +94,8 @@ impl SessionHandle {
         Self(Backing::Live(Arc::new(live)))
     }
 
-    /// A handle that always gives this token, for developer tokens and tests: no server, no task, no
-    /// runtime, no expiry. After [`invalidate`](Self::invalidate) it gives
+    /// A handle that always returns this token, for developer tokens and tests. It needs no server, task or
+    /// runtime, and the token never expires. After [`invalidate`](Self::invalidate) it gives
     /// [`Failed`](SessionError::Failed) with [`TokenError::Denied`]; exchange and revoke are
     /// [`Unsupported`](SessionError::Unsupported).
     ///
@@ -120,11 +120,11 @@ impl SessionHandle {
         Ok(Self(Backing::Fixed(Arc::new(Fixed { token, copies, refused, status }))))
     }
 
-    /// A usable access token: at once while the session has one, else as soon as the one grant that
-    /// all callers share has ended.
+    /// Returns a usable access token: immediately if the session has one, otherwise when the grant request
+    /// shared by all callers completes.
     ///
-    /// With the default [`RetryPolicy`](crate::RetryPolicy) the session gives up on a server that never answers
-    /// after about 31 s. To wait for less, put a timeout around this.
+    /// With the default [`RetryPolicy`](crate::RetryPolicy) the session gives up after about 31 s if the server
+    /// never answers. To wait for less, wrap this call in a timeout.
     ///
     /// # Errors
     /// [`Failed`](SessionError::Failed) if the attempts that this call waited for failed,
@@ -133,7 +133,7 @@ impl SessionHandle {
     /// there is an unexpired token.
     ///
     /// # Cancel safety
-    /// Cancel safe: dropping the call loses nothing and does not stop the grant for others.
+    /// Cancel safe: dropping the call loses nothing and does not cancel the grant for others.
     #[doc(alias = "getAccessToken")]
     #[doc(alias = "access_token")]
     #[inline]
@@ -141,7 +141,7 @@ impl SessionHandle {
         GetToken { handle: self, waiting: None }
     }
 
-    /// [`get_token`](Self::get_token) with options of this request's own.
+    /// [`get_token`](Self::get_token) with options for this request.
     ///
     /// # Errors
     /// As [`get_token`](Self::get_token).
@@ -158,14 +158,14 @@ impl SessionHandle {
         }
     }
 
-    /// The token, if there is a usable one right now. If not, the session is asked to get one, and
-    /// this does not wait for it: for synchronous code that is called again and again.
+    /// Returns the token if there is a usable one right now. If not, returns `None` without waiting, and the
+    /// session fetches one in the background. For synchronous code that is called repeatedly.
     pub fn try_token(&self) -> Option<AccessToken> {
         self.usable_token().or_else(|| self.try_token_with(&TokenRequestOptions::NONE))
     }
 
-    /// [`try_token`](Self::try_token) with options of this call's own: `None` too if less than
-    /// [`min_remaining`](TokenRequestOptions::min_remaining) is left, for which alone nothing is sent.
+    /// [`try_token`](Self::try_token) with options for this call. Also returns `None` if less than
+    /// [`min_remaining`](TokenRequestOptions::min_remaining) is left; that alone does not trigger a request.
     pub fn try_token_with(&self, options: &TokenRequestOptions) -> Option<AccessToken> {
         match &self.0 {
             Backing::Live(live) => live.try_token(options),
@@ -174,8 +174,7 @@ impl SessionHandle {
     }
 
     /// [`get_token`](Self::get_token) for threads outside any async runtime. Another thread must drive the
-    /// session's runtime, or this waits for ever: see
-    /// [`spawn_thread`](crate::SessionBuilder::spawn_thread).
+    /// session's runtime, or this blocks forever: see [`spawn_thread`](crate::SessionBuilder::spawn_thread).
     ///
     /// # Errors
     /// As [`get_token`](Self::get_token), and [`WouldBlock`](SessionError::WouldBlock) inside a tokio
@@ -194,14 +193,14 @@ impl SessionHandle {
         answer.blocking_recv().ok().and_then(token).unwrap_or_else(|| Err(live.end()))
     }
 
-    /// A token narrower than the session's own, from [RFC 8693] token exchange; Box calls it
-    /// [downscoping]. It is kept as the session's own token is: given at once until
+    /// Returns a token with fewer rights than the session's own, by [RFC 8693] token exchange; Box calls this
+    /// [downscoping]. It is cached like the session's own token: returned immediately until
     /// [`expired_buffer`](crate::SessionConfig::expired_buffer) before it expires, from
-    /// [`stale_buffer`](crate::SessionConfig::stale_buffer) on with a request for a new one in the background
-    /// (when somebody asks, and not by a timer), and to its end if that fails. Callers that ask for the same one
-    /// share one request. A server that fails all exchanges is asked as often as one of them alone would ask.
+    /// [`stale_buffer`](crate::SessionConfig::stale_buffer) on with a refresh in the background (triggered by a
+    /// call, not by a timer), and until it expires if that fails. Callers that request the same token share one
+    /// request. If the server fails all exchanges, it gets no more requests than for a single one.
     ///
-    /// The session's own token, from which it is exchanged, is fetched if there is none.
+    /// If the session has no token to exchange, it fetches one first.
     ///
     /// ```
     /// use ccg_session::{ExchangeRequest, SessionError, SessionHandle};
@@ -221,7 +220,7 @@ impl SessionHandle {
     /// [`Unsupported`](SessionError::Unsupported) if the session's manager has no exchange.
     ///
     /// # Cancel safety
-    /// Cancel safe: the exchange goes on for others, and once it has been sent its result is kept.
+    /// Cancel safe: the exchange continues for other callers, and once it has been sent its result is cached.
     #[doc(alias = "exchangeToken")]
     pub async fn exchange(&self, request: ExchangeRequest) -> Result<ExchangedToken, SessionError> {
         let Backing::Live(live) = &self.0 else {
@@ -234,13 +233,13 @@ impl SessionHandle {
         live.ask(exchanged, |caller, reply| Message::Exchange(caller, reply, request)).await
     }
 
-    /// Tells the session that a resource server refused this [`AccessToken`] or [`ExchangedToken`] (401,
-    /// RFC 6750 §3.1), so that the next call of this task does not get it again. Revokes nothing.
+    /// Tells the session that a resource server refused this [`AccessToken`] or [`ExchangedToken`] (401, RFC
+    /// 6750 §3.1), so that the next call from this task does not get it again. This revokes nothing.
     ///
-    /// `true` if the next call of this task cannot give this token: then it is worth trying once more with
-    /// what it gives. It is also `true` for a token that has been replaced already, or that belongs to another
-    /// session. `false` for a second refusal within 10 seconds, and for an exchanged token younger than
-    /// that: then the token is not what is wrong, and the session goes on giving it out.
+    /// Returns `true` if the next call from this task cannot return this token: then retry once with the token
+    /// that it returns. It is also `true` for a token that has been replaced already, or that belongs to
+    /// another session. `false` for a second refusal within 10 seconds, and for an exchanged token younger than
+    /// that: then the token is not the problem, and the session keeps handing it out.
     pub fn invalidate(&self, token: &impl AsRef<Issued>) -> bool {
         let issued = token.as_ref();
         match &self.0 {
@@ -255,28 +254,29 @@ impl SessionHandle {
     }
 
     /// Revokes every live token that this session has received ([RFC 7009]), exchanged ones included (up to
-    /// 4,096). Later calls get new ones.
+    /// 4,096). Later calls get new tokens.
     ///
-    /// From the moment that the session takes this up nobody gets an earlier token. Whoever asks
-    /// meanwhile waits, and gets a later one. `Ok` means that the server has confirmed each of them,
-    /// including those whose request was on the wire. With no live token nothing is sent.
+    /// Once the session processes this call, no caller gets an earlier token. Callers that ask in the meantime
+    /// wait and get a new one. `Ok` means that the server has confirmed the revocation of every token,
+    /// including those whose request was in flight. If there is no live token, nothing is sent.
     ///
     /// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
     ///
     /// # Errors
-    /// [`Failed`](SessionError::Failed) or [`Cooling`](SessionError::Cooling) if the server did not
-    /// confirm them all. The session still gives none of them out, and the next revoke tries
-    /// those again. [`Unsupported`](SessionError::Unsupported) if the provider has no revocation, and
-    /// [`Overloaded`](SessionError::Overloaded): then nothing has changed. (Where the session learns only
-    /// meanwhile that the provider has none, it is `Unsupported` too, and the tokens are dropped all the same.)
+    /// [`Failed`](SessionError::Failed) or [`Cooling`](SessionError::Cooling) if the server did not confirm
+    /// them all. The session still hands out none of them, and the next revoke tries the unconfirmed ones
+    /// again. [`Unsupported`](SessionError::Unsupported) if the provider has no revocation, and
+    /// [`Overloaded`](SessionError::Overloaded): then nothing has changed. (If the session learns only during
+    /// the call that the provider has none, the result is also `Unsupported`, but the tokens have been
+    /// dropped.)
     ///
     /// # Time
-    /// Up to 8 tokens are sent at once. So many tokens take as many rounds: 4,096 of them, at a server that
-    /// takes 100 ms, about 50 s. Callers of `get_token` wait as long; put a timeout around this to wait for less;
-    /// the revoke goes on in the background.
+    /// Up to 8 tokens are revoked concurrently. 4,096 tokens at a server that takes 100 ms per request take
+    /// about 50 s, and callers of `get_token` wait that long. To wait for less, wrap this call in a timeout:
+    /// the revocation continues in the background.
     ///
     /// # Cancel safety
-    /// A revoke goes on after its caller has left, unless that was the session's last handle.
+    /// The revocation continues if the call is dropped, unless that drops the session's last handle.
     #[doc(alias = "revokeTokens")]
     pub async fn revoke(&self) -> Result<(), SessionError> {
         self.revoke_with(TokenRequestOptions::default()).await
@@ -296,7 +296,7 @@ impl SessionHandle {
         live.ask(revoked, |caller, reply| Message::Revoke(caller, reply, options)).await
     }
 
-    /// What the session is doing. This sends no message and does not wait.
+    /// What the session is doing. This neither sends a message nor waits.
     pub fn status(&self) -> Status {
         let facts = match &self.0 {
             Backing::Live(live) => live.status.borrow().clone(),
@@ -305,8 +305,8 @@ impl SessionHandle {
         Status::new(facts, clock::now())
     }
 
-    /// Tells you whenever the session does something: for dashboards, and for long-lived connections that
-    /// need each new token. A subscription does not keep the session alive.
+    /// Notifies you of changes: for dashboards, and for long-lived connections that need each new token. A
+    /// subscription does not keep the session alive.
     ///
     /// ```
     /// # async fn example(session: ccg_session::SessionHandle) {
@@ -314,7 +314,7 @@ impl SessionHandle {
     /// let mut known = session.status().generation();
     /// while let Some(status) = changes.changed().await {
     ///     if status.generation() > known {
-    ///         known = status.generation(); // a new token: session.try_token() gives it
+    ///         known = status.generation(); // a new token: get it with session.try_token()
     ///     }
     /// }
     /// # }
@@ -326,9 +326,9 @@ impl SessionHandle {
         }
     }
 
-    /// Ends the session, and waits until its task and its requests have ended. Revokes nothing. All
-    /// callers who wait get [`Closed`](SessionError::Closed), as do all later calls. A
-    /// [`fixed`](Self::fixed) session has nothing to end.
+    /// Ends the session, and waits until its task and its requests have ended. Revokes nothing. Waiting callers
+    /// and all later calls get [`Closed`](SessionError::Closed). On a [`fixed`](Self::fixed) handle this does
+    /// nothing.
     ///
     /// # Cancel safety
     /// The session ends even if this is dropped.
@@ -527,7 +527,7 @@ impl Drop for Live {
     }
 }
 
-/// A call of [`get_token`](SessionHandle::get_token), to be awaited. As all futures it does nothing before.
+/// The future returned by [`get_token`](SessionHandle::get_token). It does nothing until awaited.
 // Written out: in an async function's the fast path pays for the state of the slow one.
 #[must_use = "nothing happens before this is awaited"]
 pub struct GetToken<'a> {

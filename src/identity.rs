@@ -1,10 +1,10 @@
-//! What two sessions must have in common to share a token.
+//! The parameters that two sessions must have in common to share a token.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// All that a token depends on, as names and values: two managers whose identities are equal get tokens that
-/// may stand for each other. See [`TokenManager::identity`](crate::TokenManager::identity).
+/// Everything that a token depends on, as names and values: managers with equal identities get interchangeable
+/// tokens. See [`TokenManager::identity`](crate::TokenManager::identity).
 ///
 /// ```
 /// use ccg_session::Identity;
@@ -20,13 +20,13 @@ use std::fmt;
 pub struct Identity(BTreeSet<(String, String)>);
 
 impl Identity {
-    /// Nothing yet.
+    /// An empty identity.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One more parameter. The order is of no matter, and one given twice is given once. Never a secret: it
-    /// changes, and the token stays.
+    /// Adds a parameter. Order and duplicates do not matter. Do not add secrets: a rotated secret must not
+    /// change the identity.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.insert((name.into(), value.into()));

@@ -1,5 +1,5 @@
-//! An OAuth 2.0 token session for async Rust: give it client credentials once, and every task asks a
-//! cheap handle for an access token that is usable now.
+//! An OAuth 2.0 token session for async Rust. Give it client credentials once; every task then asks a cheap
+//! handle for an access token that is usable right away.
 //!
 //! ```no_run
 //! use ccg_session::{Session, Subject};
@@ -12,7 +12,7 @@
 //! for _ in 0..100 {
 //!     let session = session.clone();
 //!     tokio::spawn(async move {
-//!         let token = session.get_token().await?; // one grant serves all hundred
+//!         let token = session.get_token().await?; // one grant request serves all 100 tasks
 //!         let _header = token.header_value();     // "Bearer …", marked sensitive
 //!         Ok::<_, ccg_session::SessionError>(())
 //!     });
@@ -30,57 +30,61 @@
 //!           answered at once           answered at once,        callers wait     never handed
 //!                                      refreshed meanwhile      for a new one    out
 //! ```
-//! It is *fresh* until [`stale_buffer`](SessionConfig::stale_buffer) before its expiry. *Stale*, it is
-//! still given out while one request for a new one runs in the background. In its last seconds
-//! ([`expired_buffer`](SessionConfig::expired_buffer)) callers are *held* until the new one is there; if
-//! that request fails, they get the token that there is, and so do all after them until it expires. Nobody
-//! waits before that stretch (unless [`min_remaining`](TokenRequestOptions::min_remaining) asks for more),
-//! and nobody sees an error while there is an unexpired token.
+//! It is *fresh* until [`stale_buffer`](SessionConfig::stale_buffer) before its expiry. *Stale*, it is still
+//! given out while one request for a new one runs in the background. In its last seconds
+//! ([`expired_buffer`](SessionConfig::expired_buffer)) callers are *held* until the new token arrives. If that
+//! request fails, they and all later callers get the old token until it expires. No caller waits before that
+//! period (unless [`min_remaining`](TokenRequestOptions::min_remaining) asks for more), and no caller gets an
+//! error while there is an unexpired token.
 //!
 //! # What you can rely on
-//! - At most one grant request is on the wire, however many callers wait. A caller that is cancelled
-//!   takes nobody's request with it.
-//! - A failing server is asked as often as one caller would ask it: retries are spaced, and after a failed
-//!   series callers without a token get the last error at once until it is [time](RetryPolicy) to try
-//!   again. Whatever callers do, there is at least a second between a token and the next request for one.
-//! - No failure is final: a session recovers by itself.
-//! - After [`revoke`](SessionHandle::revoke) nobody gets an earlier token, not even one whose request was
-//!   on the wire.
-//! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again,
-//!   unless this is the second refusal within 10 seconds. The return value says which it is.
-//! - Code of yours that panics (a manager, an error's `Display`, a waker, a subscriber of events) ends no
-//!   session: an attempt that panics is a failed one.
-//! - The clock counts the time that the machine was suspended (on Linux), and never follows the wall
-//!   clock.
-//! - Secrets and tokens are in no `Debug`, error or log.
+//! - At most one grant request is on the wire, however many callers wait. Cancelling one caller does not cancel
+//!   the request for others.
+//! - A failing server receives no more requests than a single caller would send: retries are spaced, and after
+//!   a failed series callers without a token get the last error at once until it is [time](RetryPolicy) to try
+//!   again. Whatever callers do, at least one second passes between receiving a token and requesting the next.
+//! - No failure is permanent: a session recovers without intervention.
+//! - After [`revoke`](SessionHandle::revoke) no caller gets an earlier token, not even one whose request was in
+//!   flight.
+//! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again, unless
+//!   this is the second refusal within 10 seconds. The return value tells you which case applies.
+//! - A panic in your code (a manager, an error's `Display`, a waker, a tracing subscriber) does not end the
+//!   session. An attempt that panics counts as failed.
+//! - The clock includes time spent suspended (on Linux) and is independent of the wall clock.
+//! - Secrets and tokens never appear in `Debug` output, errors or logs.
 //!
 //! # What it does not do
-//! - It has no login for people, and starts no browser: this is for services.
-//! - It does not know that a resource server refuses a token before you tell it
+//! - It does not log users in or open a browser: it is for services.
+//! - It does not notice that a resource server rejects a token until you tell it
 //!   ([`invalidate`](SessionHandle::invalidate)).
-//! - A token whose response never arrived is not known, and cannot be revoked.
+//! - If a token response never arrives, the session does not know that token and cannot revoke it.
 //!
 //! # Features
-//! - `http` (default): [`HttpTokenManager`], for Box and other OAuth 2.0 servers that grant to client credentials. Without it
-//!   you bring a [`TokenManager`] of your own; the session then compiles without an HTTP client or TLS.
-//! - `aws-lc` (default) or `ring`: the crypto library under `http`, for TLS and for keys. The first is what
-//!   reqwest itself takes, so a program that has reqwest stays as it was. The second is for a program that
-//!   installs ring for the whole process: `default-features = false, features = ["http", "ring"]`.
-//! - `reqwest-middleware`, `tower`: the token on requests, and what to do about a 401 (module `middleware`).
+//! - `http` (default): [`HttpTokenManager`], for Box and other OAuth 2.0 servers that support the client
+//!   credentials grant. Without it, you implement [`TokenManager`] yourself, and the crate compiles without an
+//!   HTTP client or TLS.
+//! - `aws-lc` (default) or `ring`: the crypto library under `http`, for TLS and for keys. `aws-lc` is also
+//!   reqwest's default, so it adds no second crypto library to a program that uses reqwest. `ring` is for a
+//!   program that installs ring as the process-wide provider: `default-features = false, features = ["http",
+//!   "ring"]`.
+//! - `reqwest-middleware`, `tower`: middleware that adds the token to requests and handles 401s (module
+//!   `middleware`).
 //! - `testing`: an embedded authority for your own tests (module `testing`). For `[dev-dependencies]`.
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; only needed if you pause tokio's time.
 //! - `store`: one token for many processes ([`Fleet`]), over a directory ([`FileStore`], on Linux) or a store of
 //!   your own. `redis`: over Redis or Valkey as well ([`RedisStore`]).
-//! - `pool`: [`SessionPool`], a session for each of many tenants, and one gate before their server.
-//! - `metrics`: counters and gauges of sessions and pools (module `metrics`), by the facade of that name.
+//! - `pool`: [`SessionPool`], one session per tenant, with a shared limit on requests to the server.
+//! - `metrics`: counters, gauges and histograms for sessions and pools (module `metrics`), through the
+//!   `metrics` facade.
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Types of other crates
-//! The interface names types of `http` 1 (`HeaderValue`, `Method`, `StatusCode`), `secrecy` 0.10 (`SecretString`),
-//! `tokio` 1 (`runtime::Handle`) and, with the feature `http`, `reqwest` 0.13 (`Client`, for
-//! [`http_client`](HttpTokenManagerBuilder::http_client)). The middleware adds `reqwest-middleware` 0.5, or `tower-layer` and
-//! `tower-service` 0.3 and `http-body` 1. A breaking version of these is a breaking version of this crate.
+//! The public API uses types from `http` 1 (`HeaderValue`, `Method`, `StatusCode`), `secrecy` 0.10
+//! (`SecretString`), `tokio` 1 (`runtime::Handle`) and, with the feature `http`, `reqwest` 0.13 (`Client`, for
+//! [`http_client`](HttpTokenManagerBuilder::http_client)). The middleware adds `reqwest-middleware` 0.5, or
+//! `tower-layer` and `tower-service` 0.3 and `http-body` 1. A breaking release of any of these means a breaking
+//! release of this crate.
 //!
 //! # Tracing
 //! These names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`),

@@ -1,4 +1,4 @@
-//! What a session needs from the outside: one attempt at a time, and an honest report of it.
+//! The interface to token servers: makes one attempt at a time and reports its result.
 
 use std::fmt;
 use std::future::{Future, ready};
@@ -15,20 +15,19 @@ use crate::permit::Permit;
 use crate::request::{ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
 use crate::token::AccessToken;
 
-/// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the
-/// session's: a manager that retries makes the session's promises about request rates untrue.
+/// Makes one attempt at the server and reports what happened. Retrying, waiting and giving up are the session's
+/// job: a manager that retries breaks the session's guarantees about request rates.
 ///
-/// Its methods run on the session's runtime and must not block their thread: a session waits for each of its
-/// attempts, and with a blocked thread so may everything else. [`spawn_blocking`](tokio::task::spawn_blocking)
-/// is for that.
+/// Its methods run on the session's runtime and must not block the thread. Use
+/// [`spawn_blocking`](tokio::task::spawn_blocking) for blocking work.
 ///
-/// An [`Arc`] of a manager is one too, for sessions that share it, and so is a [`BoxTokenManager`], for
-/// programs whose sessions have managers of different types.
+/// An [`Arc`] of a manager is also a manager, so sessions can share one. [`BoxTokenManager`] is for programs
+/// whose sessions have managers of different types.
 ///
 /// The session drops the future of an attempt that takes longer than
-/// [`attempt_timeout`](crate::RetryPolicy::attempt_timeout), or when it ends: each must be cancel safe. A
-/// panic in it becomes [`TokenError::Panicked`] for that attempt. A manager must not own a handle to its
-/// own session: such a session would never end.
+/// [`attempt_timeout`](crate::RetryPolicy::attempt_timeout), or when the session ends, so each must be cancel
+/// safe. A panic in it becomes [`TokenError::Panicked`] for that attempt. A manager must not own a handle to
+/// its own session: such a session would never end.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +49,7 @@ use crate::token::AccessToken;
 /// ```
 #[doc(alias = "getTokensClientCredentialsGrant")]
 pub trait TokenManager: Send + Sync + 'static {
-    /// Asks for a token of the session's own. One at a time.
+    /// Requests a token for the session. Called for one attempt at a time.
     fn grant(
         &self,
         request: GrantRequest,
@@ -67,7 +66,7 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Err(TokenError::denied("unsupported", "this manager has no token exchange")))
     }
 
-    /// Revokes `token` (RFC 7009): on `Ok` it is of no more use to anybody. Only called where
+    /// Revokes `token` (RFC 7009): `Ok` means that it can no longer be used. Only called where
     /// [`can_revoke`](Self::can_revoke) says yes; up to 8 at once.
     fn revoke(
         &self,
@@ -78,8 +77,8 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Err(TokenError::denied("unsupported", "this manager has no revocation")))
     }
 
-    /// Whether [`exchange`](Self::exchange) is there. Asked when the session starts, and after each
-    /// attempt, from which the manager may have learnt it; where the answer is no, callers get
+    /// Whether [`exchange`](Self::exchange) is supported. Called when the session starts and after each
+    /// attempt, since the manager may have learned it from that. If not, callers get
     /// [`SessionError::Unsupported`](crate::SessionError::Unsupported). Default: no.
     fn can_exchange(&self) -> bool {
         false
@@ -93,8 +92,8 @@ pub trait TokenManager: Send + Sync + 'static {
         false
     }
 
-    /// The lifetime to assume for a token if the server does not say. Asked as the other two are. Default:
-    /// 5 minutes.
+    /// The lifetime to assume for a token if the server does not report one. Called at the same times as
+    /// [`can_exchange`](Self::can_exchange). Default: 5 minutes.
     fn assumed_lifetime(&self) -> Duration {
         Duration::from_secs(5 * 60)
     }
@@ -105,10 +104,10 @@ pub trait TokenManager: Send + Sync + 'static {
         false
     }
 
-    /// Waits until an attempt may be sent, as where many sessions share a server. Only called where
+    /// Waits until an attempt may be sent, for example because many sessions share a server. Only called where
     /// [`is_gated`](Self::is_gated) says yes, and before the attempt's time begins: neither its time-out nor
-    /// its token's life counts the wait. The session drops the future if it needs no attempt any more, as
-    /// after a revoke, and after 60 seconds, when its callers are told to come again. Default: at once.
+    /// its token's life counts the wait. The session drops the future if it needs no attempt any more, as after
+    /// a revoke, and after 60 seconds, when its callers are told to come again. Default: at once.
     ///
     /// # Errors
     /// Why nothing may be sent now. It ends the flight: callers get it, and the session asks again after its
@@ -121,28 +120,28 @@ pub trait TokenManager: Send + Sync + 'static {
         ready(Ok(Permit::free()))
     }
 
-    /// Whether this grant has to wait for leave at all: not where the manager has a token for it already, as
-    /// from a store that many processes share. Asked before [`ready`](Self::ready), where that is asked. After
-    /// a no, [`grant`](Self::grant) sends nothing to the server: if the token is gone by then it fails, as
-    /// with [`rate_limited`](TokenError::rate_limited). Default: yes.
+    /// Whether this grant needs a permit. It does not if the manager already has a token for it, for example
+    /// from a shared store. Asked before [`ready`](Self::ready), where that is asked. After a no,
+    /// [`grant`](Self::grant) sends nothing to the server: if the token is gone by then it fails, as with
+    /// [`rate_limited`](TokenError::rate_limited). Default: yes.
     fn needs_permit(&self, request: &GrantRequest) -> impl Future<Output = bool> + Send {
         let _ = request;
         ready(true)
     }
 
-    /// Called once, when the session starts: `news` tells it what the manager hears of its tokens from
-    /// elsewhere. Default: dropped.
+    /// Called once, when the session starts. Use `news` to tell the session what the manager learns about its
+    /// tokens from other processes. Default: `news` is dropped.
     fn attach(&self, news: NewsSender) {
         let _ = news;
     }
 
-    /// All that a token of this manager's depends on, so that sessions with equal identities can share one.
-    /// `None` where that cannot be known, as it is by default.
+    /// Everything that this manager's tokens depend on, so that sessions with equal identities can share a
+    /// token. `None` (the default) if that cannot be known.
     fn identity(&self) -> Option<Identity> {
         None
     }
 
-    /// Called once, before the session starts: does the session's configuration fit this manager?
+    /// Called once, before the session starts, to check that the session's configuration fits this manager.
     ///
     /// # Errors
     /// Says what does not fit. Default: everything fits.
@@ -220,7 +219,7 @@ impl<M: TokenManager> TokenManager for Arc<M> {
     pass_on!(as_ref);
 }
 
-/// Any manager, in a box: for programs that choose among managers of different types while they run.
+/// A boxed manager of any type, for programs that choose between manager types at run time.
 ///
 /// ```
 /// use ccg_session::{BoxTokenManager, Grant, GrantRequest, Session, TokenError, TokenManager};
@@ -239,7 +238,7 @@ impl<M: TokenManager> TokenManager for Arc<M> {
 pub struct BoxTokenManager(Box<dyn ErasedTokenManager>);
 
 impl BoxTokenManager {
-    /// Puts it into a box.
+    /// Boxes a manager.
     pub fn new(manager: impl TokenManager) -> Self {
         Self(Box::new(manager))
     }

@@ -14,16 +14,17 @@ use crate::machine::News;
 /// The most that waits. Whoever keeps the tokens still has what had to leave.
 const PLACES: usize = 16;
 
-/// Tells one session what was heard of its tokens elsewhere: see [`TokenManager::attach`](crate::TokenManager::attach).
+/// Notifies one session of events that concern its tokens: see
+/// [`TokenManager::attach`](crate::TokenManager::attach).
 ///
-/// It does not keep the session alive. Clones tell the same session.
+/// It does not keep the session alive. Clones notify the same session.
 #[derive(Clone)]
 pub struct NewsSender(Weak<Queue>);
 
 impl NewsSender {
-    /// Another session with the same tokens has revoked this one, which would live so much longer. This
-    /// session no longer hands it out, nor tokens exchanged from it; nobody who has it is told. Never blocks.
-    /// Up to 16 tokens wait to be heard of; of more, the first is forgotten.
+    /// Reports that another session has revoked this token, which would have expired after `left`. The session
+    /// stops handing out the token and those exchanged from it. Callers that already have it are not notified.
+    /// Never blocks. Up to 16 reports are queued; beyond that, the oldest is dropped.
     pub fn revoked(&self, token: TokenText, left: Duration) {
         if let Some(queue) = self.0.upgrade() {
             queue.push(token, clock::now() + left);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::TokenError;
 
-/// Leave to send one attempt, from a [gated](crate::TokenManager::is_gated) manager's
+/// Permission to send one attempt, from a [gated](crate::TokenManager::is_gated) manager's
 /// [`ready`](crate::TokenManager::ready). It lasts as long as the attempt.
 ///
 /// ```
@@ -12,7 +12,7 @@ use crate::error::TokenError;
 /// use ccg_session::{Grant, GrantRequest, Permit, PermitRequest, Session, TokenError, TokenManager};
 /// use tokio::sync::Semaphore;
 ///
-/// /// At most so many attempts of all sessions that share this at once.
+/// /// Limits the number of concurrent attempts of all sessions that share the semaphore.
 /// struct Limited<M>(M, Arc<Semaphore>);
 ///
 /// impl<M: TokenManager> TokenManager for Limited<M> {
@@ -36,14 +36,14 @@ pub struct Permit(Option<Box<Ended>>);
 type Ended = dyn FnOnce(Result<(), &TokenError>) + Send;
 
 impl Permit {
-    /// Leave that nothing depends on.
+    /// A permit without a callback.
     pub fn free() -> Self {
         Self(None)
     }
 
-    /// Leave whose end is told: `ended` is called with what the attempt came to, which is
+    /// A permit that reports its end: `ended` is called with the result of the attempt, which is
     /// [`TimedOut`](TokenError::TimedOut) if it took too long. It is dropped without a call if nothing was
-    /// sent, or if the session ended meanwhile. A panic in it ends nothing.
+    /// sent, or if the session ended meanwhile. A panic in it has no effect on the session.
     pub fn new(ended: impl FnOnce(Result<(), &TokenError>) + Send + 'static) -> Self {
         Self(Some(Box::new(ended)))
     }

@@ -36,10 +36,10 @@ impl TokenRequestOptions {
         Self::default()
     }
 
-    /// On whose behalf this is asked: an IP address, or a chain of them separated by commas, sent as
+    /// The IP address on whose behalf the call is made, or a comma-separated chain of addresses. It is sent as
     /// `X-Forwarded-For` with every request that this call causes. Default: no such header.
     ///
-    /// It belongs to the request, never to the token: a token that is already there is given as it is.
+    /// It affects only requests, not tokens: an existing token is returned as it is.
     ///
     /// # Errors
     /// If it is not a list of addresses.
@@ -62,9 +62,9 @@ impl TokenRequestOptions {
         Ok(self)
     }
 
-    /// How much life the token should have left. Counts as at most nine tenths of the token's
-    /// lifetime; waits for at most one attempt, and then takes the usable token there is. Default:
-    /// zero. In an exchange it is the subject token that this asks for.
+    /// How much lifetime the token should have left, capped at nine tenths of its total lifetime. The call
+    /// waits for at most one attempt, then returns the usable token that there is. Default: zero. In an
+    /// exchange this applies to the subject token.
     #[must_use]
     pub fn min_remaining(mut self, life: Duration) -> Self {
         self.min_remaining = life;
@@ -87,19 +87,19 @@ impl TokenRequestOptions {
 pub struct GrantRequest {
     /// From the caller that opened the flight.
     pub options: TokenRequestOptions,
-    /// The token last invalidated or revoked: whoever keeps tokens must not answer with this one.
+    /// The token last invalidated or revoked. A manager that caches tokens must not return it.
     pub refused: Option<TokenText>,
-    /// The token that the session holds, usable or not, and wants another for. Whoever keeps tokens must
-    /// not answer with this one either.
+    /// The token that the session holds, usable or not, and wants to replace. A manager that caches tokens must
+    /// not return it either.
     pub replaces: Option<TokenText>,
     /// Every token that was revoked and may be alive.
     pub marked: Option<Arc<[TokenText]>>,
-    /// How long this attempt may take. `None`: count with 10 seconds.
+    /// How long this attempt may take. `None`: assume 10 seconds.
     pub timeout: Option<Duration>,
 }
 
 impl GrantRequest {
-    /// Whether this token was invalidated or revoked: a session that is answered with it counts the attempt
+    /// Whether this token was invalidated or revoked. If the manager returns such a token, the attempt counts
     /// as failed.
     pub fn is_refused(&self, token: &TokenText) -> bool {
         let mut marked = self.marked.iter().flat_map(|marked| marked.iter());
@@ -107,7 +107,7 @@ impl GrantRequest {
     }
 }
 
-/// What an attempt will be for that waits for its [`Permit`](crate::Permit).
+/// The purpose of an attempt that waits for its [`Permit`](crate::Permit).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PermitRequest {
@@ -120,8 +120,8 @@ pub enum PermitRequest {
 /// A narrower token that a caller wants: what it may do, where, and for whom (RFC 8693 §2.1). Goes to
 /// [`SessionHandle::exchange`](crate::SessionHandle::exchange). Left empty, the server decides.
 ///
-/// Two requests that would give the same token share it: it is cached, and asked for once. Their
-/// [`options`](Self::options) may differ, and the order of their scopes.
+/// Requests for the same token share it: it is fetched once and cached. They may differ in their
+/// [`options`](Self::options) and in the order of their scopes.
 ///
 /// ```
 /// use ccg_session::{Actor, ExchangeRequest};
@@ -181,8 +181,8 @@ impl ExchangeRequest {
     }
 
     /// Restricts the token to what this shared link reaches (`box_shared_link` in Box's
-    /// [guide](https://developer.box.com/guides/authentication/tokens/downscope)). Box takes none with a
-    /// password, and none together with a [`resource`](Self::resource).
+    /// [guide](https://developer.box.com/guides/authentication/tokens/downscope)). Box accepts neither a link
+    /// with a password nor a link together with a [`resource`](Self::resource).
     #[must_use]
     pub fn shared_link(mut self, link: impl Into<String>) -> Self {
         self.shared_link = Some(link.into());
@@ -204,7 +204,7 @@ impl ExchangeRequest {
         self
     }
 
-    /// These go with the exchange, and with the grant that it may need first.
+    /// They apply to the exchange, and to the grant that it may need first.
     #[must_use]
     pub fn options(mut self, options: TokenRequestOptions) -> Self {
         self.options = options;

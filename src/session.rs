@@ -1,4 +1,4 @@
-//! How a session comes into being.
+//! Building and spawning a session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::news::Queue;
 use crate::snapshot::Publisher;
 use crate::token::next_session;
 
-/// Where a session begins: [`Session::builder`], or [`Session::box_ccg`] for Box.
+/// The entry point: [`Session::builder`], or [`Session::box_ccg`] for Box.
 #[derive(Debug)]
 #[doc(alias = "CCGSession")]
 #[doc(alias = "BoxSDKNode")]
@@ -41,7 +41,7 @@ impl Session {
         }
     }
 
-    /// A session with Box, by the Client Credentials Grant: see
+    /// A session for Box, with the Client Credentials Grant: see
     /// <https://developer.box.com/guides/authentication/client-credentials/>.
     ///
     /// ```no_run
@@ -68,7 +68,7 @@ impl Session {
     }
 }
 
-/// Sets a session up; ends with [`spawn`](Self::spawn), [`spawn_on`](Self::spawn_on) or
+/// Configures a session. Finish with [`spawn`](Self::spawn), [`spawn_on`](Self::spawn_on) or
 /// [`spawn_thread`](Self::spawn_thread).
 #[derive(Debug)]
 #[must_use = "nothing runs before one of the spawn methods is called"]
@@ -87,14 +87,15 @@ impl<M: TokenManager> SessionBuilder<M> {
         self
     }
 
-    /// Seeds the generator that spreads refreshes and retries, so that a run can be repeated.
-    /// Default: a seed of its own for each session.
+    /// Seeds the random generator for the jitter of refreshes and retries, so that a run can be reproduced.
+    /// Default: a different seed for each session.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// What its [metrics](crate::metrics) have as `session`. Sessions may share a name. Default: `"default"`.
+    /// The value of the label `session` in its [metrics](crate::metrics). Sessions may share a name. Default:
+    /// `"default"`.
     #[cfg(feature = "metrics")]
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
@@ -124,7 +125,7 @@ impl<M: TokenManager> SessionBuilder<M> {
     /// its last handle, with [`shutdown`](SessionHandle::shutdown), or with the runtime.
     ///
     /// # Errors
-    /// If there is no current runtime, it has no timer, or the [configuration](Self::config) makes no sense.
+    /// If there is no current runtime, it has no timer, or the [configuration](Self::config) is invalid.
     pub fn spawn(self) -> Result<SessionHandle, ConfigError> {
         let runtime = Handle::try_current().map_err(|_| {
             ConfigError::new(
@@ -136,10 +137,10 @@ impl<M: TokenManager> SessionBuilder<M> {
         self.spawn_on(&runtime)
     }
 
-    /// [`spawn`](Self::spawn) in this tokio runtime, from wherever this is called.
+    /// Like [`spawn`](Self::spawn), but in the given tokio runtime. Can be called from any thread.
     ///
     /// # Errors
-    /// If the runtime has no timer, or the configuration makes no sense.
+    /// If the runtime has no timer, or the configuration is invalid.
     pub fn spawn_on(self, runtime: &Handle) -> Result<SessionHandle, ConfigError> {
         if !has_timer(runtime) {
             return Err(ConfigError::new(
@@ -154,8 +155,8 @@ impl<M: TokenManager> SessionBuilder<M> {
         Ok(handle)
     }
 
-    /// Starts the session on a thread of its own, so that its handles work from everywhere: from a
-    /// `static`, from synchronous code, from another executor. The thread ends with the session.
+    /// Starts the session on a dedicated thread, so that its handles work anywhere: in a `static`, in
+    /// synchronous code, on another executor. The thread ends with the session.
     ///
     /// ```
     /// use std::sync::LazyLock;
@@ -175,7 +176,7 @@ impl<M: TokenManager> SessionBuilder<M> {
     /// ```
     ///
     /// # Errors
-    /// If the configuration makes no sense, or the system gives no thread.
+    /// If the configuration is invalid, or the thread cannot be spawned.
     pub fn spawn_thread(self) -> Result<SessionHandle, ConfigError> {
         let task = TaskTracker::new();
         let (actor, handle) = self.build(&task)?;

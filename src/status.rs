@@ -10,7 +10,7 @@ use crate::error::TokenError;
 use crate::instant::Instant;
 use crate::machine::{Counters, Facts, Phase};
 
-/// What a session was doing when it was asked.
+/// A snapshot of a session's state.
 #[derive(Clone)]
 pub struct Status {
     facts: Facts,
@@ -27,14 +27,14 @@ impl Status {
         self.facts.phase(self.now)
     }
 
-    /// The generation of the token held: it rises with each new token. `None` if none is held; an expired
-    /// one may be.
+    /// The generation of the current token, which rises with each new token. `None` if there is no token. The
+    /// token may have expired.
     pub fn generation(&self) -> Option<u64> {
         self.facts.token.map(|token| token.generation)
     }
 
-    /// How much of the life of the token held is left; zero if it has expired, [`Duration::MAX`] if it
-    /// never does. `None` if none is held.
+    /// The remaining lifetime of the current token: zero if it has expired, [`Duration::MAX`] if it never does,
+    /// `None` if there is no token.
     pub fn remaining(&self) -> Option<Duration> {
         self.facts.token.map(|token| match token.expires_at {
             Instant::NEVER => Duration::MAX,
@@ -42,12 +42,12 @@ impl Status {
         })
     }
 
-    /// How long until the token held is due for a refresh; zero if it is, `None` if none is held.
+    /// How long until the current token is due for a refresh: zero if it is due, `None` if there is no token.
     pub fn stale_in(&self) -> Option<Duration> {
         self.facts.token.map(|token| token.stale_at.since(self.now))
     }
 
-    /// After a failure: how long the server is still left alone. `None` if it is not.
+    /// How long until the next attempt may start after a failure. `None` if the session is not backing off.
     pub fn retry_after(&self) -> Option<Duration> {
         let not_before = self.facts.not_before.filter(|at| self.now < *at)?;
         Some(not_before.since(self.now))
@@ -58,13 +58,13 @@ impl Status {
         self.facts.held
     }
 
-    /// What the last series of attempts at a token met that failed; `None` once a token has come since. It
-    /// is no caller's error while the token before it is good.
+    /// The error of the last failed series of grant attempts; `None` once a token has been received since.
+    /// Callers do not see it while the previous token is still valid.
     pub fn last_error(&self) -> Option<&TokenError> {
         self.facts.last_error.as_ref().map(|last| &*last.0)
     }
 
-    /// How long ago a token came last; `None` if none has yet.
+    /// How long ago the last token was received; `None` if none has been yet.
     pub fn last_success(&self) -> Option<Duration> {
         self.facts.last_success.map(|at| self.now.since(at))
     }
@@ -103,9 +103,9 @@ impl StatusSubscription {
         Self(shown)
     }
 
-    /// Waits until the session has done something since this was last asked; `None` once it has ended.
-    /// Changes may be skipped, but never the last. It does not fire
-    /// merely because time passes (a token becomes stale).
+    /// Waits for a change since the last call; returns `None` once the session has ended. Intermediate changes
+    /// may be skipped, but never the last one. The passing of time alone (a token becoming stale) is not a
+    /// change.
     ///
     /// # Cancel safety
     /// Cancel safe: no change is lost.

@@ -15,8 +15,8 @@ use crate::instant::Instant;
 
 /// An access token that was usable when it was handed out.
 ///
-/// Cloning is cheap, and a clone may be kept; but ask the session again before each use rather than
-/// keep one: the session knows of refreshes and revocations, a kept token does not.
+/// Cloning is cheap. Do not store a token for later: ask the session before each use, since only the session
+/// knows of refreshes and revocations.
 ///
 /// `Debug` prints `[redacted]` where the token would be.
 ///
@@ -79,7 +79,7 @@ impl ExchangedToken {
     }
 }
 
-/// What both kinds of tokens have.
+/// Methods of both kinds of tokens.
 macro_rules! common_to_tokens {
     ($($token:ty),*) => {$(
         impl $token {
@@ -100,14 +100,14 @@ macro_rules! common_to_tokens {
                 self.0.token().scope.as_deref()
             }
 
-            /// Names this token without giving it away.
+            /// Identifies this token without revealing it.
             pub fn id(&self) -> TokenId {
                 self.0.id()
             }
 
-            /// What goes into the `DPoP` header of one request that uses this token (RFC 9449 §7): a
-            /// new one for each request, dated by the wall clock. `url` is the request's; what follows a
-            /// `?` or `#` does not count. `None` for a token that is bound to no key, which needs none.
+            /// What goes into the `DPoP` header of one request that uses this token (RFC 9449 §7): a new one
+            /// for each request, dated by the wall clock. `url` is the request's URL; the query and fragment
+            /// are ignored. `None` if the token is not bound to a key.
             ///
             /// # Errors
             /// If `url` is not one of `https:` or `http:`.
@@ -119,8 +119,8 @@ macro_rules! common_to_tokens {
                 self.0.proof(method, url, None)
             }
 
-            /// The same, with what the resource server said in the `DPoP-Nonce` header of its last answer
-            /// (RFC 9449 §9): for one that refuses proofs without it (`use_dpop_nonce`).
+            /// Like `proof`, with the nonce from the `DPoP-Nonce` header of the resource server's last response
+            /// (RFC 9449 §9), for servers that require one (`use_dpop_nonce`).
             ///
             /// # Errors
             /// As [`proof`](Self::proof).
@@ -153,8 +153,8 @@ macro_rules! common_to_tokens {
 }
 common_to_tokens!(AccessToken, ExchangedToken);
 
-/// Names a token without giving it away: the session of this process that received it, and its
-/// generation there. Not the server's own name for it (`jti`).
+/// Identifies a token without revealing it: by the session in this process that received it, and its generation
+/// there. It is not the server's id (`jti`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId {
     pub(crate) session: u64,
@@ -175,9 +175,8 @@ pub(crate) fn next_session() -> u64 {
     SESSIONS.fetch_add(1, Relaxed)
 }
 
-/// What a server issued, with the instants that the session counts for it. An [`AccessToken`] and an
-/// [`ExchangedToken`] are both one of these, and give it by `as_ref`: for functions of yours that take either,
-/// as [`invalidate`](crate::SessionHandle::invalidate) does.
+/// What [`AccessToken`] and [`ExchangedToken`] have in common. Both give it through `as_ref`, so that your
+/// functions can take either, as [`invalidate`](crate::SessionHandle::invalidate) does.
 #[derive(Clone)]
 pub struct Issued(Arc<Counted>);
 

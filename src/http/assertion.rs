@@ -12,9 +12,9 @@ use crate::error::{ConfigError, TokenError};
 use crate::identity::Identity;
 
 /// What the assertions of [`SecretJwt`](crate::ClientAuth::SecretJwt) and
-/// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) say, besides what RFC 7523 §3 fixes: `iss` and `sub`
-/// are the client id, `exp` is two minutes after `iat`, which lies 5 seconds back. After a refusal whose
-/// `Date` shows that the server's clock is another, that one counts.
+/// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) say, besides what RFC 7523 §3 fixes: `iss` and `sub` are
+/// the client id, `exp` is two minutes after `iat`, which lies 5 seconds back. If the `Date` of a refusal shows
+/// that the server's clock differs, the next assertion is dated by the server's clock.
 ///
 /// ```
 /// use ccg_session::{AssertionAudience, ClientAuth, JwtAlgorithm, JwtAuth, Provider};
@@ -52,8 +52,8 @@ impl JwtAuth {
         Self::default()
     }
 
-    /// How the key signs. Default: as the JWK's `alg` says, else what is usual for the key (RS256,
-    /// ES256, ES384, `EdDSA`). A secret always signs with HS256.
+    /// The signature algorithm. Default: the JWK's `alg`, else the usual one for the key (RS256, ES256, ES384,
+    /// `EdDSA`). A secret always signs with HS256.
     #[must_use]
     pub fn algorithm(mut self, algorithm: JwtAlgorithm) -> Self {
         self.algorithm = Some(algorithm);
@@ -75,8 +75,8 @@ impl JwtAuth {
         self
     }
 
-    /// The same, for revocations and [introspections](crate::HttpTokenManager::is_active). Default: as
-    /// [`audience`](Self::audience).
+    /// The audience for revocations and [introspections](crate::HttpTokenManager::is_active). Default: the same
+    /// as [`audience`](Self::audience).
     #[must_use]
     pub fn revocation_audience(mut self, audience: AssertionAudience) -> Self {
         self.revocation_audience = Some(audience);
@@ -90,12 +90,12 @@ impl JwtAuth {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AssertionAudience {
-    /// The URL of the endpoint that it is sent to, exactly as it was given. Of a client with a certificate
-    /// that goes to an alias (RFC 8705 §5) it is the published one.
+    /// The URL of the endpoint that the assertion is sent to, exactly as configured. For a client with a
+    /// certificate that uses an mTLS alias (RFC 8705 §5), it is the regular endpoint's URL.
     #[default]
     Endpoint,
-    /// The provider's issuer, for one that is [discovered](crate::Provider::discover). Any other is refused
-    /// at [`build`](crate::HttpTokenManagerBuilder::build).
+    /// The provider's issuer. Requires a [discovered](crate::Provider::discover) provider; any other is
+    /// rejected in [`build`](crate::HttpTokenManagerBuilder::build).
     Issuer,
     /// This.
     Value(String),

@@ -50,41 +50,40 @@ impl HttpTokenManagerBuilder {
         }
     }
 
-    /// How long connecting may take, TLS included. Default: 5 seconds. One that is longer than the
-    /// session's [`attempt_timeout`](crate::RetryPolicy::attempt_timeout) is refused when the session is
-    /// spawned.
+    /// How long connecting may take, including TLS. Default: 5 seconds. A value longer than the session's
+    /// [`attempt_timeout`](crate::RetryPolicy::attempt_timeout) is rejected when the session is spawned.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// Whether the client's secret and the tokens may travel without TLS. Default: no, except to a
-    /// loopback address, where `http:` is always allowed. A hostile server that speaks it can hold a thread of the
-    /// runtime for a few seconds, by interim answers or a chunk's size without an end.
+    /// Whether the client's secret and tokens may be sent without TLS. Default: only to loopback addresses,
+    /// where `http:` is always allowed. A malicious plain-HTTP server can block a runtime thread for a few
+    /// seconds, with endless interim responses or an endless chunk size.
     pub fn allow_insecure_http(mut self, allow: bool) -> Self {
         self.allow_insecure_http = allow;
         self
     }
 
-    /// Binds every token to this key (RFC 9449). A server that does not know of it, and answers with a
-    /// bearer token, is an error (§5). Default: bearer tokens.
+    /// Binds every token to this key (DPoP, RFC 9449). If the server does not support this and returns a bearer
+    /// token, the attempt fails (§5). Default: bearer tokens.
     pub fn dpop(mut self, key: DpopKey) -> Self {
         self.dpop = Some(key);
         self
     }
 
-    /// Trusts the certificates in this PEM string besides those that the platform trusts: for a server
-    /// with a CA of its own. May be called again for more. Default: none besides.
+    /// Trusts the certificates in this PEM string in addition to the platform's, for a server with a private
+    /// CA. May be called repeatedly. Default: none.
     pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
         self.tls.roots.push(pem.into());
         self
     }
 
-    /// Shows this certificate to a server that asks for one, as [`ClientAuth::TlsClient`] needs it
-    /// (mTLS, RFC 8705). Both are PEM: the certificate with those that issued it, its own first, and its
-    /// private key, not encrypted. They are read once, here: one that is renewed while the program runs
-    /// needs a [client of yours](Self::http_client). If the server's metadata names addresses for clients
-    /// with a certificate (RFC 8705 §5), requests go there.
+    /// Presents this certificate to a server that asks for one, as [`ClientAuth::TlsClient`] needs it (mTLS,
+    /// RFC 8705). Both are PEM: the certificate chain, with the client's own certificate first, and the
+    /// unencrypted private key. They are read once, here: if the certificate is renewed while the program runs,
+    /// use a [client of yours](Self::http_client). If the server's metadata names addresses for clients with a
+    /// certificate (RFC 8705 §5), requests go there.
     ///
     /// ```no_run
     /// use ccg_session::{ClientAuth, Credential, HttpTokenManager, Provider};
@@ -110,22 +109,21 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// All requests except those to this machine go through this proxy, whatever the environment says:
-    /// `http://proxy.example.com:3128`, or with `https:` or, where the feature `socks` is on, `socks5:`; with
-    /// a user name and password in it if need be. Default: what the environment says.
+    /// Sends all requests except those to loopback addresses through this proxy, regardless of the environment:
+    /// `http://proxy.example.com:3128`, or with `https:` or, where the feature `socks` is on, `socks5:`;
+    /// optionally with a user name and password. Default: taken from the environment.
     pub fn proxy(mut self, url: impl Into<SecretString>) -> Self {
         self.proxy = Some(url.into());
         self
     }
 
-    /// A client of yours, say for certificates that are renewed while it runs. Its own
-    /// settings count, so [`connect_timeout`](Self::connect_timeout), [`proxy`](Self::proxy),
-    /// [`root_certificate`](Self::root_certificate) and
-    /// [`client_certificate`](Self::client_certificate) are refused next to it. Default: one made for
-    /// this.
+    /// Uses your own HTTP client, for example for certificates that are renewed at run time. Its own settings
+    /// apply, so [`connect_timeout`](Self::connect_timeout), [`proxy`](Self::proxy),
+    /// [`root_certificate`](Self::root_certificate) and [`client_certificate`](Self::client_certificate) are
+    /// rejected in combination with it. Default: a client built for this purpose.
     ///
-    /// It must neither follow redirects (they would carry the secret elsewhere) nor retry (the session
-    /// promises how often it asks), and had better keep no idle connections:
+    /// It must not follow redirects (they could send the secret elsewhere) and must not retry (the session
+    /// limits requests itself). It should not keep idle connections:
     ///
     /// ```
     /// # fn client() -> reqwest::Result<reqwest::Client> {
@@ -141,16 +139,16 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// The manager. Nothing is sent yet.
+    /// Builds the manager. Nothing is sent yet.
     ///
     /// # Errors
-    /// Blanks and line breaks around an id, an address, an audience, a scope or an assertion do not count;
-    /// inside of one they are refused. Names the first setting that cannot be used, its value unless it is secret, and what would do:
-    /// an empty `client_id`, secret or subject; a credential that is not there, or not needed; a key
-    /// that cannot be used, or does not fit its algorithm; something that is not a URL, has a fragment or a
-    /// password in it, or lacks TLS; a parameter that the protocol itself uses; certificates that are
-    /// none; a proxy, set or in the environment, that cannot be used; a `resource` that is no absolute URI; a connect timeout of zero; what has no effect on a client of yours; and a system without
-    /// CA certificates.
+    /// Names the first invalid setting, its value unless it is secret, and what is allowed. White space around
+    /// an id, URL, audience, scope or assertion is ignored; inside one it is an error. Other errors are: an
+    /// empty `client_id`, secret or subject; a credential that is missing, or not needed; a key that is invalid
+    /// or does not fit its algorithm; an invalid URL, or one with a fragment or password or without TLS; a
+    /// parameter that the protocol itself uses; invalid certificates; an invalid proxy, set here or in the
+    /// environment; a `resource` that is not an absolute URI; a connect timeout of zero; settings that have no
+    /// effect on your own client; and a system without CA certificates.
     pub fn build(self) -> Result<HttpTokenManager, ConfigError> {
         let Self { provider, connect_timeout, .. } = self;
         let identity = ClientIdentity::new(

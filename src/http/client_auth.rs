@@ -13,40 +13,39 @@ use super::names::JWT_BEARER;
 use crate::error::{ConfigError, TokenError};
 use crate::identity::Identity;
 
-/// How the client proves who it is (RFC 6749 §2.3). Chosen, never probed: a server that refuses one
-/// is not tried with another.
+/// How the client proves who it is (RFC 6749 §2.3). It is fixed, never probed: if the server refuses one
+/// method, no other is tried.
 ///
-/// What each sends comes from the [`Credential`] that the manager is built with.
+/// The secret or key comes from the [`Credential`] that the manager is built with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientAuth {
-    /// `client_id` and `client_secret` in the form (`client_secret_post`). The default, and Box's way.
+    /// `client_id` and `client_secret` in the form (`client_secret_post`). The default, and Box's method.
     #[default]
     Post,
-    /// In the `Authorization` header (`client_secret_basic`). Both are form-encoded first, as the RFC
-    /// wants it (§2.3.1), with `%20` for a space: servers that decode it take that, and some refuse a
-    /// `+`.
+    /// In the `Authorization` header (`client_secret_basic`). Id and secret are form-encoded first, as the RFC
+    /// requires (§2.3.1), with `%20` for a space: servers that decode accept it, and some reject `+`.
     Basic,
     /// As [`Basic`](Self::Basic), but not encoded before base64: for servers that do not decode it
     /// (glewlwyd, node-oauth). It makes no difference to letters, digits and `-._*`.
     BasicRaw,
-    /// An assertion that the client's secret signs with HS256 (`client_secret_jwt`, RFC 7523 §2.2). A new
-    /// one for each attempt, good for two minutes. RFC 7518 §3.2 wants a secret of 32 bytes or more, and some
-    /// servers refuse a shorter one.
+    /// An assertion signed with the client's secret, using HS256 (`client_secret_jwt`, RFC 7523 §2.2). Each
+    /// attempt uses a new assertion, valid for two minutes. RFC 7518 §3.2 requires a secret of at least 32
+    /// bytes, and some servers reject a shorter one.
     SecretJwt(JwtAuth),
-    /// An assertion that the client's own key signs (`private_key_jwt`, RFC 7523 §2.2). The credential
-    /// is the private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. A new one for each
-    /// attempt, good for two minutes.
+    /// An assertion signed with the client's private key (`private_key_jwt`, RFC 7523 §2.2). The credential is
+    /// the private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. A new one for each attempt,
+    /// good for two minutes.
     PrivateKeyJwt(JwtAuth),
     /// The credential is the assertion itself (RFC 7523 §2.2), one that a platform writes and rotates:
     /// a Kubernetes projected service account token, say, in a [file](Credential::file). An empty
     /// `client_id` is not sent.
     Assertion,
-    /// The client certificate of the TLS connection (RFC 8705): only `client_id` is sent. It is the
+    /// The client certificate of the TLS connection (RFC 8705); only `client_id` is sent. Set it with the
     /// builder's [`client_certificate`](crate::HttpTokenManagerBuilder::client_certificate), or that of an
     /// [HTTP client of yours](crate::HttpTokenManagerBuilder::http_client), and there is no credential.
     TlsClient,
-    /// None, for a client that has no secret: only `client_id` is sent, and there is no credential.
+    /// No authentication, for a client without a secret: only `client_id` is sent, and there is no credential.
     None,
 }
 

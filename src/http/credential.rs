@@ -17,14 +17,14 @@ use super::limits::{MAX_FILE, MAX_READS};
 use crate::asked;
 use crate::error::TokenError;
 
-/// Where the client's secret comes from: a password, a key, or an assertion, as
-/// [`ClientAuth`](crate::ClientAuth) says.
+/// The source of the client's secret: a password, a key, or an assertion, as [`ClientAuth`](crate::ClientAuth)
+/// says.
 ///
-/// It is read at each attempt, and once more, for at most a second, after each refusal: if it has
-/// changed by then, the next attempt follows at once. So a secret can be rotated while the program runs.
-/// Newlines at its end are left out, and so is the mark at a file's beginning that says it is UTF-8.
+/// It is read for each attempt, and again (for at most a second) after each refusal. If it has changed by then,
+/// the next attempt follows immediately. So you can rotate a secret while the program runs. Trailing newlines
+/// and a leading UTF-8 byte order mark are removed.
 ///
-/// A value becomes one by itself:
+/// A string converts into a fixed credential:
 ///
 /// ```no_run
 /// use ccg_session::{Credential, HttpTokenManager, Provider};
@@ -61,27 +61,27 @@ type AnyError = Box<dyn Error + Send + Sync>;
 struct Unread(#[source] AnyError);
 
 impl Credential {
-    /// An environment variable. One that is not set, or is empty, is refused when the manager is built.
+    /// An environment variable. If it is not set or is empty, building the manager fails.
     pub fn env(name: impl Into<String>) -> Self {
         Self(Source::Env(name.into()))
     }
 
-    /// A file, such as a mounted secret or a token that a platform rotates; of at most 1 MiB. It need not
-    /// be there yet when the manager is built: while it cannot be read, attempts fail with
-    /// [`TokenError::Credential`].
+    /// A file of at most 1 MiB, such as a mounted secret or a token that a platform rotates. It need not exist
+    /// when the manager is built: while it cannot be read, attempts fail with [`TokenError::Credential`].
     ///
-    /// Each read has a thread to itself, at most four at once. If the file's mount is dead, then attempts
-    /// time out, which names the file, and those four threads hang until it is back; a runtime that ends does not wait for them.
+    /// Each read runs on its own thread, at most four at a time. If the file's mount hangs, attempts time out
+    /// with an error that names the file, and up to four threads hang until the mount is back. A runtime that
+    /// shuts down does not wait for them.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File { path: path.into(), reads: Arc::new(Semaphore::new(MAX_READS)) })
     }
 
-    /// What this closure returns, such as what a vault holds. Its run time counts towards
+    /// The value that this closure returns, for example a secret from a vault. Its run time counts towards
     /// [`attempt_timeout`](crate::RetryPolicy::attempt_timeout).
     ///
-    /// It should return the same string until the secret really changes: if it is new each time, each refusal
-    /// costs one more attempt. An error ends the attempt, which may be repeated; its text is shown to
-    /// callers, so no secret belongs in it.
+    /// It should return the same string until the secret really changes: if the string is new each time, each
+    /// refusal costs an extra attempt. An error fails the attempt, which may be retried. Its text is shown to
+    /// callers, so it must not contain a secret.
     ///
     /// ```
     /// use ccg_session::Credential;
@@ -102,7 +102,7 @@ impl Credential {
         })))
     }
 
-    /// None: for [`ClientAuth::TlsClient`](crate::ClientAuth::TlsClient) and
+    /// No credential: for [`ClientAuth::TlsClient`](crate::ClientAuth::TlsClient) and
     /// [`ClientAuth::None`](crate::ClientAuth::None).
     pub fn none() -> Self {
         Self(Source::None)

@@ -16,8 +16,7 @@ use super::names::DPOP_NONCE;
 use crate::error::ConfigError;
 use crate::grant::ProofKey;
 
-/// The key that a session's tokens are bound to (RFC 9449): whoever steals one of them can do
-/// nothing with it.
+/// The key that a session's tokens are bound to (DPoP, RFC 9449). A stolen token is useless without the key.
 ///
 /// Give it to [`HttpTokenManagerBuilder::dpop`](crate::HttpTokenManagerBuilder::dpop). Then every
 /// request for a token carries a proof, and so must every request that uses one:
@@ -41,20 +40,19 @@ use crate::grant::ProofKey;
 pub struct DpopKey(Arc<SigningKey>);
 
 impl DpopKey {
-    /// A new key, for ES256. It lasts as long as the program: tokens that are bound to it are of no use
-    /// to the next run.
+    /// Generates a new ES256 key. It is lost when the program ends: the next run cannot use tokens bound to it.
     ///
     /// # Errors
-    /// If the system gives no randomness.
+    /// If the system has no randomness available.
     pub fn generate() -> Result<Self, ConfigError> {
         Self::from(SigningKey::generate())
     }
 
-    /// This private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. It signs as the JWK's
-    /// `alg` says, else as is usual for it.
+    /// This private key: PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted) or a JWK. The algorithm is the JWK's
+    /// `alg`, else the usual one for the key.
     ///
     /// # Errors
-    /// If it is none, or of a kind that cannot be used.
+    /// If it is not a key, or is of an unsupported kind.
     pub fn parse(key: impl Into<SecretString>) -> Result<Self, ConfigError> {
         Self::from(SigningKey::parse(key.into().expose_secret(), None))
     }
@@ -66,7 +64,7 @@ impl DpopKey {
         }
     }
 
-    /// Names the key (RFC 7638): what a token that is bound to it says in `cnf.jkt`.
+    /// The key's thumbprint (RFC 7638), which a bound token contains as `cnf.jkt`.
     pub fn thumbprint(&self) -> String {
         self.0.thumbprint()
     }

@@ -1,4 +1,4 @@
-//! [`HttpTokenManager`]: one HTTP request for each attempt, and an honest report of it.
+//! [`HttpTokenManager`]: sends one HTTP request per attempt and reports its result.
 //!
 //! From what is set to what is known:
 //!
@@ -81,22 +81,21 @@ use wire::{Asked, ServerAnswer};
 
 /// Gets tokens from an OAuth 2.0 server over HTTP.
 ///
-/// - Each attempt is one request, or two where the server wants a nonce in a [proof](DpopKey) that it has
-///   not seen; before the first of a [discovered](Provider::discover) provider its metadata is looked for in
-///   up to three places. None is repeated otherwise, and none follows a redirect.
-/// - A connection is not kept for the next request, since one that sat idle for most of a token's life is
-///   likely to be dead. At most 1 MiB of an answer is read.
+/// - Each attempt is one request, or two if the server demands a nonce in the [proof](DpopKey). Before the
+///   first attempt with a [discovered](Provider::discover) provider, metadata is fetched from up to three URLs.
+///   Requests are not repeated otherwise, and redirects are not followed.
+/// - Connections are not kept alive, since one that has been idle for most of a token's life is likely to be
+///   dead. At most 1 MiB of an answer is read.
 /// - TLS is rustls with aws-lc-rs (or ring: the feature `ring` without `aws-lc`), whatever the process's default is, and
 ///   trusts what the platform trusts.
-/// - Proxies are taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in
-///   upper or lower case), unless [one is set](HttpTokenManagerBuilder::proxy). Nothing that is for this
-///   machine goes through one. A variable that cannot be used is refused at
-///   [`build`](HttpTokenManagerBuilder::build).
+/// - Proxies are taken from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper
+///   or lower case), unless [one is set](HttpTokenManagerBuilder::proxy). Requests to this machine never go
+///   through a proxy. An invalid variable is rejected in [`build`](HttpTokenManagerBuilder::build).
 ///
 /// # FAPI 2.0
-/// What the [security profile](https://openid.net/specs/fapi-security-profile-2_0-final.html) asks of a
-/// client: it proves itself by its own key, with the issuer as the audience, and its tokens are bound to a
-/// key. Everything else that it asks for is the default.
+/// What the [security profile](https://openid.net/specs/fapi-security-profile-2_0-final.html) requires of a
+/// client: it authenticates with its own key, with the issuer as the audience, and its tokens are bound to a
+/// key. The other requirements are met by default.
 ///
 /// ```no_run
 /// use ccg_session::{
@@ -114,7 +113,7 @@ use wire::{Asked, ServerAnswer};
 /// # Ok(()) }
 /// ```
 ///
-/// A [`Session`](crate::Session) calls it. By itself it neither repeats an attempt nor bounds its time.
+/// A [`Session`](crate::Session) calls it. The manager itself neither repeats attempts nor limits their time.
 ///
 /// ```no_run
 /// use ccg_session::{HttpTokenManager, Provider, Subject};
@@ -128,10 +127,9 @@ use wire::{Asked, ServerAnswer};
 /// ```
 ///
 /// # Many subjects
-/// A manager is expensive to build, since its client reads the machine's CA certificates, and cheap to clone:
-/// clones share client, addresses and identity. So are those that ask for
-/// [another subject](Self::for_subject) or [other scopes](Self::with_scopes). Build one, and make the others
-/// from it.
+/// A manager is expensive to build, since its client reads the machine's CA certificates, but cheap to clone:
+/// clones share the HTTP client, endpoints and client identity. The same holds for managers with [another
+/// subject](Self::for_subject) or [other scopes](Self::with_scopes). Build one and derive the others from it.
 #[derive(Clone, Debug)]
 pub struct HttpTokenManager {
     shared: Arc<Shared>,
@@ -154,8 +152,8 @@ struct Shared {
 }
 
 impl HttpTokenManager {
-    /// For this provider, as this client, which proves it with this [credential](Credential): a secret
-    /// (a string is one), or where to read it.
+    /// A builder for this provider and client id. The [credential](Credential) is a secret (a string works), or
+    /// a source to read it from.
     pub fn builder(
         provider: Provider,
         client_id: impl Into<String>,
@@ -164,9 +162,9 @@ impl HttpTokenManager {
         HttpTokenManagerBuilder::new(provider, client_id.into(), credential.into())
     }
 
-    /// This manager for another subject of Box, in place of its provider's. Nothing is built anew: the two
-    /// share client, addresses, identity and the key that tokens are bound to. An id that cannot be one, and a
-    /// subject for a provider that is not Box, are refused when the session is spawned.
+    /// This manager for another subject of Box, in place of its provider's. Nothing is rebuilt: both share the
+    /// HTTP client, endpoints, client identity and DPoP key. An invalid id, or a subject for a provider other
+    /// than Box, is rejected when the session is spawned.
     ///
     /// ```
     /// use ccg_session::{ConfigError, HttpTokenManager, Session, SessionHandle, Subject};
@@ -181,7 +179,7 @@ impl HttpTokenManager {
     }
 
     /// This manager with these scopes in place of its provider's; with none, the server decides. As with
-    /// [`for_subject`](Self::for_subject), nothing is built anew, and what is no scope is refused when the
+    /// [`for_subject`](Self::for_subject), nothing is rebuilt, and an invalid scope is rejected when the
     /// session is spawned.
     #[must_use]
     pub fn with_scopes<S: Into<String>>(&self, scopes: impl IntoIterator<Item = S>) -> Self {
@@ -298,12 +296,12 @@ impl TokenManager for HttpTokenManager {
 }
 
 impl HttpTokenManager {
-    /// Where requests go. Asks the server if they are to be [discovered](Provider::discover) and are not
-    /// known yet. No session bounds the time that this takes: put a timeout around it. (A session owns its
-    /// manager: ask a clone.)
+    /// The endpoint URLs. If they are to be [discovered](Provider::discover) and not known yet, this fetches
+    /// the metadata. There is no built-in time limit: wrap this call in a timeout. (A session owns its manager,
+    /// so call this on a clone.)
     ///
     /// # Errors
-    /// Those of a discovery.
+    /// The errors of discovery.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -311,9 +309,9 @@ impl HttpTokenManager {
         Ok(Endpoints::clone(&*self.shared.addresses.get(&self.shared.sender).await?))
     }
 
-    /// Whether the server says that this token is active (RFC 7662). One request, for diagnosis and tests:
-    /// a 200 to a revocation is no proof that the token was revoked, this is. A session never asks; as with
-    /// [`endpoints`](Self::endpoints), ask a clone, with a timeout.
+    /// Whether the server says that this token is active (RFC 7662). Sends one request; for diagnostics and
+    /// tests. A 200 response to a revocation does not prove that the token was revoked; this does. Sessions
+    /// never call this. As with [`endpoints`](Self::endpoints), call it on a clone, with a timeout.
     ///
     /// # Errors
     /// As those of an attempt; [`Denied`](TokenError::Denied) with status zero if the provider has no

@@ -87,9 +87,8 @@ impl Provider {
         Self::preset(&AUTH0, base).audience(audience)
     }
 
-    /// Okta, by the issuer of one of its authorization servers:
-    /// <https://developer.okta.com/docs/guides/implement-grant-type/clientcreds/main/>. A custom one wants
-    /// at least one [`scope`](Self::scope).
+    /// Okta, by the issuer URL of one of its authorization servers:
+    /// <https://developer.okta.com/docs/guides/implement-grant-type/clientcreds/main/>. A custom authorization server requires at least one [`scope`](Self::scope).
     ///
     /// ```
     /// # use ccg_session::Provider;
@@ -99,10 +98,10 @@ impl Provider {
         Self::preset(&OKTA, issuer)
     }
 
-    /// Microsoft Entra ID (v2.0), for an API by its App ID URI; the permissions are those that an
-    /// administrator has granted, `.default`:
+    /// Microsoft Entra ID (v2.0), for an API given by its App ID URI. The scope is `.default`: the permissions
+    /// that an administrator has granted.
     /// <https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-client-creds-grant-flow>. It
-    /// revokes no tokens. Other clouds have another [base](Self::base_url), the tenant included.
+    /// revokes no tokens. For other clouds set a different [`base_url`](Self::base_url), including the tenant.
     ///
     /// ```
     /// # use ccg_session::Provider;
@@ -137,8 +136,7 @@ impl Provider {
     }
 
     /// A server with Google's layout, `/token` and `/revoke` under its base:
-    /// <https://developers.google.com/identity/protocols/oauth2/web-server>. (Google's own, at
-    /// `https://oauth2.googleapis.com`, grants nothing to client credentials.)
+    /// <https://developers.google.com/identity/protocols/oauth2/web-server>. (Google's own server, `https://oauth2.googleapis.com`, does not support the client credentials grant.)
     ///
     /// ```
     /// # use ccg_session::Provider;

@@ -1,4 +1,4 @@
-//! Whom to ask, and what to say: data only, so that a new provider is no new code path.
+//! The server and the request parameters, as plain data, so that a new provider needs no new code path.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::form::{Form, check_resources, push_extras, scope_text};
 use crate::error::ConfigError;
 use crate::identity::Identity;
 
-/// An OAuth 2.0 server: its addresses, how clients authenticate, and what a grant asks for.
+/// Describes an OAuth 2.0 server: its endpoints, the client authentication, and the parameters of a grant.
 ///
-/// Nothing in it is checked before [`build`](crate::HttpTokenManagerBuilder::build).
+/// It is validated in [`build`](crate::HttpTokenManagerBuilder::build).
 ///
 /// ```
 /// use ccg_session::{ClientAuth, Provider, Subject};
@@ -91,17 +91,15 @@ impl Provider {
         Self::at(Place::TokenUrl(Unchecked(token_url.into())))
     }
 
-    /// Any server that publishes its addresses (RFC 8414, OIDC Discovery), by its issuer,
-    /// which is written exactly as the server writes it: `https://login.example.com` and
-    /// `https://login.example.com/` are two issuers.
+    /// Any server that publishes metadata (RFC 8414, OIDC Discovery), by its issuer. Spell the issuer exactly
+    /// as the server does: `https://login.example.com` and `https://login.example.com/` are different issuers.
     ///
-    /// The addresses are asked for in the first attempt, and kept. A server that is down fails that
-    /// attempt, which is repeated as any other is. If nothing answers at one of them, the next attempt
-    /// asks again.
+    /// The metadata is fetched in the first attempt and cached. If the server is down, that attempt fails and
+    /// is retried like any other. If an endpoint does not respond, the next attempt fetches the metadata again.
     ///
-    /// Metadata gives the addresses of tokens, revocation and introspection, and nothing else: whatever it
-    /// says of methods and grants, what you set here is what is sent. An address that you set here takes
-    /// precedence.
+    /// Only the URLs of the token, revocation and introspection endpoints are taken from the metadata. What it
+    /// says about authentication methods and grants is ignored; the settings here apply. A URL that you set
+    /// here takes precedence.
     ///
     /// ```
     /// use ccg_session::{ClientAuth, Provider};
@@ -145,9 +143,9 @@ impl Provider {
         self
     }
 
-    /// For a preset at another address: the same endpoints under another base, such as
-    /// `/oauth2/token` and `/oauth2/revoke` of Box, whose base is `https://api.box.com`. A provider that is no
-    /// preset has no such endpoints, and is refused at [`build`](crate::HttpTokenManagerBuilder::build).
+    /// Moves a preset to another base URL, keeping its paths. For example, Box's endpoints are `/oauth2/token`
+    /// and `/oauth2/revoke` under `https://api.box.com`. A provider that is not a preset is rejected in
+    /// [`build`](crate::HttpTokenManagerBuilder::build).
     #[must_use]
     pub fn base_url(mut self, base: &str) -> Self {
         let base = Unchecked(base.into());
@@ -158,16 +156,17 @@ impl Provider {
         self
     }
 
-    /// Where tokens are revoked (RFC 7009). Default: where the preset has it or, if the provider is
-    /// [discovered](Self::discover), its metadata says; else none, and then a session cannot revoke.
+    /// The revocation endpoint (RFC 7009). Default: the preset's, or the one in the metadata of a
+    /// [discovered](Self::discover) provider; otherwise none, and the session cannot revoke.
     #[must_use]
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.revocation_url = Some(Unchecked(url.into()));
         self
     }
 
-    /// Where to ask whether a token is active (RFC 7662). Default: found as the
-    /// [`revocation_url`](Self::revocation_url) is. A session does not ask; see [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
+    /// The introspection endpoint (RFC 7662). Default: determined like
+    /// [`revocation_url`](Self::revocation_url). The session itself does not use it; see
+    /// [`HttpTokenManager::is_active`](crate::HttpTokenManager::is_active).
     #[must_use]
     pub fn introspection_url(mut self, url: impl Into<String>) -> Self {
         self.introspection_url = Some(Unchecked(url.into()));
@@ -181,41 +180,40 @@ impl Provider {
         self
     }
 
-    /// One more scope for each grant to ask for (RFC 6749 §3.3). Default: none, and the server decides.
+    /// Adds a scope to request in each grant (RFC 6749 §3.3). Default: none, so the server decides.
     ///
-    /// A server may grant less: [`AccessToken::scope`](crate::AccessToken::scope) tells what.
+    /// A server may grant fewer: see [`AccessToken::scope`](crate::AccessToken::scope).
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> Self {
         self.scopes([scope])
     }
 
-    /// More scopes for each grant to ask for.
+    /// Adds scopes to request in each grant.
     #[must_use]
     pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.scopes.extend(scopes.into_iter().map(Into::into));
         self
     }
 
-    /// A resource that each grant's token is for (RFC 8707 §2): one more `resource`, an absolute URI
-    /// without a fragment. An exchange has [its own](crate::ExchangeRequest::resource).
+    /// Adds a `resource` that tokens are for (RFC 8707 §2): an absolute URI without a fragment. An exchange has
+    /// [its own](crate::ExchangeRequest::resource).
     #[must_use]
     pub fn resource(mut self, uri: impl Into<String>) -> Self {
         self.resources.push(uri.into());
         self
     }
 
-    /// The audience that each grant's token is for: one more `audience`, which some servers want in
-    /// place of `resource`. An exchange has [its own](crate::ExchangeRequest::audience).
+    /// Adds an `audience` that tokens are for. Some servers expect it instead of `resource`. An exchange has
+    /// [its own](crate::ExchangeRequest::audience).
     #[must_use]
     pub fn audience(mut self, name: impl Into<String>) -> Self {
         self.audiences.push(name.into());
         self
     }
 
-    /// One more parameter of each grant's form. An exchange has
-    /// [its own](crate::ExchangeRequest::param).
+    /// Adds a form parameter to each grant. An exchange has [its own](crate::ExchangeRequest::param).
     ///
-    /// One that the protocol itself uses, such as `grant_type`, is refused at
+    /// A parameter that the protocol itself uses, such as `grant_type`, is rejected in
     /// [`build`](crate::HttpTokenManagerBuilder::build).
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
@@ -223,9 +221,9 @@ impl Provider {
         self
     }
 
-    /// An answer that means too many requests, though its status is not 429: one with this `error`, whose
-    /// `error_description` contains this string, upper and lower case aside. It becomes
-    /// [`RateLimited`](crate::TokenError::RateLimited), which is retried, in place of
+    /// Treats a response as "too many requests" although its status is not 429, if it has this `error` and its
+    /// `error_description` contains this string, ignoring case. It becomes
+    /// [`RateLimited`](crate::TokenError::RateLimited), which is retried, instead of
     /// [`Denied`](crate::TokenError::Denied).
     ///
     /// ```
@@ -403,7 +401,7 @@ impl Provider {
     }
 }
 
-/// Who the tokens of Box's Client Credentials Grant act as: `box_subject_type` and `box_subject_id` in
+/// The subject that tokens of Box's Client Credentials Grant act as: `box_subject_type` and `box_subject_id` in
 /// its [guide](https://developer.box.com/guides/authentication/client-credentials/).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
@@ -417,8 +415,7 @@ impl Subject {
         Self { kind: "enterprise", id: id.into() }
     }
 
-    /// A user, managed or of the application, by the user's id. Box must allow the application to act as
-    /// users.
+    /// A managed user or app user, by id. The application must be authorized in Box to act as users.
     pub fn user(id: impl Into<String>) -> Self {
         Self { kind: "user", id: id.into() }
     }

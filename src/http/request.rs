@@ -23,12 +23,12 @@ use super::wire::ServerAnswer;
 use crate::error::TokenError;
 use crate::request::TokenRequestOptions;
 
-/// What is asked, but for who asks.
+/// The request, without the client authentication.
 pub(super) struct Request<'a> {
     pub(super) endpoint: Endpoint<'a>,
     pub(super) form: Form<'a>,
     pub(super) options: &'a TokenRequestOptions,
-    /// What of the form must not be seen in an error.
+    /// The values of the form that must not appear in an error.
     pub(super) secrets: Vec<&'a str>,
 }
 
@@ -65,9 +65,9 @@ impl HttpTokenManager {
         result
     }
 
-    /// The request, and the same once more if the server wants a nonce in its proof that it has just told
-    /// (RFC 9449 §8). That is a part of sending it, no second attempt: so it is decided here, and a session
-    /// neither counts it nor waits before it. Once only, since a server may never be content.
+    /// The request, and the same once more if the server wants a nonce in its proof that it has just told (RFC
+    /// 9449 §8). That is a part of sending it, no second attempt: so it is decided here, and a session neither
+    /// counts it nor waits before it. Only once, since a server might demand a new nonce each time.
     async fn send_and_once_more_for_a_nonce<T>(
         &self,
         request: &Request<'_>,
@@ -116,13 +116,12 @@ impl HttpTokenManager {
         Ok((response, result))
     }
 
-    /// Whether requests there carry a proof. Only a token is bound: whoever holds one may end it, or ask
-    /// about it.
+    /// Whether requests to this endpoint carry a proof. Revocation and introspection need none.
     fn proves(&self, endpoint: Endpoint<'_>) -> Option<&Dpop> {
         self.shared.dpop.as_ref().filter(|_| endpoint.gives_tokens)
     }
 
-    /// The one place where anything with a secret is sent.
+    /// The only place that sends requests containing secrets.
     async fn post(
         &self,
         request: &Request<'_>,

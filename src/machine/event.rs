@@ -1,4 +1,4 @@
-//! All that crosses the machine's border: what it is told, and what it wants done.
+//! The machine's inputs and outputs: events and effects.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::request::{
 };
 use crate::token::{AccessToken, ExchangedToken, TokenId};
 
-/// What the machine cannot know by itself; it comes in with each event.
+/// The inputs that the machine cannot compute, supplied with each event.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// The clock.
@@ -23,10 +23,10 @@ pub struct Moment {
     pub used: bool,
 }
 
-/// Names a caller that may wait. Rising: who asked first is answered first.
+/// Identifies a caller that may wait. Ids increase: the first to ask is answered first.
 pub type CallerId = u64;
 
-/// What can happen to a session; everything that it does answers one of these.
+/// Events of a session. Every effect is caused by one of them.
 #[derive(Clone, Debug)]
 pub enum Event<R> {
     /// A caller that the snapshot could not answer wants a token.
@@ -83,7 +83,7 @@ pub enum Purpose {
 pub enum Wait {
     /// Asks the manager. It ends exactly once, if it is not given up: with `Permitted`.
     Begin(Purpose, PermitRequest, Duration),
-    /// Nobody needs it any more.
+    /// It is no longer needed.
     GiveUp(Purpose),
 }
 
@@ -114,18 +114,18 @@ pub enum Ended {
 /// published comes before the replies that rest on it.
 #[derive(Debug)]
 pub struct Effects<R> {
-    /// Exchanged tokens that readers shall see from now on, or shall not. Before what is published, and so
-    /// a revoke hides them all at once.
+    /// Exchanged tokens to publish or to hide. Applied before `publish`, so that a revoke hides all of them
+    /// atomically.
     pub exchanged: Vec<(Arc<ExchangeKey>, Option<PublishedExchange>)>,
-    /// What readers shall see from now on.
+    /// The snapshot to publish.
     pub publish: Option<Published>,
     /// Waits for leave to begin, or to be given up.
     pub waits: Vec<Wait>,
     /// Attempts to start. One that needed leave takes with it what the event brought.
     pub start: Vec<Start>,
-    /// Callers to answer.
+    /// Replies to callers.
     pub replies: Vec<(R, Reply)>,
-    /// What an operator should read.
+    /// Warnings to log.
     pub warnings: Vec<Warning>,
 }
 
@@ -184,9 +184,9 @@ pub struct Published {
     pub token: Option<PublishedToken>,
     /// From here on the actor wants to hear of a reader.
     pub ask_at: Instant,
-    /// Who finds no usable token before `until` gets `last`.
+    /// A reader that finds no usable token before `until` gets `last`.
     pub cooling: Option<Cooling>,
-    /// Nothing will come any more.
+    /// The session has ended.
     pub closed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The tokens that a revoke has to reach: every one that the session received, while it may be alive.
+//! The tokens that a revoke must cover: every token that the session received and that may still be valid.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -13,28 +13,28 @@ use crate::grant::TokenText;
 use crate::instant::Instant;
 use crate::token::TokenId;
 
-/// The most that are kept. Beyond it those leave first that never came here, then those whose life is not
-/// known, then the first to expire.
+/// The maximum number of entries. Beyond it, entries are evicted in this order: those never received here,
+/// those of unknown lifetime, then the first to expire.
 const CAPACITY: usize = 4_096;
 
-/// How long a token of unknown life may be alive after it was last heard of. And for how long a server
-/// that repeats a revoked token is not believed: else the session would be dead for ever.
+/// How long a token of unknown lifetime may be valid after it was last seen. Also, how long a revoked token is
+/// rejected if the server returns it again: without a limit, the session could be stuck forever.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keyed by the token's text, since a server may send the same one again.
 #[derive(Clone, Default)]
 pub(crate) struct Ledger {
     entries: Entries,
-    /// Who leaves first, for each origin. What an entry no longer says is passed over.
+    /// The eviction order for each origin. Outdated elements are skipped.
     leaving: [BinaryHeap<Reverse<Leaving>>; 3],
-    /// Marked and not confirmed. Those least often sent come first: one that the server will not take does
-    /// not keep the rest from it.
+    /// Marked and not confirmed, least often sent first, so that a token that the server rejects does not block
+    /// the rest.
     to_revoke: BTreeSet<(u32, Leaving)>,
     /// The texts of all that are marked, until that changes.
     marked: Option<Arc<[TokenText]>>,
 }
 
-/// In boxes, since a table has room for four at least, and most sessions know a single token.
+/// Boxed, since a hash table has room for at least four entries and most sessions know a single token.
 type Entries = HashMap<Box<TokenText>, Box<Entry>, BuildHasherDefault<DefaultHasher>>;
 
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ struct Entry {
     mark: Option<Mark>,
 }
 
-/// Where what is known of a token comes from: who is of least concern leaves first.
+/// Where the knowledge of a token comes from, least important first: these are evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 enum Origin {
@@ -66,7 +66,7 @@ impl Origin {
     }
 }
 
-/// A revoke has come since this token did.
+/// A revoke came after this token.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(test, derive(Hash))]
 struct Mark {
@@ -74,7 +74,7 @@ struct Mark {
     confirmed: bool,
     /// How often it was sent.
     sent: u32,
-    /// From here on it is taken again, if the server repeats it.
+    /// From this time on, it is accepted again if the server returns it.
     until: Instant,
 }
 
@@ -86,10 +86,10 @@ struct Leaving {
     text: TokenText,
 }
 
-/// One that had to make room: it lives on, out of reach.
+/// An evicted token: it stays valid and can no longer be revoked.
 pub(crate) struct Evicted {
     pub(crate) id: TokenId,
-    /// An operator should read of it.
+    /// Should be logged for an operator.
     pub(crate) warns: bool,
 }
 
@@ -100,8 +100,8 @@ impl Entry {
 }
 
 impl Ledger {
-    /// Adds a token, with its life if that is known; of one that is there already, the later end counts.
-    /// Returns the one that had to leave for it: never `current`, the session's own.
+    /// Adds a token, with its lifetime if known. If it is already present, the later expiry applies. Returns
+    /// the entry that was evicted for it, which is never `current`, the session's own token.
     pub(crate) fn join(
         &mut self,
         now: Instant,
@@ -170,7 +170,7 @@ impl Ledger {
             heap.reserve_exact(1);
         }
         heap.push(Reverse(entry.leaving(text)));
-        // What is passed over shall not pile up where one text comes again and again.
+        // Skipped elements must not accumulate if the same text is added repeatedly.
         if self.leaving.iter().map(BinaryHeap::len).sum::<usize>() > 2 * self.entries.len() + 8 {
             let entries = &self.entries;
             for (heap, origin) in self.leaving.iter_mut().zip(Origin::ALL) {
@@ -289,7 +289,7 @@ impl Ledger {
         self.to_revoke.is_empty()
     }
 
-    /// Up to `most` tokens to send.
+    /// At most `most` tokens to send.
     pub(crate) fn take_unconfirmed(&mut self, most: usize, now: Instant) -> Vec<TokenText> {
         let batch: Vec<_> =
             self.to_revoke.iter().take(most).map(|(_, leaving)| leaving.text.clone()).collect();

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use crate::error::TokenError;
 use crate::instant::Instant;
 
-/// Where a session stands. Derived from facts when it is asked for, never kept.
+/// The phase of a session, derived from its state on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// No usable token, and none is being fetched: the next caller starts that.
+    /// No usable token, and none is being fetched: the next caller starts a grant.
     Empty,
     /// A token that is not yet stale.
     Fresh,
-    /// A token that is given out, and due for a refresh.
+    /// A usable token that is due for a refresh.
     Stale,
-    /// A token that is given out while a new one is being fetched.
+    /// A usable token, while a new one is being fetched.
     Refreshing,
     /// No usable token, and one is being fetched: callers wait for it.
     Holding,
-    /// No usable token, and after a failure the server is left alone for a while: callers get its error.
+    /// No usable token, and the session is backing off after a failure: callers get that error.
     Cooling,
     /// A revoke is under way, and callers wait for its end.
     Revoking,
@@ -29,7 +29,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Its name, as dashboards and labels have it: `"fresh"`.
+    /// Its name as used in metric labels, for example `"fresh"`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -113,8 +113,7 @@ impl Facts {
     }
 }
 
-/// What the session has done since it started. Callers served by the fast path are not among it: they
-/// ask nobody.
+/// Counters since the session started. Calls served by the fast path are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
@@ -130,15 +129,15 @@ pub struct Counters {
     pub revocations_started: u64,
     /// Requests to revoke a token that failed.
     pub revocations_failed: u64,
-    /// Revokes that callers asked for.
+    /// Calls of `revoke`.
     pub revokes: u64,
     /// Invalidations that were honoured, of the session's own token and of exchanged ones.
     pub invalidations: u64,
-    /// Callers that were turned away with [`Overloaded`](crate::SessionError::Overloaded).
+    /// Calls rejected with [`Overloaded`](crate::SessionError::Overloaded).
     pub overloaded: u64,
     /// Live tokens that a revoke can no longer reach, because there were more than 4,096.
     pub ledger_evicted: u64,
-    /// The most callers that ever waited at once.
+    /// The highest number of callers that ever waited at the same time.
     pub held_max: usize,
 }
 

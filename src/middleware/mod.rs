@@ -1,6 +1,6 @@
-//! Middleware that puts the session's token on requests, and meets a 401: for reqwest (feature
-//! `reqwest-middleware`), and for everything that is a `tower` service (feature `tower`), such as a client of
-//! hyper-util or a channel of tonic.
+//! Middleware that adds the session's token to requests and handles 401s: for reqwest (feature
+//! `reqwest-middleware`), and for any `tower` service (feature `tower`), such as a hyper-util client or a tonic
+//! channel.
 //!
 //! ```
 //! # #[cfg(feature = "reqwest-middleware")] mod example {
@@ -14,62 +14,64 @@
 //! # }
 //! ```
 //!
-//! With tower it is a layer, [`Attach::layer`], and
-//! `ServiceBuilder::new().layer(attach.layer()).service(client)` the service.
+//! With tower, use the layer from [`Attach::layer`]:
+//! `ServiceBuilder::new().layer(attach.layer()).service(client)`.
 //!
 //! # Where a token goes
-//! To the origins that were [listed](Attach::to), and nowhere else. A request to another origin passes without
-//! one (the event `token.withheld` says so), and so does one whose `Host` header names another, or that has an
-//! `Authorization` already. No token, no
-//! request: then the call gets the [`SessionError`], by `downcast_ref` from the client's error.
+//! Only to the origins [listed](Attach::to). A request to any other origin is sent without a token (with the
+//! event `token.withheld`), as is one whose `Host` header names another origin or that already has an
+//! `Authorization` header. If no token is available, the request is not sent: the call fails, and
+//! `downcast_ref` on the client's error gives the [`SessionError`].
 //!
 //! # What happens at a 401
-//! An answer counts as a refusal of the token if it is a 401 with a challenge of the token's own scheme
-//! (`Bearer`, RFC 6750 §3; `DPoP`, RFC 9449 §7.1) whose `error` is `invalid_token`, or that has none. Then the
-//! session is told ([`invalidate`](crate::SessionHandle::invalidate)), and the request is sent once more with
-//! the token that it gives next, whatever its method: it was not carried out. It is not sent again
+//! A response counts as a rejection of the token if it is a 401 with a challenge for the token's scheme
+//! (`Bearer`, RFC 6750 §3; `DPoP`, RFC 9449 §7.1) with `error="invalid_token"` or without an `error`. Then the
+//! token is [invalidated](crate::SessionHandle::invalidate), and the request is sent once more with the next
+//! token, whatever its method: the server did not process it. The request is not repeated
 //!
-//! - if the session goes on giving that token, as after a second refusal within 10 seconds, or the first one of an
-//!   exchanged token younger than that; or if the server grants the very same one again;
-//! - if its body cannot be sent again: a stream, and in tower any body that is not empty, unless you say
-//!   [how](AttachLayer::repeating). Nothing is buffered for it.
+//! - if the session keeps giving out the same token, as after a second rejection within 10 seconds or the first
+//!   rejection of an exchanged token younger than that, or if the server grants the same token again;
+//! - if its body cannot be sent again: a stream or, with tower, any non-empty body, unless you set
+//!   [`repeating`](AttachLayer::repeating). The middleware does not buffer bodies.
 //!
-//! Then the caller gets the 401, as it gets that of the second request, of which the session is told too. If the
-//! session fails to get another token, the call waits for that, and gets the [`SessionError`]. All other answers
-//! pass: a 403, `insufficient_scope`, the 401 of a proxy or of another scheme.
+//! Then the caller gets the 401. A 401 to the second request is also passed on, and also invalidates its token.
+//! If the session cannot get another token, the call fails with the [`SessionError`]. All other responses are
+//! passed through: a 403, `insufficient_scope`, a 401 from a proxy or for another scheme.
 //!
-//! A server that answers before it has read the whole body may close the connection. Over HTTP/1.1 the client can
-//! see that instead of the 401, as an error of the request; then the session is told nothing. Against a server that
-//! does so, ask for `Expect: 100-continue`, or send a small request first.
+//! A server that answers before it has read the whole body may close the connection. Over HTTP/1.1 the client
+//! may then report a connection error instead of the 401, and the token is not invalidated. With such a server,
+//! send `Expect: 100-continue`, or send a small request first.
 //!
-//! A gRPC answer that says `UNAUTHENTICATED`, in its headers or trailers, is a refusal too. Such a call is never
-//! repeated, but the next one has another token.
+//! A gRPC response with status `UNAUTHENTICATED`, in headers or trailers, is a rejection too. Such a call is
+//! never repeated, but the next one uses a new token.
 //!
 //! # Redirects
-//! reqwest follows them below this, and takes the token along within the origin only. The first request was carried
-//! out then: after a 401 of the last one the call is repeated from the start only if its method is safe (`GET`, `HEAD`,
-//! `OPTIONS`, `TRACE`), and only a 401 that says `invalid_token` counts, since the last one may have gone out without
-//! a token. (A redirect from a URL to the very same one cannot be seen here. If your API answers other methods so,
-//! build the client with `redirect(Policy::none())`.) In tower whatever follows redirects belongs *above* this layer, which then decides for each request anew.
+//! reqwest follows redirects below this middleware, and keeps the token only within the origin. In that case
+//! the first request was processed, so after a 401 to the last one the call is repeated from the start only if
+//! its method is safe (`GET`, `HEAD`, `OPTIONS`, `TRACE`), and only a 401 that says `invalid_token` counts,
+//! since the last one may have gone out without a token. (The middleware cannot detect a redirect from a URL to
+//! itself. If your API does this for other methods, build the client with `redirect(Policy::none())`.) With
+//! tower, put the layer that follows redirects *above* this one, which then decides for each request
+//! separately.
 //!
 //! # Tokens that are bound to a key
-//! Each request gets a proof of its own (RFC 9449 §7). The nonce that a server last sent is kept for its origin; a
-//! request that is refused for want of one is sent once more. A proof is for one URL, so a reqwest client must not
-//! follow redirects: build it with `redirect(Policy::none())`. If it has followed one the call is an error.
+//! Each request gets its own proof (RFC 9449 §7). The last nonce from each origin is stored; a request rejected
+//! for lack of a nonce is sent once more. A proof is valid for one URL, so a reqwest client must not follow
+//! redirects: build it with `redirect(Policy::none())`. If it follows one, the call fails.
 //!
-//! # What belongs on which side
+//! # Order of middleware
 //! | | side |
 //! |---|---|
-//! | a retry | above: each try has the token of its time. One below would send a refused token again |
+//! | a retry | above: each retry gets a current token. A retry below would send a rejected token again |
 //! | redirects, in tower | above |
-//! | a cache | below: one above sees no `Authorization`, and would give one tenant what another one fetched |
+//! | a cache | below: a cache above sees no `Authorization` header, and could serve one tenant's response to another |
 //! | compression | either |
-//! | a limit of concurrency | above, if waiting for a token shall count; below, it holds a place while it waits |
+//! | a limit of concurrency | below, if only requests should count; above, a call also holds its permit while it waits for a token |
 //! | a time-out | above for the whole call, below for each of its (at most two) requests |
 //! | traces and logs | above for calls; below for requests, whose token is marked sensitive |
 //!
 //! # Cancel safety
-//! A call may be dropped at any time. What it has told the session stays told.
+//! A call may be dropped at any time. An invalidation that it has already made stays in effect.
 
 mod decide;
 #[cfg(feature = "reqwest-middleware")]
@@ -105,9 +107,10 @@ const DPOP: &str = "dpop";
 const DRAIN_BYTES: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_millis(100);
 
-/// Which token goes where. A middleware of [`reqwest_middleware`], and by [`layer`](Self::layer) one of tower.
+/// Decides which requests get a token. It is a [`reqwest_middleware`] middleware and, through
+/// [`layer`](Self::layer), a tower layer.
 ///
-/// Cheap to clone; clones share the session, and the nonces of servers.
+/// Cheap to clone; clones share the session and the stored nonces.
 #[derive(Clone)]
 pub struct Attach(Arc<Inner>);
 
@@ -119,24 +122,24 @@ struct Inner {
 }
 
 impl Attach {
-    /// Tokens of this session, to those origins that [`to`](Self::to) lists.
+    /// Uses tokens of this session, for the origins added with [`to`](Self::to).
     pub fn new(session: SessionHandle) -> Self {
         Self(Arc::new(Inner { session, exchange: None, origins: Vec::new() }))
     }
 
-    /// One more origin that tokens go to: scheme, host and port. A URL's host must be written as here; upper and
-    /// lower case are the same, and so are a port that is left out and the scheme's own.
+    /// Adds an origin that tokens are sent to: scheme, host and port. The host of a request URL must be spelled
+    /// the same way, ignoring case. The scheme's default port may be omitted.
     ///
     /// # Errors
-    /// If it is anything else, or neither `https:` nor on this machine.
+    /// If it is not an origin, or is neither `https:` nor a loopback address.
     pub fn to(mut self, origin: &str) -> Result<Self, ConfigError> {
         let origin = Origin::parse(origin)?;
         Arc::make_mut(&mut self.0).origins.push(origin);
         Ok(self)
     }
 
-    /// What goes out is a token that the session [exchanges](SessionHandle::exchange) its own for: no more than
-    /// these origins need.
+    /// Sends a token [exchanged](SessionHandle::exchange) with this request instead of the session's own, so
+    /// that it grants no more than these origins need.
     #[must_use]
     pub fn exchanging(mut self, request: ExchangeRequest) -> Self {
         Arc::make_mut(&mut self.0).exchange = Some(request);

@@ -1,5 +1,5 @@
-//! Each point of the section "The snapshot" of `src/docs/design.md`, as far as a snapshot by itself can keep it. What
-//! is published comes from the machine, so that no test makes up a state that never is.
+//! Each point of the section "The snapshot" of `src/docs/design.md`, as far as a snapshot alone can guarantee
+//! it. The snapshots come from the machine, so that no test uses an unreachable state.
 
 mod threads;
 
@@ -118,7 +118,7 @@ fn point_1_gives_no_token_with_less_life_than_is_asked_for() {
     }
 }
 
-/// Everything that can be told without the actor is what the actor would have told.
+/// Every reply given without the actor equals the reply that the actor would have given.
 #[test]
 fn point_1_gives_only_what_the_machine_would_have_given() {
     let scripts = ["", HOLDING, REFRESHING, FAILED, COOLING, REVOKING, REVOKING_AND_COOLING, HELD];
@@ -241,7 +241,7 @@ fn point_3_a_doubt_does_not_pass_to_the_next_token() {
     assert_eq!(read(&next, 21, &plain()), "token");
 }
 
-/// `revoke` takes effect at its publish: the very next reader finds nothing.
+/// `revoke` takes effect when it publishes: the next reader finds no token.
 #[test]
 fn point_5_a_revoke_publishes_before_it_sends_anything() {
     let mut session = after(HOLDING);
@@ -280,7 +280,7 @@ fn threads_count_on_copies_of_their_own() {
     assert!(others.len() > 1);
 }
 
-/// A thread keeps the snapshot that it read last: never in place of a newer one, nor of another session's.
+/// A thread's cached snapshot is never used instead of a newer one or another session's.
 #[test]
 fn what_a_thread_has_kept_is_read_only_while_it_is_the_last() {
     let mut session = after(HOLDING);

@@ -54,50 +54,51 @@ impl Authority {
         AuthorityBuilder::default()
     }
 
-    /// `http://127.0.0.1:port` (`https:` with [TLS](AuthorityBuilder)), without a slash at the end. It is also the issuer, for
-    /// `Provider::discover`.
+    /// `http://127.0.0.1:port` (`https:` with [TLS](AuthorityBuilder::tls)), without a trailing slash. It is
+    /// also the issuer for `Provider::discover`.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
 
-    /// Where tokens are granted and exchanged.
+    /// The token endpoint, for grants and exchanges.
     pub fn token_url(&self) -> String {
         format!("{}/oauth2/token", self.base_url)
     }
 
-    /// Where they are revoked (RFC 7009).
+    /// The revocation endpoint (RFC 7009).
     pub fn revocation_url(&self) -> String {
         format!("{}/oauth2/revoke", self.base_url)
     }
 
-    /// Where one may ask about them (RFC 7662).
+    /// The introspection endpoint (RFC 7662).
     pub fn introspection_url(&self) -> String {
         format!("{}/oauth2/introspect", self.base_url)
     }
 
-    /// A resource that takes them (RFC 6750). `?scope=…` makes it require scopes.
+    /// A protected resource (RFC 6750). With `?scope=…` it requires scopes.
     pub fn resource_url(&self) -> String {
         format!("{}/2.0/users/me", self.base_url)
     }
 
-    /// The id of its one client.
+    /// The id of its only client.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// The secret of its one client, as it is now.
+    /// The current secret of its only client.
     pub fn client_secret(&self) -> String {
         self.shared.state().client_secret.clone()
     }
 
-    /// A provider for the session under test: Box at this address, as the authority's enterprise.
+    /// A provider for the session under test: the Box preset at this address, with the authority's enterprise
+    /// as the subject.
     #[cfg(feature = "http")]
     pub fn provider(&self) -> crate::Provider {
         crate::Provider::box_ccg(crate::Subject::enterprise(&*self.enterprise))
             .base_url(&self.base_url)
     }
 
-    /// A manager for the session under test, with the authority's client and its present secret.
+    /// A manager for the session under test, with the authority's client id and current secret.
     ///
     /// ```
     /// use ccg_session::{Session, testing::Authority};
@@ -122,7 +123,7 @@ impl Authority {
         &self.enterprise
     }
 
-    /// Lets another script decide from now on; its numbers and times count from now.
+    /// Replaces the script. Request numbers and times count from now.
     ///
     /// # Panics
     /// If one of its times is longer than a hundred years.
@@ -131,19 +132,18 @@ impl Authority {
         self.shared.state().set_script(script);
     }
 
-    /// From now on this goes wrong with every request of this kind, and nothing else does.
+    /// From now on, applies this fault to every request of this kind, and no other fault.
     pub fn fail(&self, kind: Kind, fault: impl Into<Fault>) {
         self.set_script(Script::new().rule(Rule::new(kind).fault(fault)));
     }
 
-    /// From now on nothing goes wrong. A request that hangs, or waits for its delay, goes on doing so.
+    /// Removes all faults. Requests that already hang or are delayed stay so.
     pub fn heal(&self) {
         self.set_script(Script::new());
     }
 
-    /// Holds the answers to all requests of this kind that arrive from now on, until the gate is
-    /// released or dropped. What a request asks for is done when it arrives: a token whose answer is
-    /// held has been issued.
+    /// Holds the responses to all requests of this kind from now on, until the gate is released or dropped.
+    /// Requests are processed on arrival: a token whose response is held has been issued.
     ///
     /// ```
     /// use ccg_session::testing::{Authority, Kind};
@@ -153,7 +153,7 @@ impl Authority {
     /// let gate = authority.hold(Kind::Grant);
     /// let asking = tokio::spawn(async { ask_for_a_token.await; });
     /// authority.wait_for(|counts| counts.held == 1).await;
-    /// // The grant is on the wire: now do what is to happen in the middle of it.
+    /// // The grant is in flight: do here what should happen meanwhile.
     /// gate.release();
     /// asking.await?;
     /// # Ok(()) }
@@ -165,16 +165,16 @@ impl Authority {
         Gate { _closed: closed }
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn counts(&self) -> Counts {
         *self.shared.counts.borrow()
     }
 
-    /// Waits until the counts are as wanted, and gives them. Returns at once if they already are. A
-    /// count says that the request was carried out, not that its client has the answer.
+    /// Waits until `wanted` returns `true` for the counts, and returns them. A count means that the request was
+    /// processed, not that the client has received the response.
     ///
     /// # Cancel safety
-    /// Dropping it has no effect on anything.
+    /// Dropping it has no effect.
     pub async fn wait_for(&self, mut wanted: impl FnMut(&Counts) -> bool) -> Counts {
         let mut counts = self.shared.counts.subscribe();
         match counts.wait_for(|counts| wanted(counts)).await {
@@ -195,7 +195,7 @@ impl Authority {
         self.shared.state().tokens.active(token, Instant::now()).is_ok()
     }
 
-    /// When the token was revoked, by a request or behind its client's back, on the clock of
+    /// When the token was revoked, by a request or by `revoke_behind`, on the clock of
     /// [`elapsed`](Self::elapsed). None if it was not, or is unknown.
     pub fn revoked_at(&self, token: &str) -> Option<Duration> {
         let state = self.shared.state();
@@ -208,7 +208,7 @@ impl Authority {
         self.shared.state().tokens.revoke(token, Instant::now())
     }
 
-    /// From now on the client has this secret, and no other.
+    /// Replaces the client's secret.
     pub fn change_secret(&self, secret: impl Into<String>) {
         self.shared.state().client_secret = secret.into();
     }
@@ -243,7 +243,7 @@ impl Gate {
     pub fn release(self) {}
 }
 
-/// As an error says it.
+/// As shown in an error.
 const TOO_LONG: &str = "the life of a token, or a time of the script, is longer than a hundred years: \
     not every clock can count to its end";
 
@@ -296,14 +296,14 @@ impl Default for AuthorityBuilder {
 }
 
 impl AuthorityBuilder {
-    /// The port on 127.0.0.1. Default: 0, which is any free one; [`Authority::base_url`] tells it.
+    /// The port on 127.0.0.1. Default: 0, for any free port; see [`Authority::base_url`].
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// The one client. Default: `test-client`, `test-secret`.
+    /// Id and secret of the only client. Default: `test-client`, `test-secret`.
     #[must_use]
     pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.settings.client_id = id.into();
@@ -311,7 +311,7 @@ impl AuthorityBuilder {
         self
     }
 
-    /// The client's key, as the client itself has it, or its public half as a JWK: with it
+    /// The client's private key, or its public key as a JWK. With it,
     /// [`PrivateKeyJwt`](crate::ClientAuth::PrivateKeyJwt) is accepted. Default: none.
     #[cfg(feature = "http")]
     #[must_use]
@@ -322,8 +322,8 @@ impl AuthorityBuilder {
 
     /// Speaks TLS, with this certificate for 127.0.0.1 and its private key, both in PEM. Default: plain HTTP.
     ///
-    /// Whoever asks it must [trust](crate::HttpTokenManagerBuilder::root_certificate) who issued the
-    /// certificate, so [`Authority::manager`] is of no use then.
+    /// Clients must [trust](crate::HttpTokenManagerBuilder::root_certificate) the certificate's issuer, so
+    /// [`Authority::manager`] cannot be used.
     #[cfg(feature = "http")]
     #[must_use]
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<SecretString>) -> Self {
@@ -361,44 +361,45 @@ impl AuthorityBuilder {
         self
     }
 
-    /// The enterprise that a grant may be for. Default: `12345`.
+    /// The enterprise that tokens can be requested for. Default: `12345`.
     #[must_use]
     pub fn enterprise(mut self, id: impl Into<String>) -> Self {
         self.settings.enterprise = id.into();
         self
     }
 
-    /// One more user that a grant may be for, besides `67890`.
+    /// Adds a user that tokens can be requested for, in addition to `67890`.
     #[must_use]
     pub fn user(mut self, id: impl Into<String>) -> Self {
         self.settings.users.push(id.into());
         self
     }
 
-    /// Whether a grant without `box_subject_type` and `box_subject_id` is refused, as Box does. If they
-    /// are sent they are checked in any case. Default: no.
+    /// Whether to refuse a grant without `box_subject_type` and `box_subject_id`, as Box does. If they are
+    /// sent, they are always checked. Default: no.
     #[must_use]
     pub fn require_subject(mut self, require: bool) -> Self {
         self.settings.require_subject = require;
         self
     }
 
-    /// The scopes that the client may ask for; a grant that asks for none has all. Default:
-    /// `root_readwrite item_download item_preview item_upload item_delete`.
+    /// The scopes that the client may request; a grant without scopes gets all of them. Any other scope is
+    /// refused with `invalid_scope`. Default: `root_readwrite item_download item_preview item_upload
+    /// item_delete`.
     #[must_use]
     pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.settings.scopes = scopes.into_iter().map(Into::into).collect();
         self
     }
 
-    /// What goes wrong. Default: nothing.
+    /// The script of faults. Default: none.
     #[must_use]
     pub fn script(mut self, script: Script) -> Self {
         self.script = script;
         self
     }
 
-    /// Starts the authority: when this returns, it listens.
+    /// Starts the authority. It is listening when this returns.
     ///
     /// # Errors
     /// If the port is taken; of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), if the life of

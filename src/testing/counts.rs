@@ -34,14 +34,14 @@ impl Kind {
     }
 }
 
-/// How many requests arrived, by kind, whatever became of them; and what came of it.
+/// Counts of received requests by kind, whatever their outcome, and of their results.
 ///
-/// A request is counted when it has arrived whole. A request for a path or with a method that the
-/// authority does not have is not counted.
+/// A request is counted when it has been received completely. Requests with an unknown path or method are not
+/// counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Requests for a token, exchanges aside.
+    /// Requests for a token, without exchanges.
     pub grants: u64,
     /// Token exchanges.
     pub exchanges: u64,
@@ -55,10 +55,9 @@ pub struct Counts {
     pub resource: u64,
     /// Tokens issued, by grants and exchanges.
     pub tokens_issued: u64,
-    /// Answers that a [`Gate`](super::Gate) holds now.
+    /// Responses currently held by a [`Gate`](super::Gate).
     pub held: u64,
-    /// Grant requests that have arrived and are not yet answered, now. A client that goes away ends its
-    /// request.
+    /// Grant requests that have been received and not yet answered. A request ends when its client disconnects.
     pub grants_in_flight: u64,
     /// The most that [`grants_in_flight`](Self::grants_in_flight) ever was.
     pub grants_in_flight_max: u64,
@@ -120,9 +119,9 @@ pub struct ReceivedRequest {
     pub path: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its form's pairs in the order sent; those of the query, if it has no form.
+    /// The pairs of its form, in the order sent, or of its query if it has no form.
     pub form: Vec<(String, String)>,
-    /// Its client has shown a certificate that was accepted.
+    /// Whether the client presented a certificate that was accepted.
     pub(super) is_certified: bool,
 }
 
@@ -136,13 +135,12 @@ impl ReceivedRequest {
         PAIR + self.path.len() + form.chain(headers).sum::<usize>()
     }
 
-    /// The first value that the form has under this name. One without a value counts as left out (RFC
-    /// 6749 §3.1).
+    /// The first value of this form parameter. A parameter without a value counts as absent (RFC 6749 §3.1).
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params(name).next()
     }
 
-    /// All values that the form has under this name, such as `resource`.
+    /// All values of this form parameter, such as `resource`.
     pub fn params<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.form
             .iter()

@@ -13,8 +13,8 @@ use crate::config::duration;
 /// The longest time: the clocks of all systems can count to its end, and a date can be written of it.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Decides, request by request or by time, what goes wrong. The first rule that matches a request
-/// wins; a request that none matches is answered properly. An empty script is a healthy server.
+/// Decides which requests fail, by number or by time. The first rule that matches a request applies; a request
+/// that matches none is answered normally. An empty script means a healthy server.
 ///
 /// Numbers and times count from when the script was set: from [`start`](super::Authority::start), or
 /// from [`set_script`](super::Authority::set_script).
@@ -52,14 +52,14 @@ pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 6
 /// assert_eq!(script, same);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-/// The keys of a rule, none of them required, and any other refused:
+/// The keys of a rule. All are optional; unknown keys are rejected:
 ///
-/// | key | value | left out |
+/// | key | value | default |
 /// |---|---|---|
 /// | `on` | a [`Kind`]: `"grant"`, `"exchange"`, `"revoke"`, `"introspect"`, `"discovery"`, `"resource"`, `"any"` | `"any"` |
 /// | `requests` | `[first, last]`: which requests of that kind, counted from 1, both included | all |
 /// | `from`, `until` | durations such as `"1s"`: requests that arrive from then on, and before then | always |
-/// | `delay` | a duration: the answer, proper or not, is held back for so long | none |
+/// | `delay` | a duration by which the response is delayed, whether normal or a fault | none |
 /// | `fault` | a [`Fault`] | a proper answer |
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -73,7 +73,7 @@ impl Script {
         Self::default()
     }
 
-    /// One more rule, for the requests that those before it do not match.
+    /// Adds a rule, for requests that no earlier rule matches.
     #[must_use]
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
@@ -160,7 +160,7 @@ impl Rule {
         self
     }
 
-    /// Holds the answer back. What the request asks for is done at once, on arrival.
+    /// Delays the response. The request itself is processed on arrival.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -178,8 +178,8 @@ impl Rule {
 /// What goes wrong with one request. In JSON the name in snake case: `"drop"`, `{ "expires_in": null }`,
 /// `{ "answer": { "status": 503 } }`.
 ///
-/// The faults that come *instead of* the proper answer leave the request undone: no token is issued,
-/// none revoked. Those that spoil the proper answer come after it was carried out.
+/// Faults that *replace* the normal response prevent the request from being processed: no token is issued or
+/// revoked. Faults that *modify* the response take effect after the request has been processed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -190,21 +190,20 @@ pub enum Fault {
     Drop,
     /// Instead: no answer, ever, on a connection that stays open.
     Hang,
-    /// Instead: status 200, and JSON that breaks off (its length is as promised).
+    /// Instead: status 200 and truncated JSON (with a correct `Content-Length`).
     Malformed,
-    /// Instead: status 200 and an HTML page, as captive portals and proxies send it.
+    /// Instead: status 200 and an HTML page, as sent by captive portals and proxies.
     Html,
     /// The answer is cut short: half of the body that `Content-Length` promises, then the connection is
     /// closed.
     Cut,
-    /// A token is issued, and the answer's `expires_in` is this value, whatever it is: a string, `null`,
-    /// a negative number. The token lives as long as ever. Grants and exchanges only.
+    /// A token is issued, and the response's `expires_in` is this JSON value: a string, `null`, a negative
+    /// number. The token's actual lifetime does not change. Grants and exchanges only.
     ExpiresIn(Value),
     /// A token is issued, and the answer has no `expires_in`. Grants and exchanges only.
     NoExpiresIn,
-    /// No token is issued: the last one of the same kind is given again, with what is left of its life,
-    /// even if it has expired or was revoked. The first time there is none, and a new one is issued.
-    /// Grants and exchanges only.
+    /// The last token of the same kind is returned again, with its remaining lifetime, even if it has expired
+    /// or was revoked. If there is none yet, a new one is issued. Grants and exchanges only.
     SameToken,
 }
 
@@ -214,8 +213,8 @@ impl From<Answer> for Fault {
     }
 }
 
-/// An answer made up by the script. In JSON: `status`, and if wanted `error`, `body`, `headers` (each
-/// with its value, or a list of values), `retry_after`, `retry_after_date`.
+/// A custom response. In JSON: `status` and, optionally, `error`, `body`, `headers` (each with a value or a
+/// list of values), `retry_after`, `retry_after_date`.
 ///
 /// ```
 /// use ccg_session::testing::Answer;
@@ -268,7 +267,7 @@ impl Answer {
         self
     }
 
-    /// One more header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.append(name, value);
@@ -282,7 +281,7 @@ impl Answer {
         self
     }
 
-    /// `Retry-After` as the date that lies so far ahead when the answer is made (RFC 9110 §10.2.3).
+    /// `Retry-After` as a date, this far in the future when the response is sent (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after_date(mut self, wait: Duration) -> Self {
         self.retry_after_date = Some(wait);

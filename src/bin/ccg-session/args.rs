@@ -1,5 +1,5 @@
-//! What the command takes. Nothing here is checked beyond its form: what makes no sense is refused by
-//! the library, in its own words.
+//! The command-line arguments. Only their syntax is checked here; the library rejects invalid values, with its
+//! own messages.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::settings::Settings;
 
-/// OAuth 2.0 tokens by client credentials: get, exchange and revoke them, test against an authority
-/// of your own, and see a session at work.
+/// Get, exchange and revoke OAuth 2.0 tokens with client credentials, run a test authority, and see a session
+/// at work.
 #[derive(Parser)]
 #[command(name = "ccg-session", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Log to stderr: once for warnings and news, twice for each request, three times for everything
+    /// Log to stderr: -v for warnings and events, -vv for each request, -vvv for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Show a session at work through a bad day: 256 tasks, real HTTP, outages, a revoke
+    /// Show a session at work during server failures: 256 tasks, real HTTP, outages, a revocation
     #[command(after_help = EXIT_CODES)]
     Demo(DemoArgs),
     /// Get an access token
@@ -31,24 +31,24 @@ pub(crate) enum Command {
     /// Get an access token, and exchange it for a narrower one (RFC 8693)
     #[command(after_help = EXIT_CODES)]
     Exchange(ExchangeArgs),
-    /// Revoke the token that is read from stdin, or with --cache the one that is kept there (RFC 7009)
+    /// Revoke the token read from stdin or, with --cache, the cached one (RFC 7009)
     ///
-    /// With --cache, stdin is not read, and no process that shares the cache uses the token any longer: within a second
-    /// in a directory. Where a file names the cache, the token is read from stdin as without it; if it is the one that is
-    /// kept, the others are told as well.
+    /// With the flag --cache, stdin is not read. Every process that shares the cache stops using the token;
+    /// with a directory, within a second. If only the configuration file names the cache, the token is read
+    /// from stdin; if it is the cached one, the other processes are notified too.
     #[command(after_help = EXIT_CODES)]
     Revoke(RevokeArgs),
-    /// Try a configuration step by step, and say what works, what does not, and what to do
+    /// Test a configuration step by step, and report what works, what does not, and how to fix it
     ///
-    /// Gets a token, exchanges it, asks whether it is active, revokes it, and asks again. With --cache, looks at that
-    /// as well; the token that is kept there stays as it is.
+    /// Gets a token, exchanges it, introspects it, revokes it, and introspects it again. With --cache, checks
+    /// the cache too; the cached token is not changed.
     ///
     /// No secret is printed.
     #[command(after_help = EXIT_CODES)]
     Check(CheckArgs),
     /// Run an authority for tests, in any language, until it is interrupted
     ///
-    /// Prints one line of JSON with its URLs and credentials when it listens on 127.0.0.1.
+    /// Listens on 127.0.0.1. Prints one line of JSON with its URLs and credentials when it is ready.
     #[command(after_help = EXIT_CODES)]
     Authority(AuthorityArgs),
     /// Print completions for a shell
@@ -83,9 +83,10 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
 pub(crate) struct TokenArgs {
     #[command(flatten)]
     pub(crate) grant: GrantArgs,
-    /// How much life a token from the cache must have left, or another is asked for [default: as --expired-buffer]
+    /// How much lifetime a cached token must have left; otherwise request a new one [default: as
+    /// --expired-buffer]
     ///
-    /// Counts as at most nine tenths of the token's whole life.
+    /// Capped at nine tenths of the token's lifetime.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) min_remaining: Option<Duration>,
     /// How to print the token
@@ -113,7 +114,7 @@ pub(crate) struct GrantArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) grant: GrantArgs,
-    /// A scope to exchange the token for, in place of all that it has; may be repeated
+    /// A scope for the exchanged token, instead of all scopes of the original; may be repeated
     #[arg(long, value_name = "S")]
     pub(crate) exchange_scope: Vec<String>,
     /// A step to leave out; may be repeated
@@ -130,7 +131,7 @@ pub(crate) enum Step {
     Exchange,
     /// Ask whether the token is active
     Introspection,
-    /// Revoke the tokens; without it they live on until they expire
+    /// Revoke the tokens; if skipped, they stay valid until they expire
     Revocation,
 }
 
@@ -139,13 +140,13 @@ pub(crate) struct ExchangeArgs {
     /// A scope of the new token; may be repeated
     #[arg(long = "scope", value_name = "S")]
     pub(crate) scopes: Vec<String>,
-    /// A scope of the token that is exchanged, as --scope is to `token`; may be repeated
+    /// A scope to request for the subject token, like --scope of `token`; may be repeated
     #[arg(long, value_name = "S")]
     pub(crate) grant_scope: Vec<String>,
-    /// A resource of the token that is exchanged, as --resource is to `token`; may be repeated
+    /// A resource for the subject token, like --resource of `token`; may be repeated
     #[arg(long, value_name = "URI")]
     pub(crate) grant_resource: Vec<String>,
-    /// An audience of the token that is exchanged, as --audience is to `token`; may be repeated
+    /// An audience for the subject token, like --audience of `token`; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) grant_audience: Vec<String>,
     /// A resource that the new token is for; may be repeated
@@ -154,10 +155,10 @@ pub(crate) struct ExchangeArgs {
     /// The audience that the new token is for; may be repeated
     #[arg(long = "audience", value_name = "NAME")]
     pub(crate) audiences: Vec<String>,
-    /// On whose behalf the new token will be used (Box's annotator): an id that tells them apart
+    /// A unique id of the person on whose behalf the new token will be used (Box's annotator)
     #[arg(long, value_name = "ID", requires = "actor_name")]
     pub(crate) actor_id: Option<String>,
-    /// The name of that person, which others see
+    /// The display name of that person
     #[arg(long, value_name = "NAME", requires = "actor_id")]
     pub(crate) actor_name: Option<String>,
     /// Restrict the new token to what this shared link reaches (Box)
@@ -186,48 +187,48 @@ pub(crate) struct RevokeArgs {
 
 #[derive(Args)]
 pub(crate) struct AuthorityArgs {
-    /// The port on 127.0.0.1; 0 is any free one
+    /// The port on 127.0.0.1; 0 selects any free port
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
-    /// A JSON file that says what goes wrong, and when
+    /// A JSON file that describes which failures to simulate, and when
     ///
-    /// {"rules": [{"on": "grant", "requests": [2, 3], "fault": {"answer": {"status": 503}}}]}. The
-    /// documentation of `ccg_session::testing::Script` has all of its keys.
+    /// {"rules": [{"on": "grant", "requests": [2, 3], "fault": {"answer": {"status": 503}}}]}. All keys are
+    /// documented at `ccg_session::testing::Script`.
     #[arg(long, value_name = "FILE")]
     pub(crate) script: Option<PathBuf>,
     /// How long tokens live [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) ttl: Option<Duration>,
-    /// The id of its one client
+    /// The id of its only client
     #[arg(long, value_name = "ID", default_value = "test-client")]
     pub(crate) client_id: String,
     /// A file with the client's secret; - reads it from stdin [default: the secret is test-secret]
     ///
-    /// It is a secret for tests: it is printed.
+    /// The secret is printed: use it only for tests.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
-    /// A file with the client's key (PEM or JWK), or its public half as a JWK, for assertions that it signs
+    /// A file with the client's key (PEM or JWK), or its public key as a JWK, to verify assertions
     #[arg(long, value_name = "PATH")]
     pub(crate) client_key: Option<PathBuf>,
-    /// A PEM file with its certificate, for 127.0.0.1: then it speaks TLS
+    /// A PEM file with a certificate for 127.0.0.1; enables TLS
     #[arg(long, value_name = "PATH", requires = "tls_key")]
     pub(crate) tls_certificate: Option<PathBuf>,
     /// A PEM file with that certificate's private key
     #[arg(long, value_name = "PATH", requires = "tls_certificate")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// A PEM file with the CA of client certificates: who shows one needs no secret
+    /// A PEM file with the CA for client certificates; a client with a certificate needs no secret
     #[arg(long, value_name = "PATH", requires = "tls_certificate")]
     pub(crate) client_ca: Option<PathBuf>,
-    /// The audience that its assertions must have, in place of the issuer or an endpoint; may be repeated
+    /// The audience that assertions must have, instead of the issuer or an endpoint URL; may be repeated
     #[arg(long, value_name = "WHOM")]
     pub(crate) assertion_audience: Vec<String>,
-    /// The enterprise that a grant may be for [default: 12345]
+    /// The enterprise that tokens can be requested for [default: 12345]
     #[arg(long, value_name = "ID")]
     pub(crate) enterprise: Option<String>,
-    /// A user that a grant may be for, besides 67890; may be repeated
+    /// A user that tokens can be requested for, in addition to 67890; may be repeated
     #[arg(long = "user", value_name = "ID")]
     pub(crate) users: Vec<String>,
-    /// A scope that may be granted, in place of Box's usual ones; may be repeated
+    /// A scope that can be granted, instead of Box's usual ones; may be repeated
     #[arg(long = "scope", value_name = "S")]
     pub(crate) scopes: Vec<String>,
     /// Refuse a grant that names neither enterprise nor user, as Box does
@@ -240,10 +241,10 @@ pub(crate) struct DemoArgs {
     /// How many tasks share the session
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) tasks: u16,
-    /// How long the day lasts; in a short one the tokens live shorter
+    /// How long the demo runs; shorter runs use shorter token lifetimes
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(8..=3600))]
     pub(crate) seconds: u16,
-    /// From 2 on another demo: a pool of so many tenants starts, and as many more meet an outage
+    /// With 2 or more, run the pool demo instead: N tenants start, and N more start during an outage
     #[arg(
         long,
         value_name = "N",
@@ -252,7 +253,8 @@ pub(crate) struct DemoArgs {
         conflicts_with_all = ["tasks", "seconds", "plot", "sabotage"],
     )]
     pub(crate) tenants: u16,
-    /// Another demo: so many processes share one token over a store; one is killed, one revokes
+    /// Run the fleet demo instead: N processes share one token through a store; one is killed, and one revokes
+    /// the token
     #[arg(
         long,
         value_name = "N",
@@ -260,11 +262,11 @@ pub(crate) struct DemoArgs {
         conflicts_with_all = ["tasks", "tenants", "sabotage"],
     )]
     pub(crate) replicas: Option<u16>,
-    /// Their store is this Redis, in place of a directory; - reads its address from stdin, as one with a
-    /// password has to be
+    /// Use this Redis as the store, instead of a directory; - reads the address from stdin, which is required
+    /// if it contains a password
     #[arg(long, value_name = "URL", requires = "replicas")]
     pub(crate) redis: Option<String>,
-    /// Write a timeline of the day to this file, as SVG
+    /// Write a timeline of the run to this file, as SVG
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
     /// Print the figures as one JSON object in place of the table
@@ -279,11 +281,11 @@ pub(crate) struct DemoArgs {
 pub(crate) enum Format {
     /// The token itself
     Raw,
-    /// The line of an HTTP request: `Authorization: Bearer …`, or `DPoP …` of a token that is bound to a key
+    /// An HTTP header line: `Authorization: Bearer …`, or `Authorization: DPoP …` for a token bound to a key
     Header,
-    /// An object: `access_token`, `token_type`, `expires_in`, scope, attempts; an error is one too
+    /// A JSON object: access_token, token_type, expires_in, scope, attempts; errors are printed as JSON too
     Json,
-    /// An object for kubectl and its like, which run this as a credential plugin
+    /// A JSON object for kubectl and other programs that run this as a credential plugin
     ExecCredential,
 }
 

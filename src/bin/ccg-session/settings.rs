@@ -16,15 +16,16 @@ use crate::input;
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 #[command(next_help_heading = "Provider")]
 pub(crate) struct Settings {
-    /// A TOML file with any of these settings, under the same names (without the dashes before them)
+    /// A TOML file with any of these settings, under the names of the flags without the leading dashes
     ///
-    /// What may be repeated is a list there, and param is a table: `param = { name = "value" }`. Scopes,
-    /// resources, audiences and params there are those of the grant. A table `[session]` has those of the session: attempts, attempt-timeout,
-    /// stale-buffer, expired-buffer. A flag takes precedence over the file. A path in the file is relative to the file.
+    /// A setting that may be repeated is a list; param is a table: `param = { name = "value" }`. Scopes,
+    /// resources, audiences and params apply to the grant. The table `[session]` contains attempts,
+    /// attempt-timeout, stale-buffer and expired-buffer. A flag takes precedence over the file. A path in the
+    /// file is relative to the file.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) config: Option<PathBuf>,
-    /// Any server that publishes its addresses: its issuer, exactly as the server writes it
+    /// The issuer of any server that publishes metadata, exactly as the server spells it
     #[arg(long, value_name = "URL", group = "provider")]
     pub(crate) issuer: Option<String>,
     /// Box, as the service account in this enterprise
@@ -33,16 +34,16 @@ pub(crate) struct Settings {
     /// Box, as this user
     #[arg(long, value_name = "ID", group = "provider")]
     pub(crate) box_user: Option<String>,
-    /// Any server with client credentials: its token endpoint
+    /// The token endpoint of any server with the client credentials grant
     #[arg(long, value_name = "URL", group = "provider")]
     pub(crate) token_url: Option<String>,
-    /// Where that server revokes tokens
+    /// That server's revocation endpoint
     #[arg(long, value_name = "URL")]
     pub(crate) revocation_url: Option<String>,
-    /// Where that server says whether a token is active
+    /// That server's introspection endpoint
     #[arg(long, value_name = "URL")]
     pub(crate) introspection_url: Option<String>,
-    /// How to authenticate there [default: post]
+    /// How to authenticate to the server [default: post]
     #[arg(long, value_enum)]
     pub(crate) auth: Option<Auth>,
     /// The base URL of Box, if it is not `https://api.box.com`
@@ -50,11 +51,11 @@ pub(crate) struct Settings {
     pub(crate) box_base_url: Option<String>,
     /// One more parameter of each grant; may be repeated
     ///
-    /// Other users of this machine can read it here: a secret one belongs in the file.
+    /// Other users of this machine can read command-line arguments: put a secret value in the file.
     #[arg(long, value_name = "K=V", value_parser = param)]
     #[serde(deserialize_with = "pairs")]
     pub(crate) param: Vec<(String, String)>,
-    /// The client's id [default: the file's, else what the variable `CCG_SESSION_CLIENT_ID` holds]
+    /// The client's id [default: from the file, else from the environment variable `CCG_SESSION_CLIENT_ID`]
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// A file with the client's secret; - reads it from stdin
@@ -67,7 +68,7 @@ pub(crate) struct Settings {
     /// How an assertion is signed, such as PS256 [default: as the JWK says, else as is usual for the key]
     #[arg(long, value_name = "ALG")]
     pub(crate) algorithm: Option<String>,
-    /// Which of the client's keys signs an assertion: its header's kid [default: the JWK's]
+    /// The id of the key that signs an assertion (the kid header) [default: the JWK's]
     #[arg(long, value_name = "ID")]
     pub(crate) key_id: Option<String>,
     /// The audience of an assertion: endpoint, issuer, or any other string [default: endpoint]
@@ -76,12 +77,12 @@ pub(crate) struct Settings {
     /// The same, for revocations and introspections [default: as --assertion-audience]
     #[arg(long, value_name = "WHOM")]
     pub(crate) revocation_audience: Option<String>,
-    /// A file with a private key (PEM or JWK) that tokens are to be bound to (RFC 9449)
+    /// A file with a private key (PEM or JWK) to bind tokens to (DPoP, RFC 9449)
     ///
     /// A request with such a token needs a proof, which only the holder of the key can make.
     #[arg(long, value_name = "PATH")]
     pub(crate) dpop_key: Option<PathBuf>,
-    /// A PEM file with certificates to trust besides those of this machine
+    /// A PEM file with additional CA certificates to trust
     #[arg(long, value_name = "PATH")]
     pub(crate) root_certificate: Option<PathBuf>,
     /// A PEM file with the client's certificate, for servers that ask for one
@@ -90,7 +91,7 @@ pub(crate) struct Settings {
     /// A PEM file with that certificate's private key
     #[arg(long, value_name = "PATH")]
     pub(crate) client_key: Option<PathBuf>,
-    /// A proxy for all requests but those to this machine [default: what `HTTPS_PROXY` and its like say]
+    /// A proxy for all requests except to this machine [default: from `HTTPS_PROXY` and similar variables]
     ///
     /// `http://proxy.example.com:3128`. A password in it can be read here by other users of this machine: it
     /// belongs in the file.
@@ -104,22 +105,23 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub(crate) assumed_lifetime: Option<Duration>,
-    /// Let the secret and the tokens travel without TLS to a server that is not this machine
+    /// Allow sending the secret and tokens without TLS to a server other than this machine
     #[arg(long)]
     pub(crate) allow_insecure_http: bool,
-    /// A directory to keep the token in: until it ends, all calls together send one request
+    /// A directory to cache the token in: until it expires, all calls together send one request
     ///
-    /// It is made if it is not there, for its owner alone; on Linux, on a local file system. Calls that would ask for
-    /// the same token share it: each server, client, subject, set of scopes and so on has a token of its own. `revoke`
-    /// with the same flags ends it for all; deleting the directory forgets it. With the feature `redis` it may be an
-    /// address as well, such as `rediss://redis.example.com`. A password in that can be read here by other users
-    /// of this machine: it belongs in the file.
+    /// It is created if missing, with access for its owner only. It must be on a local file system, on Linux.
+    /// Calls that would request the same token share it: there is one token per server, client, subject, set of
+    /// scopes and so on. `revoke` with the same flags revokes it for all; deleting the directory only forgets
+    /// it. With the feature `redis` it may also be an address, such as `rediss://redis.example.com`. Other
+    /// users of this machine can read command-line arguments: put an address with a password in the file.
     #[arg(long, value_name = "DIR", help_heading = "Cache")]
     pub(crate) cache: Option<PathBuf>,
     /// A file with the key that seals the cache [default: DIR/key, which the first call makes]
     ///
-    /// 32 bytes or more, the same for all calls, such as `openssl rand -hex 32` makes; readable by its owner alone.
-    /// Who can read DIR/key can read the tokens beside it. A key elsewhere lets a copy of the directory tell nothing.
+    /// At least 32 bytes, the same for all calls, readable only by its owner; for example from `openssl rand
+    /// -hex 32`. Anyone who can read DIR/key can read the tokens beside it. If the key is elsewhere, a copy of
+    /// the directory reveals nothing.
     #[arg(long, value_name = "PATH", help_heading = "Cache")]
     pub(crate) cache_key_file: Option<PathBuf>,
     // Each subcommand has flags of its own for what its grant asks for.
@@ -152,7 +154,7 @@ pub(crate) struct SessionSettings {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub(crate) stale_buffer: Option<Duration>,
-    /// How long before its expiry a token is held back for a new one [default: 30s]
+    /// How long before its expiry a token is no longer handed out while a new one can be fetched [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub(crate) expired_buffer: Option<Duration>,

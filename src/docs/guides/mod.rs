@@ -1,4 +1,4 @@
-//! How to do one thing each. They assume that you know the [tutorial](super::tutorial)'s words.
+//! How-to guides, one task each. They assume that you have read the [tutorial](super::tutorial).
 
 #[doc = include_str!("servers.md")]
 pub mod servers {}

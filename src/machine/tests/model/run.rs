@@ -1,4 +1,4 @@
-//! Does the same to the machine and to its model, and compares what they want done.
+//! Applies the same events to the machine and its model, and compares their effects.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ enum Wire {
     Revocation(TokenText),
 }
 
-/// Puts something around the machine, or nothing.
+/// Optionally wraps the machine.
 pub(crate) type Around<'a> = &'a dyn Fn(Machine<CallerId>) -> Box<dyn Session>;
 
 pub(crate) fn nothing(machine: Machine<CallerId>) -> Box<dyn Session> {
@@ -48,14 +48,15 @@ struct Run {
     waits: Vec<Purpose>,
     /// Texts of tokens that were received, each once for every time.
     texts: Vec<String>,
-    /// Tokens that somebody saw.
+    /// Tokens that a caller has seen.
     ids: Vec<TokenId>,
     history: History,
     last_id: CallerId,
     events: usize,
 }
 
-/// Plays a story; how many events both have handled. An error says at which step it went wrong, and how.
+/// Plays a story and returns the number of events that both have handled. An error names the step that failed
+/// and the reason.
 pub(crate) fn play(around: Around<'_>, setup: &Setup, steps: &[Step]) -> Result<usize, String> {
     let mut run = Run::new(around, setup);
     for (at, (random, op)) in steps.iter().enumerate() {
@@ -64,7 +65,7 @@ pub(crate) fn play(around: Around<'_>, setup: &Setup, steps: &[Step]) -> Result<
     Ok(run.events)
 }
 
-/// Leaves out whatever step a failure does not need. (Proptest tries each but once.)
+/// Removes every step that is not needed for the failure. (Proptest tries each only once.)
 pub(crate) fn shrink(around: Around<'_>, setup: &Setup, mut steps: Vec<Step>) -> Vec<Step> {
     loop {
         let before = steps.len();
