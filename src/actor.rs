@@ -330,7 +330,7 @@ fn trace_change(before: &Facts, after: &Facts) {
         let error = &error.0;
         tracing::warn!(
             name: "refresh.failed",
-            "the token could not be refreshed, and is good for another {remaining}: {error}"
+            "the token could not be refreshed and is valid for another {remaining}: {error}"
         );
     }
     let phase = after.phase(now);
@@ -450,7 +450,7 @@ impl Attempts {
                 },
                 Err(error) => {
                     if error.is_panic() {
-                        guarded(|| tracing::error!("the task of an attempt panicked"));
+                        guarded(|| tracing::error!("an attempt's task panicked"));
                     }
                     if let Some((ended, began)) = take(if_lost, error.id()) {
                         return Some(Woken::Attempt(ended, began));

@@ -250,16 +250,16 @@ impl fmt::Display for TokenError {
                 write!(f, "the server refused ({status}): {error}")?;
             }
             Self::Credential { source } => write!(f, "the client's credential {source}")?,
-            Self::RateLimited { .. } => f.write_str("the server wants fewer requests")?,
+            Self::RateLimited { .. } => f.write_str("the server limits requests")?,
             Self::Server { status, address, .. } => {
                 write!(f, "the server failed (status {status})")?;
                 after(f, " at ", address.as_deref())?;
             }
             Self::Malformed { reason, .. } => {
-                write!(f, "the server's answer made no sense: {reason}")?;
+                write!(f, "the server sent an invalid response: {reason}")?;
             }
             Self::Expired { reason, .. } => {
-                write!(f, "the server answered with a dead token: {reason}")?;
+                write!(f, "the server sent an unusable token: {reason}")?;
             }
             Self::Transport { source, address, .. } => {
                 f.write_str("the server could not be reached")?;
@@ -279,9 +279,9 @@ impl fmt::Display for TokenError {
         }
         match (self.retry_after(), self) {
             (Some(wait), Self::Transport { .. } | Self::TimedOut { .. }) => {
-                write!(f, "; it is left alone for {}", rounded(wait))
+                write!(f, "; the next request is sent in {} at the earliest", rounded(wait))
             }
-            (Some(wait), _) => write!(f, "; it said to wait {}", rounded(wait)),
+            (Some(wait), _) => write!(f, "; it asked to wait {}", rounded(wait)),
             (None, _) => Ok(()),
         }
     }
@@ -385,11 +385,11 @@ impl fmt::Display for SessionError {
             Self::Failed { error, .. } => write!(f, "the attempts failed: {error}"),
             Self::Cooling { last, retry_after } => write!(
                 f,
-                "the server is left alone for another {} after an error: {last}",
+                "no request is sent for another {} after an error: {last}",
                 rounded(*retry_after)
             ),
             Self::Overloaded => f.write_str(
-                "as many callers wait for this session as max_held allows: ask again later, or raise it",
+                "the number of waiting callers has reached max_held: try again later, or raise it",
             ),
             Self::Unsupported(what) => {
                 write!(f, "this session's token manager, or its provider, does not support {what}")
@@ -399,11 +399,11 @@ impl fmt::Display for SessionError {
                  another thread",
             ),
             Self::Closed => f.write_str(
-                "the session has ended (shutdown was called, or its runtime is gone): spawn another",
+                "the session has ended (shutdown was called, or its runtime was dropped): spawn a new one",
             ),
             Self::TimePaused => f.write_str(
-                "tokio's time is paused, and this session's clock is not, so it has ended: tests on \
-                 paused time need ccg-session's feature `test-util`",
+                "the session has ended because tokio's time is paused: enable ccg-session's feature \
+                    `test-util` for tests with paused time",
             ),
         }
     }

@@ -111,7 +111,7 @@ impl Grant {
         self
     }
 
-    /// A token that is bound to this key (DPoP).
+    /// A token that is bound to this key (`DPoP`).
     #[cfg(feature = "http")]
     pub(crate) fn bound_to(mut self, key: impl ProofKey) -> Self {
         self.token.text = self.token.text.with_scheme("DPoP");

@@ -65,7 +65,7 @@ impl HttpTokenManagerBuilder {
         self
     }
 
-    /// Binds every token to this key (DPoP, RFC 9449). If the server does not support this and returns a bearer
+    /// Binds every token to this key (`DPoP`, RFC 9449). If the server does not support this and returns a bearer
     /// token, the attempt fails (§5). Default: bearer tokens.
     pub fn dpop(mut self, key: DpopKey) -> Self {
         self.dpop = Some(key);
@@ -180,8 +180,8 @@ impl HttpTokenManagerBuilder {
             Some(_) if !self.tls.is_default() => {
                 return Err(ConfigError::new(
                     "http_client",
-                    "is yours, and root_certificate and client_certificate have no effect on it: set \
-                     them there",
+                    "is your own client, on which root_certificate and client_certificate have no effect: \
+                        set them on that client",
                 ));
             }
             Some(_) if connect_timeout.is_some() => {

@@ -7,7 +7,9 @@ pub(crate) use aws_lc_rs as library;
 pub(crate) use ring as library;
 
 #[cfg(not(any(feature = "ring", feature = "aws-lc")))]
-compile_error!("ccg-session: with the feature `http` goes a crypto library: `ring` or `aws-lc`");
+compile_error!(
+    "ccg-session: the feature `http` needs a crypto library: enable the feature `aws-lc` or `ring`"
+);
 
 use library::error::KeyRejected;
 use library::signature::{EcdsaKeyPair, EcdsaSigningAlgorithm};

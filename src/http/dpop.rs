@@ -16,7 +16,7 @@ use super::names::DPOP_NONCE;
 use crate::error::ConfigError;
 use crate::grant::ProofKey;
 
-/// The key that a session's tokens are bound to (DPoP, RFC 9449). A stolen token is useless without the key.
+/// The key that a session's tokens are bound to (`DPoP`, RFC 9449). A stolen token is useless without the key.
 ///
 /// Give it to [`HttpTokenManagerBuilder::dpop`](crate::HttpTokenManagerBuilder::dpop). Then every
 /// request for a token carries a proof, and so must every request that uses one:

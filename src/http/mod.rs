@@ -163,7 +163,7 @@ impl HttpTokenManager {
     }
 
     /// This manager for another subject of Box, in place of its provider's. Nothing is rebuilt: both share the
-    /// HTTP client, endpoints, client identity and DPoP key. An invalid id, or a subject for a provider other
+    /// HTTP client, endpoints, client identity and `DPoP` key. An invalid id, or a subject for a provider other
     /// than Box, is rejected when the session is spawned.
     ///
     /// ```

@@ -56,7 +56,7 @@ impl HttpTokenManager {
             let clock = &self.shared.server_clock;
             let is_dated_anew =
                 dated && clock.learn(&response.headers, time, sent, response.received);
-            // In a time of its own: or a source that hangs would turn this refusal, which the server
+            // With its own time limit: otherwise a source that hangs would turn this refusal, which the server
             // has given, into one that took too long.
             let reread = credential.has_changed_since(secret.as_ref());
             let is_reread = timeout(REREAD, reread).await.unwrap_or(false);

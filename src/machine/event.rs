@@ -281,12 +281,12 @@ impl fmt::Display for Warning {
         match self {
             Self::LifetimeAssumed(lifetime) => write!(
                 f,
-                "the server sends no usable expires_in; assuming that its tokens live {}",
+                "the server sends no usable expires_in; assuming a token lifetime of {}",
                 humantime::format_duration(*lifetime)
             ),
             Self::LedgerOverflow(id) => write!(
                 f,
-                "more live tokens than a revoke can reach: {id:?} will live until it expires"
+                "more live tokens than a revoke can reach: {id:?} can no longer be revoked"
             ),
         }
     }

@@ -167,12 +167,12 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "TLS where there is none",
             &["--issuer", "https://HOST"],
-            "what answers at this port speaks no TLS: write http: in --issuer",
+            "this port does not use TLS: use http: in --issuer",
         ),
         Wrong::new(
             "the same of a token endpoint",
             &["--token-url", "https://HOST/oauth2/token"],
-            "what answers at this port speaks no TLS: write http: in --token-url",
+            "this port does not use TLS: use http: in --token-url",
         ),
         Wrong::new(
             "a port where nobody is",
@@ -209,7 +209,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "another issuer's metadata",
             issuer,
-            "the metadata there is another issuer's: write --issuer exactly as the server does",
+            "the metadata belongs to another issuer: spell --issuer exactly as the server does",
         )
         .fault(
             Kind::Discovery,
@@ -218,13 +218,13 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a page to log in",
             url,
-            "what answers is a web page, not this server: check --token-url",
+            "the response is a web page: check --token-url",
         )
         .fault(Kind::Grant, Fault::Html),
         Wrong::new(
             "the page of a firewall",
             url,
-            "what answers is a web page, not this server: check --token-url",
+            "the response is a web page: check --token-url",
         )
         .fault(
             Kind::Grant,
@@ -233,13 +233,13 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "an address that takes no POST",
             url,
-            "what is at this address takes no POST, so it is another endpoint, or a page: check --token-url",
+            "this address does not accept POST, so it is not this endpoint: check --token-url",
         )
         .fault(Kind::Grant, Answer::new(StatusCode::METHOD_NOT_ALLOWED).body("<html>")),
         Wrong::new(
             "the same with a code",
             url,
-            "what is at this address takes no POST, so it is another endpoint, or a page: check --token-url",
+            "this address does not accept POST, so it is not this endpoint: check --token-url",
         )
         .fault(Kind::Grant, Answer::new(StatusCode::METHOD_NOT_ALLOWED).error("method_not_allowed")),
         Wrong::new(
@@ -256,7 +256,7 @@ fn wrongs() -> Vec<Wrong> {
             .fault(Kind::Grant, Fault::Hang),
         Wrong::new("a server that is down", issuer, "the server itself has failed: try again later")
             .fault(Kind::Grant, Answer::new(StatusCode::SERVICE_UNAVAILABLE)),
-        Wrong::new("too many requests", issuer, "the server wants fewer requests: wait")
+        Wrong::new("too many requests", issuer, "the server limits requests: wait")
             .fault(Kind::Grant, Answer::new(StatusCode::TOO_MANY_REQUESTS)),
         // The client.
         Wrong::new(
@@ -296,7 +296,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "no proof of who it is",
             &["--token-url", "TOKEN", "--auth", "none"],
-            "the server wants this client to prove who it is: give it another --auth",
+            "the server requires client authentication: set another --auth",
         ),
         Wrong::new(
             "a key that the server does not know",
@@ -338,7 +338,8 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a client that may not",
             issuer,
-            "the server lets this client (--client-id) have no client credentials: allow it there",
+            "the server does not allow client credentials for this client (--client-id): allow it on the \
+                server",
         )
         .refusal(Kind::Grant, "unauthorized_client"),
         Wrong::new(
@@ -349,7 +350,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a server that knows of no keys",
             &["--issuer", "ISSUER", "--dpop-key", KEY_OF_THE_TOKENS],
-            "the server binds no tokens to keys: leave out --dpop-key",
+            "the server does not support DPoP: remove --dpop-key",
         )
         .fault(Kind::Grant, token(json!({}))),
         Wrong::new(
@@ -361,19 +362,19 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a server that wants its tokens bound",
             issuer,
-            "the server wants tokens to be bound to a key: give --dpop-key",
+            "the server requires DPoP: set --dpop-key",
         )
         .refusal(Kind::Grant, "invalid_dpop_proof"),
         Wrong::new(
             "one that wants a nonce in the proof",
             issuer,
-            "the server wants tokens to be bound to a key: give --dpop-key",
+            "the server requires DPoP: set --dpop-key",
         )
         .refusal(Kind::Grant, "use_dpop_nonce"),
         Wrong::new(
             "one that says so in words",
             issuer,
-            "the server wants tokens to be bound to a key: give --dpop-key",
+            "the server requires DPoP: set --dpop-key",
         )
         .fault(
             Kind::Grant,
@@ -395,7 +396,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a target that it does not know",
             issuer,
-            "the server does not know what the token is for: check --resource and --audience",
+            "the server does not know the requested resource or audience: check --resource and --audience",
         )
         .refusal(Kind::Grant, "invalid_target"),
         Wrong::new(
@@ -407,7 +408,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "an address that grants nothing",
             url,
-            "what answers there grants no client credentials: check --token-url",
+            "this address does not support the client credentials grant: check --token-url",
         )
         .refusal(Kind::Grant, "unsupported_grant_type"),
         Wrong::new("a token that is dead", issuer, "the server gives tokens that have expired")
@@ -416,7 +417,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "an exchange for what the token does not have",
             &["--issuer", "ISSUER", "--exchange-scope", "root"],
-            "the token cannot be exchanged for these scopes: choose some of its own with --exchange-scope",
+            "the token cannot be exchanged for these scopes: use --exchange-scope with a subset of its scopes",
         ),
         Wrong::new(
             "introspection for others only",
@@ -444,13 +445,14 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a revocation that wants this client no more",
             issuer,
-            "here the server refuses the client that it accepts for a grant: allow it there",
+            "the server refuses this client at this endpoint, though it accepts it for a grant: allow it on \
+                the server",
         )
         .fault(Kind::Revoke, unauthorized()),
         Wrong::new(
             "access tokens that cannot be revoked",
             issuer,
-            "the server revokes no access tokens: --skip revocation",
+            "the server does not revoke access tokens: use --skip revocation",
         )
         .refusal(Kind::Revoke, "unsupported_token_type"),
         Wrong::new(
@@ -751,7 +753,7 @@ fn help_names_its_steps_and_how_to_leave_them_out() {
     let help = result(&run(command().args(["check", "--help"])));
     // However it is wrapped.
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    for word in ["--skip", "introspection", "No secret is printed", "1 a figure"] {
+    for word in ["--skip", "introspection", "No secret is printed", "1 a check"] {
         assert!(help.contains(word), "{word}: {help}");
     }
 }

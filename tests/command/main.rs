@@ -442,8 +442,14 @@ fn completions_are_there_for_each_shell() {
 fn help_tells_the_exit_codes() {
     for args in [&["--help"][..], &["token", "--help"], &["demo", "--help"]] {
         let help = result(&run(command().args(args)));
-        let codes =
-            ["0  done", "1  a figure", "2  usage", "3  the server", "4  the server", "141  "];
+        let codes = [
+            "0  done",
+            "1  a check",
+            "2  invalid usage",
+            "3  the server",
+            "4  the server",
+            "141  ",
+        ];
         for code in codes {
             assert!(help.contains(code), "{args:?}: {help}");
         }

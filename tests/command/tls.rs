@@ -72,10 +72,11 @@ fn what_is_wrong_with_tls_is_named_first_with_its_flag() {
     for (mut check, says) in [
         (
             world.command("check"),
-            "this machine does not trust who issued the server's certificate: give its CA with --root-certificate",
+            "this machine does not trust the issuer of the server's certificate: set its CA with \
+                --root-certificate",
         ),
         (another.trusting("check"), "the server's certificate is for another name: check --issuer"),
-        (plain, "what answers at this port speaks no plain HTTP: write https: in --issuer"),
+        (plain, "this port does not use plain HTTP: use https: in --issuer"),
         (
             with_strange,
             "the server does not accept this client's certificate: check --client-certificate",
@@ -103,8 +104,8 @@ fn self_signed(name: &str, is_ca: bool) -> Pair {
 fn a_certificate_that_nobody_has_issued_is_named_with_what_would_do() {
     let of_a_ca = "the server shows the certificate of a CA as its own: have it issue one for its name, and give \
                    the CA with --root-certificate";
-    let unknown = "this machine does not trust who issued the server's certificate: give its CA with \
-                   --root-certificate";
+    let unknown = "this machine does not trust the issuer of the server's certificate: set its CA with \
+        --root-certificate";
     for (is_ca, trusted, says) in [
         (false, false, unknown),
         (false, true, "discovery      ok"),

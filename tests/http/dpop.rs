@@ -315,7 +315,7 @@ async fn the_command_binds_tokens_too() {
 
     server.state().answers = Some(r#"{"access_token":"T","token_type":"Bearer"}"#);
     let (said, code) = run(&server, &["check", "--attempts", "1"]);
-    assert!(said.contains("binds no tokens to keys: leave out --dpop-key"), "{said}");
+    assert!(said.contains("does not support DPoP: remove --dpop-key"), "{said}");
     assert_eq!(code, Some(1), "{said}");
     server.state().never_content = true;
     server.state().answers = None;

@@ -71,12 +71,12 @@ impl Command {
 
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  a figure of the demo does not hold, a step of check failed, or the result was not written
-  2  usage or configuration: nothing was sent
-  3  the server refused
-  4  the server could not be reached, was busy or made no sense
-  130  demo --replicas was interrupted, and has ended its processes
-  141  nobody reads the result: the pipe was closed";
+  1  a check of the demo failed, a step of `check` failed, or the result could not be written
+  2  invalid usage or configuration: nothing was sent
+  3  the server refused the request
+  4  the server could not be reached, was busy, or sent an invalid response
+  130  demo --replicas was interrupted; its processes have been stopped
+  141  the output pipe was closed before the result was written";
 
 // In each of them what is flattened comes last: its headings hold for whatever follows.
 #[derive(Args)]
@@ -180,7 +180,8 @@ pub(crate) struct RevokeArgs {
     pub(crate) settings: Settings,
     #[command(
         flatten,
-        next_help_heading = "Which token of --cache; without that they have no effect, but `revoke` takes what `token` takes"
+        next_help_heading = "Selects the cached token; without --cache these flags have no effect, and are \
+            accepted so that `revoke` takes the same flags as `token`"
     )]
     pub(crate) grant: GrantArgs,
 }
@@ -220,7 +221,7 @@ pub(crate) struct AuthorityArgs {
     #[arg(long, value_name = "PATH", requires = "tls_certificate")]
     pub(crate) client_ca: Option<PathBuf>,
     /// The audience that assertions must have, instead of the issuer or an endpoint URL; may be repeated
-    #[arg(long, value_name = "WHOM")]
+    #[arg(long, value_name = "AUDIENCE")]
     pub(crate) assertion_audience: Vec<String>,
     /// The enterprise that tokens can be requested for [default: 12345]
     #[arg(long, value_name = "ID")]
@@ -283,7 +284,7 @@ pub(crate) enum Format {
     Raw,
     /// An HTTP header line: `Authorization: Bearer …`, or `Authorization: DPoP …` for a token bound to a key
     Header,
-    /// A JSON object: access_token, token_type, expires_in, scope, attempts; errors are printed as JSON too
+    /// A JSON object: `access_token`, `token_type`, `expires_in`, scope, attempts; errors are printed as JSON too
     Json,
     /// A JSON object for kubectl and other programs that run this as a credential plugin
     ExecCredential,

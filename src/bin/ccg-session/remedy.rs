@@ -16,7 +16,8 @@ pub(crate) struct Known<'a> {
     pub(crate) basic_differs: bool,
 }
 
-const PROXY_PASSWORD: &str = "the proxy wants a user name and password: write them into its address (HTTPS_PROXY or --proxy)";
+const PROXY_PASSWORD: &str = "the proxy wants a user name and password: write them into its address \
+    (HTTPS_PROXY or --proxy)";
 
 /// What metadata names (RFC 8414 §2).
 const ENDPOINTS: [&str; 3] = ["token_endpoint", "revocation_endpoint", "introspection_endpoint"];
@@ -60,7 +61,7 @@ impl Known<'_> {
                 format!("{what} {}", in_our_words(&source.to_string()))
             }
             TokenError::RateLimited { .. } => {
-                "the server wants fewer requests: wait, and share one session".into()
+                "the server limits requests: wait, and share one session".into()
             }
             TokenError::Server { status: 407, .. } => PROXY_PASSWORD.into(),
             TokenError::Server { status: 405, .. } => self.no_post(asked),
@@ -76,7 +77,8 @@ impl Known<'_> {
             }
             TokenError::Malformed { reason, .. } => self.malformed(asked, reason),
             TokenError::Expired { .. } => {
-                "the server gives tokens that have expired: its clock, or their life there, is wrong".into()
+                "the server issues tokens that have already expired: check its clock and its token \
+                    lifetime".into()
             }
             TokenError::Transport { source, .. } => self.transport(asked, &**source),
             TokenError::TimedOut { address: Some(place), .. } if place.starts_with("the file ") => {
@@ -88,7 +90,7 @@ impl Known<'_> {
                  longer (--attempt-timeout)",
                 self.address(asked)
             ),
-            _ => "this is not expected: see the server's documentation of this error".into(),
+            _ => "unexpected error: see the server's documentation".into(),
         }
     }
 
@@ -101,7 +103,9 @@ impl Known<'_> {
             Asked::Introspection if introspection_url.is_some() => "--introspection-url",
             _ if issuer.is_some() => "--issuer",
             _ if box_base_url.is_some() => "--box-base-url",
-            _ if self.settings.is_box() => "the network: this is Box's own address, without a flag",
+            _ if self.settings.is_box() => {
+                "the network (this is Box's own address, which has no flag)"
+            }
             _ => "--token-url",
         }
     }
@@ -113,9 +117,7 @@ impl Known<'_> {
 
     fn no_post(&self, asked: Asked) -> String {
         let flag = self.address(asked);
-        format!(
-            "what is at this address takes no POST, so it is another endpoint, or a page: check {flag}"
-        )
+        format!("this address does not accept POST, so it is not this endpoint: check {flag}")
     }
 
     fn moved(&self, asked: Asked, description: &str) -> String {
@@ -139,28 +141,31 @@ impl Known<'_> {
         match &**code {
             "invalid_client" => self.client(asked),
             "unauthorized_client" => format!(
-                "the server lets this client (--client-id) have no {}: allow it there",
+                "the server does not allow {} for this client (--client-id): allow it on the server",
                 if asked == Asked::Exchange { "token exchange" } else { "client credentials" }
             ),
             "unsupported_grant_type" if asked == Asked::Exchange => {
-                "the server exchanges no tokens: --skip exchange".into()
+                "the server does not support token exchange: use --skip exchange".into()
             }
             "unsupported_grant_type" => format!(
-                "what answers there grants no client credentials: check {}",
+                "this address does not support the client credentials grant: check {}",
                 self.address(asked)
             ),
             "invalid_scope" if asked == Asked::Exchange => {
-                "the token cannot be exchanged for these scopes: choose some of its own with --exchange-scope"
+                "the token cannot be exchanged for these scopes: use --exchange-scope with a subset of its \
+                    scopes"
                     .into()
             }
             "invalid_scope" if scope.is_empty() => {
                 "no scope was asked for, and the server wants one: try --scope".into()
             }
             "invalid_scope" => {
-                "the server allows this client other scopes: check --scope, or allow them there".into()
+                "the server does not allow these scopes for this client: check --scope, or allow them on the \
+                    server".into()
             }
             "invalid_target" => {
-                "the server does not know what the token is for: check --resource and --audience".into()
+                "the server does not know the requested resource or audience: check --resource and \
+                    --audience".into()
             }
             "invalid_grant" if self.settings.is_box() => {
                 "Box does not let this application act like that: check --box-enterprise or --box-user, and that \
@@ -168,7 +173,7 @@ impl Known<'_> {
                     .into()
             }
             "unusable_token_type" if dpop_key.is_some() => {
-                "the server binds no tokens to keys: leave out --dpop-key".into()
+                "the server does not support DPoP: remove --dpop-key".into()
             }
             "unusable_token_type" => format!(
                 "the server gives tokens that are not for a Bearer header: check {}, and what it gives",
@@ -177,7 +182,7 @@ impl Known<'_> {
             "invalid_dpop_proof" | "use_dpop_nonce" | "invalid_request"
                 if dpop_key.is_none() && (code.contains("dpop") || says.contains("dpop")) =>
             {
-                "the server wants tokens to be bound to a key: give --dpop-key".into()
+                "the server requires DPoP: set --dpop-key".into()
             }
             "invalid_dpop_proof" | "use_dpop_nonce" => {
                 "the server does not accept the proof of --dpop-key: check this machine's clock, and that the \
@@ -185,7 +190,7 @@ impl Known<'_> {
                     .into()
             }
             "unsupported_token_type" if asked == Asked::Revocation => {
-                "the server revokes no access tokens: --skip revocation".into()
+                "the server does not revoke access tokens: use --skip revocation".into()
             }
             "invalid_request" if asked == Asked::Grant => {
                 let missing: Vec<_> = [
@@ -201,9 +206,9 @@ impl Known<'_> {
             }
             _ if *status == 401 => self.client(asked),
             _ if dpop_key.is_some() && asked == Asked::Grant => {
-                "the server refuses, perhaps the key: try without --dpop-key".into()
+                "the server refuses the request, possibly because of the key: try without --dpop-key".into()
             }
-            _ => "the server refuses for a reason of its own: see what it says".into(),
+            _ => "see the server's message above, and its documentation".into(),
         }
     }
 
@@ -217,7 +222,8 @@ impl Known<'_> {
                     "here the server refuses an assertion that it accepts for a grant: it may want another \
                      --revocation-audience"
                 }
-                _ => "here the server refuses the client that it accepts for a grant: allow it there",
+                _ => "the server refuses this client at this endpoint, though it accepts it for a grant: \
+                    allow it on the server",
             }
             .into();
         }
@@ -279,7 +285,7 @@ impl Known<'_> {
                     .into()
             }
             Auth::None => {
-                "the server wants this client to prove who it is: give it another --auth, and a secret or key"
+                "the server requires client authentication: set another --auth, and a secret or key"
                     .into()
             }
         }
@@ -290,7 +296,7 @@ impl Known<'_> {
             return self.moved(Asked::Metadata, reason);
         }
         if reason.contains("its issuer is ") {
-            return "the metadata there is another issuer's: write --issuer exactly as the server does".into();
+            return "the metadata belongs to another issuer: spell --issuer exactly as the server does".into();
         }
         if reason.contains("without TLS") {
             return "the server's metadata names an address without TLS: give --token-url in place of \
@@ -318,11 +324,9 @@ impl Known<'_> {
             return self.metadata(reason);
         }
         if reason.contains("web page") {
-            return format!(
-                "what answers is a web page, not this server: check {flag}, and its proxy"
-            );
+            return format!("the response is a web page: check {flag} and the proxy");
         }
-        format!("what answers there does not speak OAuth 2.0: check {flag}")
+        format!("this address does not respond like an OAuth 2.0 server: check {flag}")
     }
 
     fn transport(&self, asked: Asked, error: &(dyn Error + 'static)) -> String {
@@ -335,14 +339,10 @@ impl Known<'_> {
         }
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if has(&["InvalidContentType", "wrong version number"]) {
-            return format!(
-                "what answers at this port speaks no TLS: write http: in {flag}, or another port"
-            );
+            return format!("this port does not use TLS: use http: in {flag}, or another port");
         }
         if has(&["invalid HTTP version", "UnexpectedMessage"]) {
-            return format!(
-                "what answers at this port speaks no plain HTTP: write https: in {flag}"
-            );
+            return format!("this port does not use plain HTTP: use https: in {flag}");
         }
         if has(&["fatal alert"]) && self.settings.client_certificate.is_some() {
             return "the server does not accept this client's certificate: check --client-certificate, and \
@@ -358,19 +358,19 @@ impl Known<'_> {
                 .into();
         }
         if has(&["UnknownIssuer", "UnhandledCriticalExtension"]) {
-            return "this machine does not trust who issued the server's certificate: give its CA with \
-                    --root-certificate"
+            return "this machine does not trust the issuer of the server's certificate: set its CA with \
+                --root-certificate"
                 .into();
         }
         if has(&["not valid for name", "NotValidForName"]) {
             return format!("the server's certificate is for another name: check {flag}");
         }
         if has(&["certificate", "Certificate"]) && !has(&["CertificateRequired"]) {
-            return "the server's certificate cannot be used: fix it there, or check this machine's clock".into();
+            return "the server's certificate cannot be used: fix it there, or check this machine's \
+                clock".into();
         }
         if has(&["CertificateRequired", "HandshakeFailure"]) {
-            return "the server wants a certificate of the client: give --client-certificate and \
-                    --client-key"
+            return "the server requires a client certificate: set --client-certificate and --client-key"
                 .into();
         }
         if has(&["dns error", "lookup address", "resolve"]) {

@@ -72,12 +72,12 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ID")]
     pub(crate) key_id: Option<String>,
     /// The audience of an assertion: endpoint, issuer, or any other string [default: endpoint]
-    #[arg(long, value_name = "WHOM")]
+    #[arg(long, value_name = "AUDIENCE")]
     pub(crate) assertion_audience: Option<String>,
     /// The same, for revocations and introspections [default: as --assertion-audience]
-    #[arg(long, value_name = "WHOM")]
+    #[arg(long, value_name = "AUDIENCE")]
     pub(crate) revocation_audience: Option<String>,
-    /// A file with a private key (PEM or JWK) to bind tokens to (DPoP, RFC 9449)
+    /// A file with a private key (PEM or JWK) to bind tokens to (`DPoP`, RFC 9449)
     ///
     /// A request with such a token needs a proof, which only the holder of the key can make.
     #[arg(long, value_name = "PATH")]

@@ -121,7 +121,7 @@ scripts! {
          ask_at -> 24.5s";
 
     a_token_whose_life_is_not_told_lives_as_long_as_assumed_and_one_warning_says_so =>
-        "holding, granted untold -> publish t1; 1: t1; warn: the server sends no usable expires_in; assuming that its tokens live 5m
+        "holding, granted untold -> publish t1; 1: t1; warn: the server sends no usable expires_in; assuming a token lifetime of 5m
          usable -> 270s
          suspend 300s, ask, granted untold -> publish t2; 2: t2";
 

@@ -141,7 +141,7 @@ scripts! {
          suspend 4h, revoke -> 4: revoked",
         "attempts 1, holding, granted 1h as same, revoke, confirmed, suspend 1s, ask
          granted 1h as same -> publish nothing; 3: failed
-         error 3 -> the server answered with a dead token: it has been revoked; if the server goes on to repeat it, it is taken again 24 hours after the revoke";
+         error 3 -> the server sent an unusable token: it has been revoked; if the server goes on to repeat it, it is taken again 24 hours after the revoke";
 
     a_marked_token_that_was_not_confirmed_is_a_failed_attempt_too =>
         "holding, granted 1h as same, revoke, revocations_fail denied, suspend 1s, ask
@@ -160,7 +160,7 @@ fn beyond_4096_tokens_the_first_to_expire_leaves_the_ledger_with_a_warning() {
     session.play(
         "exchange again, exchanged 20h as x7 -> 4097: x7 // which takes no place
          exchange more, exchanged 20h -> 4098: x4096; warn: more live tokens than a revoke can \
-         reach: TokenId { session: 7, generation: 2 } will live until it expires",
+         reach: TokenId { session: 7, generation: 2 } can no longer be revoked",
     );
     session.play(
         "revoke -> publish nothing; revoke t1; revoke x2; revoke x3; revoke x4; revoke x5; revoke x6; \
