@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-use super::gate::{Gate, How, Tenant, Ticket};
+use super::gate::{Answers, Gate, How, Tenant, Ticket};
 use crate::clock;
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
@@ -65,9 +65,9 @@ impl SharedGate {
     }
 
     /// Answers those whose time has come, and sees to it that somebody does so when the next one's comes.
-    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>, mut answers: Answers<Reply>) {
         let now = clock::now();
-        let answers = state.gate.answers(now);
+        answers.extend(state.gate.answers(now));
         let drive =
             state.gate.next_look(now).is_some() && !std::mem::replace(&mut state.is_driven, true);
         drop(state);
@@ -100,7 +100,7 @@ impl SharedGate {
                 },
                 () = self.looks_earlier.notified() => continue,
             }
-            self.settle(self.lock());
+            self.settle(self.lock(), Vec::new());
         }
     }
 }
@@ -110,6 +110,12 @@ struct AtTheGate {
     gate: Arc<SharedGate>,
     number: Tenant,
     was_slow: AtomicBool,
+}
+
+impl Drop for AtTheGate {
+    fn drop(&mut self) {
+        self.gate.lock().gate.forget(self.number);
+    }
 }
 
 /// An attempt that waits, or is out. Its drop tells the gate that it was given up.
@@ -127,7 +133,7 @@ impl Drop for Attempt {
         if let Some(was_slow) = state.gate.end(clock::now(), self.ticket, how) {
             self.tenant.was_slow.store(was_slow, Relaxed);
         }
-        gate.settle(state);
+        gate.settle(state, Vec::new());
     }
 }
 
@@ -155,9 +161,11 @@ impl<M: TokenManager> TokenManager for Gated<M> {
             let gate = &self.tenant.gate;
             let mut state = gate.lock();
             let was_slow = self.tenant.was_slow.load(Relaxed);
+            // Before this one: a probe whose time has come is one of those who waited for it.
+            let earlier = state.gate.answers(clock::now());
             let ticket = state.gate.ask(self.tenant.number, was_slow, reply);
             let tenant = Arc::clone(&self.tenant);
-            gate.settle(state);
+            gate.settle(state, earlier);
             Attempt { tenant, ticket, how: How::Unknown }
         };
         // It is answered, or this is dropped.

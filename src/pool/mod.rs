@@ -43,10 +43,15 @@ use gated::SharedGate;
 /// Each session spares the server by itself; the pool does so for all together. At most
 /// [`attempts_at_once`](SessionPoolBuilder::attempts_at_once) grants and exchanges are on the wire, first
 /// come, first served, and an attempt's time does not begin before its turn. (One that has taken 2 s no longer
-/// counts, as long as there are no more of these than of the others.) If those of two tenants fail one after
-/// the other in a way that speaks of the server, one more is sent to make sure. If that fails as well, one at a
-/// time is sent from then on, after 1 s, doubling to 30 s, or after the server's `Retry-After`, of which a
-/// minute counts; the others get that error at once. When one succeeds, the next few are let in, then more.
+/// counts, as long as there are no more of these than of the others.)
+///
+/// If attempts of two tenants that did not fail before fail one after the other in a way that speaks of the
+/// server, one is sent at a time until one is answered: of a tenant that was answered before, if one waits.
+/// A failing tenant that fails again is no news, so tenants in trouble do not stop the others. When three have
+/// failed, tenants whose last attempt failed get that error at once, and one is sent after 1 s, doubling to
+/// 30 s, or after the server's `Retry-After`, of which a minute counts. When 16 have failed, or three and
+/// nobody was answered for 10 s, so do tenants that are new; and when as many have that were answered before,
+/// all do. When one succeeds, the next few are let in, then more.
 /// A refusal concerns its tenant alone.
 ///
 /// ```

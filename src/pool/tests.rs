@@ -234,6 +234,8 @@ fn threads_that_race_for_a_key_get_one_session() {
     assert_eq!(pool.status().made, KEYS);
 }
 
+mod neighbours;
+
 mod crowds {
     use super::*;
 
