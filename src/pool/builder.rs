@@ -1,16 +1,17 @@
 //! How a pool comes into being.
 
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, RandomState};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
+use quick_cache::{OptionsBuilder, UnitWeighter};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::gated::SharedGate;
+use super::key::BuildAsItIs;
 use super::{Counts, Pool, SWEEPS, SessionPool, Table, Watch};
 use crate::clock;
 use crate::error::ConfigError;
@@ -116,6 +117,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, M: TokenManager> SessionPoolB
         };
         let pool = Arc::new(Pool {
             table: table(self.capacity, Watch(Arc::clone(&counts)))?,
+            hashes: RandomState::new(),
             make: Box::new(make),
             gate,
             capacity: self.capacity,
@@ -136,7 +138,7 @@ fn table<K: Eq + Hash>(capacity: usize, watch: Watch) -> Result<Table<K>, Config
         .weight_capacity(capacity as u64)
         .build()
         .map_err(|error| ConfigError::new("capacity", format!("cannot be used: {error}")))?;
-    Ok(Table::with_options(options, UnitWeighter, DefaultHashBuilder::default(), watch))
+    Ok(Table::with_options(options, UnitWeighter, BuildAsItIs::default(), watch))
 }
 
 async fn sweep<K: Clone + Eq + Hash>(pool: Weak<Pool<K>>, end: CancellationToken, every: Duration) {

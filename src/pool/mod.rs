@@ -4,17 +4,19 @@
 mod builder;
 mod gate;
 mod gated;
+mod key;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache, GuardResult, PlaceholderGuard};
-use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
+use quick_cache::{Lifecycle, UnitWeighter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -30,14 +32,16 @@ use crate::manager::TokenManager;
 use crate::metrics::PoolMetrics;
 use crate::session::SessionBuilder;
 use gated::SharedGate;
+use key::{Asked, BuildAsItIs, Key};
 
 /// A session for each tenant of one server and client. Cheap to clone; clones are the same pool.
 ///
 /// A tenant's session is made when it is first asked for, and there is never more than one. It ends when it
 /// was not [asked for](Self::get) for [`idle`](SessionPoolBuilder::idle), or when the pool is full and others
 /// need its place; never while somebody holds a handle to it, or a revoke is under way. Its end revokes
-/// nothing. Tenants that were asked for once leave before those that were asked for again, so strangers with
-/// invented names do not drive the others out.
+/// nothing, and forgets all that the session knew, such as how long a refused tenant was to wait. Tenants that
+/// were asked for once leave before those that were asked for again. Let the maker refuse tenants that you do
+/// not know: a stranger with invented names who asks twice for each drives others out.
 ///
 /// # The gate
 /// Each session spares the server by itself; the pool does so for all together. At most
@@ -77,12 +81,13 @@ use gated::SharedGate;
 pub struct SessionPool<K>(Arc<Pool<K>>);
 
 type Make<K> = dyn Fn(&K) -> Result<SessionHandle, ConfigError> + Send + Sync;
-type Table<K> = Cache<K, Arc<Tenant>, UnitWeighter, DefaultHashBuilder, Watch>;
-type Place<'a, K> = PlaceholderGuard<'a, K, Arc<Tenant>, UnitWeighter, DefaultHashBuilder, Watch>;
+type Table<K> = Cache<Key<K>, Arc<Tenant>, UnitWeighter, BuildAsItIs, Watch>;
+type Place<'a, K> = PlaceholderGuard<'a, Key<K>, Arc<Tenant>, UnitWeighter, BuildAsItIs, Watch>;
 
 struct Pool<K> {
     /// In one shard: its capacity is the pool's, and whether it is full is known of all of it.
     table: Table<K>,
+    hashes: RandomState,
     make: Box<Make<K>>,
     gate: Arc<SharedGate>,
     capacity: usize,
@@ -92,8 +97,13 @@ struct Pool<K> {
     end: CancellationToken,
 }
 
-/// For so long the pool is taken to be full still: finding out takes a look at each of its sessions.
-const FULL_FOR: Duration = Duration::from_millis(10);
+/// For so long per session the pool is taken to be full still: finding out takes a look at each of them.
+const FULL_FOR: Duration = Duration::from_micros(1);
+
+thread_local! {
+    /// Whose sessions this thread is making: the pools' addresses, and the names' hashes.
+    static MAKING: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
+}
 
 struct Tenant {
     handle: SessionHandle,
@@ -102,6 +112,17 @@ struct Tenant {
 }
 
 impl Tenant {
+    /// `None` if it has ended.
+    fn asked_for(&self) -> Option<SessionHandle> {
+        if self.handle.has_ended() {
+            return None;
+        }
+        if self.sweeps.load(Relaxed) > 0 {
+            self.sweeps.store(0, Relaxed);
+        }
+        Some(self.handle.clone())
+    }
+
     /// Asked under the table's lock, by which alone others come to it.
     fn is_in_use(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) > 1 || self.handle.is_in_use()
@@ -151,15 +172,15 @@ impl Counts {
 #[derive(Clone)]
 struct Watch(Arc<Counts>);
 
-impl<K> Lifecycle<K, Arc<Tenant>> for Watch {
+impl<K> Lifecycle<Key<K>, Arc<Tenant>> for Watch {
     /// What is dropped after the lock.
-    type RequestState = Vec<(K, Arc<Tenant>)>;
+    type RequestState = Vec<(Key<K>, Arc<Tenant>)>;
 
-    fn is_pinned(&self, _: &K, tenant: &Arc<Tenant>) -> bool {
+    fn is_pinned(&self, _: &Key<K>, tenant: &Arc<Tenant>) -> bool {
         tenant.is_in_use()
     }
 
-    fn on_evict(&self, evicted: &mut Self::RequestState, key: K, tenant: Arc<Tenant>) {
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key<K>, tenant: Arc<Tenant>) {
         self.0.left();
         self.0.evicted_full();
         evicted.push((key, tenant));
@@ -194,7 +215,8 @@ pub struct PoolStatus {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// There are as many as there may be, and somebody holds a handle to each.
+    /// There are as many as there may be, and somebody holds a handle to each, or did a moment ago: the pool
+    /// looks again after a microsecond for each session that it may have, 10 ms for 10,000.
     #[error(
         "the pool has as many sessions as its capacity allows, and somebody holds a handle to each: \
          drop handles that are not used, or raise the capacity"
@@ -203,14 +225,15 @@ pub enum PoolError {
     /// The tenant's session could not be made. It is not remembered: the next call tries again.
     #[error("no session could be made for this tenant: {0}")]
     Maker(ConfigError),
-    /// The pool was shut down.
-    #[error("the pool was shut down: build another")]
+    /// The pool was shut down, or its runtime is gone.
+    #[error("the pool was shut down, or its runtime is gone: build another")]
     Closed,
 }
 
 impl<K> SessionPool<K> {
     /// A pool whose sessions are made by `maker`, for the tenants that its closure names. It is called where
-    /// [`get`](Self::get) is, while others that ask for the same tenant wait: it must not do I/O.
+    /// [`get`](Self::get) is, while others that ask for the same tenant wait: it must not do I/O. It may ask
+    /// the pool for other tenants' sessions, but not two makers for each other's.
     pub fn builder<M: TokenManager>(
         maker: impl Fn(&K) -> Result<SessionBuilder<M>, ConfigError> + Send + Sync + 'static,
     ) -> SessionPoolBuilder<K, M> {
@@ -227,67 +250,49 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
     /// [`PoolError::Full`], [`PoolError::Maker`] if the maker fails or panics, [`PoolError::Closed`].
     pub fn get(&self, tenant: &K) -> Result<SessionHandle, PoolError> {
         let pool = &*self.0;
-        loop {
-            match pool.table.get_value_or_guard(tenant, None) {
-                GuardResult::Value(found) if found.handle.has_ended() => {
-                    drop(found);
-                    pool.remove_if(tenant, |found| found.handle.has_ended());
-                }
-                GuardResult::Value(found) => {
-                    if found.sweeps.load(Relaxed) > 0 {
-                        found.sweeps.store(0, Relaxed);
-                    }
-                    return Ok(found.handle.clone());
-                }
-                GuardResult::Guard(place) => {
-                    if let Some(made) = pool.make(tenant, place)? {
-                        return Ok(made);
-                    }
-                }
-                // Only for those who set one.
-                GuardResult::Timeout => {}
-            }
-            if pool.end.is_cancelled() {
-                return Err(PoolError::Closed);
-            }
+        let asked = pool.asked(tenant);
+        match pool.table.get(&asked).and_then(|found| found.asked_for()) {
+            Some(handle) => Ok(handle),
+            None => pool.get_or_make(&asked),
         }
     }
 
     /// Ends the tenant's session, if there is one: who holds a handle to it gets
     /// [`Closed`](SessionError::Closed). Revokes nothing. The next [`get`](Self::get) makes another.
     pub fn remove(&self, tenant: &K) {
-        if let Some(removed) = self.0.remove_if(tenant, |_| true) {
+        if let Some(removed) = self.0.remove_if(&self.0.asked(tenant), |_| true) {
             removed.handle.end();
         }
     }
 
-    /// Revokes the tokens of all sessions that are in the pool now, 64 sessions at a time, so that the others
-    /// go on meanwhile. The tokens of sessions that have left the pool live until they expire.
+    /// Revokes the tokens of all sessions that are in the pool now, of 64 at a time. Until its turn has come
+    /// none of them leaves the pool, so there may be no places for new ones meanwhile. The tokens of sessions
+    /// that have left the pool, or have ended, live until they expire.
     ///
     /// # Errors
-    /// What the last of those met whose tokens could not all be revoked; the others' are, all the same.
+    /// What the last of those met whose tokens could not all be revoked, which is
+    /// [`Closed`](SessionError::Closed) if it was ended before the server had confirmed it. The others' are
+    /// revoked all the same.
     ///
     /// # Cancel safety
     /// The revokes that have begun go on; no other one begins.
     pub async fn revoke_all(&self) -> Result<(), SessionError> {
+        let held: Vec<_> = self.0.table.iter().map(|(_, tenant)| tenant.handle.clone()).collect();
+        let mut waiting = held.into_iter().filter(|session| !session.has_ended());
+        let mut revokes = JoinSet::new();
         let mut outcome = Ok(());
-        for batch in self.0.tenants().chunks(BATCH) {
-            let mut revokes = JoinSet::new();
-            for tenant in batch {
-                if let Some(found) = self.0.table.peek(tenant) {
-                    let session = found.handle.clone();
-                    revokes.spawn(async move { session.revoke().await });
-                }
+        loop {
+            while revokes.len() < REVOKES
+                && let Some(session) = waiting.next()
+            {
+                revokes.spawn(async move { session.revoke().await });
             }
-            while let Some(revoked) = revokes.join_next().await {
-                match revoked {
-                    // It was removed, or ended by another: its tokens are as those that left.
-                    Ok(Ok(()) | Err(SessionError::Closed)) | Err(_) => {}
-                    Ok(Err(error)) => outcome = Err(error),
-                }
+            let Some(revoked) = revokes.join_next().await else { return outcome };
+            // The runtime's end, too, is a session's.
+            if let Err(error) = revoked.unwrap_or(Err(SessionError::Closed)) {
+                outcome = Err(error);
             }
         }
-        outcome
     }
 
     /// Ends all sessions, and waits until they have. Revokes nothing. Later calls of [`get`](Self::get) give
@@ -308,7 +313,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
 }
 
 /// How many sessions are revoked at once.
-const BATCH: usize = 64;
+const REVOKES: usize = 64;
 
 impl<K> SessionPool<K> {
     /// What the pool has, and has done.
@@ -342,8 +347,50 @@ impl<K> fmt::Debug for SessionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> Pool<K> {
+    fn asked<'a>(&self, tenant: &'a K) -> Asked<'a, K> {
+        Asked { hash: self.hashes.hash_one(tenant), name: tenant }
+    }
+
+    fn get_or_make(&self, asked: &Asked<'_, K>) -> Result<SessionHandle, PoolError> {
+        if MAKING.with_borrow(|making| making.contains(&self.making(asked))) {
+            let problem =
+                "asked the pool for the session that it is to make: it would wait for itself";
+            return Err(PoolError::Maker(ConfigError::new("maker", problem)));
+        }
+        let key = asked.to_key();
+        loop {
+            match self.table.get_value_or_guard(&key, None) {
+                GuardResult::Value(found) => {
+                    if let Some(handle) = found.asked_for() {
+                        return Ok(handle);
+                    }
+                    drop(found);
+                    self.remove_if(asked, |found| found.handle.has_ended());
+                }
+                GuardResult::Guard(place) => {
+                    if let Some(made) = self.make(asked, place)? {
+                        return Ok(made);
+                    }
+                }
+                // Only for those who set one.
+                GuardResult::Timeout => {}
+            }
+            if self.end.is_cancelled() {
+                return Err(PoolError::Closed);
+            }
+        }
+    }
+
+    fn making(&self, asked: &Asked<'_, K>) -> (usize, u64) {
+        (std::ptr::from_ref(self).addr(), asked.hash)
+    }
+
     /// `None` if its place has been taken away meanwhile.
-    fn make(&self, tenant: &K, place: Place<'_, K>) -> Result<Option<SessionHandle>, PoolError> {
+    fn make(
+        &self,
+        asked: &Asked<'_, K>,
+        place: Place<'_, K>,
+    ) -> Result<Option<SessionHandle>, PoolError> {
         if self.end.is_cancelled() {
             return Err(PoolError::Closed);
         }
@@ -351,10 +398,15 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         if !has_room && self.is_known_to_be_full() {
             return self.unmade(Err(self.full()));
         }
-        let made = guarded(|| (self.make)(tenant)).unwrap_or_else(|| {
+        MAKING.with_borrow_mut(|making| making.push(self.making(asked)));
+        let made = guarded(|| (self.make)(asked.name));
+        MAKING.with_borrow_mut(|making| making.pop());
+        let made = made.unwrap_or_else(|| {
             Err(ConfigError::new("maker", "panicked: standard error should say why"))
         });
         let handle = match made {
+            // It ends at once where there is no runtime.
+            Ok(handle) if handle.has_ended() => return self.unmade(Err(PoolError::Closed)),
             Ok(handle) => handle,
             Err(error) => return self.unmade(Err(PoolError::Maker(error))),
         };
@@ -372,7 +424,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
                     && Arc::strong_count(found) == 2
                     && !made.handle.is_in_use()
             };
-            if self.remove_if(tenant, is_ours).is_some() {
+            if self.remove_if(asked, is_ours).is_some() {
                 self.note_full();
                 return Err(self.full());
             }
@@ -380,7 +432,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
             return Ok(None);
         }
         if self.end.is_cancelled() {
-            self.remove_if(tenant, |_| true);
+            self.remove_if(asked, |_| true);
             handle.end();
             return Err(PoolError::Closed);
         }
@@ -398,7 +450,8 @@ impl<K: Clone + Eq + Hash> Pool<K> {
     }
 
     fn note_full(&self) {
-        let until = (clock::now() + FULL_FOR).since(Instant::ZERO);
+        let full_for = FULL_FOR.saturating_mul(u32::try_from(self.capacity).unwrap_or(u32::MAX));
+        let until = (clock::now() + full_for).since(Instant::ZERO);
         self.full_until.store(u64::try_from(until.as_nanos()).unwrap_or_default(), Relaxed);
     }
 
@@ -408,10 +461,10 @@ impl<K: Clone + Eq + Hash> Pool<K> {
 
     fn remove_if(
         &self,
-        tenant: &K,
+        asked: &Asked<'_, K>,
         wanted: impl FnOnce(&Arc<Tenant>) -> bool,
     ) -> Option<Arc<Tenant>> {
-        let (_, removed) = self.table.remove_if(tenant, wanted)?;
+        let (_, removed) = self.table.remove_if(asked, wanted)?;
         self.counts.left();
         self.full_until.store(0, Relaxed);
         Some(removed)
@@ -425,11 +478,6 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         taken
     }
 
-    /// Their names alone: their sessions can leave.
-    fn tenants(&self) -> Vec<K> {
-        self.table.iter().map(|(tenant, _)| tenant).collect()
-    }
-
     /// Whoever was not asked for since the sweep before the last four has been idle for long enough.
     fn sweep(&self) {
         for (tenant, found) in self.table.iter() {
@@ -441,7 +489,8 @@ impl<K: Clone + Eq + Hash> Pool<K> {
                 found.handle.has_ended()
                     || found.sweeps.load(Relaxed) > SWEEPS && !found.is_in_use()
             };
-            if (sweeps > SWEEPS || has_ended) && self.remove_if(&tenant, is_idle).is_some() {
+            if (sweeps > SWEEPS || has_ended) && self.remove_if(&tenant.asked(), is_idle).is_some()
+            {
                 self.counts.evicted_idle();
             }
         }
