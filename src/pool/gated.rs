@@ -14,7 +14,11 @@ use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::identity::Identity;
+#[cfg(feature = "metrics")]
+use crate::instant::Instant;
 use crate::manager::TokenManager;
+#[cfg(feature = "metrics")]
+use crate::metrics::{GateCounts, GateMetrics};
 use crate::news::NewsSender;
 use crate::permit::Permit;
 use crate::request::{ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
@@ -28,23 +32,40 @@ pub(super) struct SharedGate {
     /// The driver is to look at the clock again.
     looks_earlier: Notify,
     next_tenant: AtomicU64,
+    refused: AtomicU64,
     runtime: Handle,
+    #[cfg(feature = "metrics")]
+    metrics: GateMetrics,
 }
 
 struct State {
     gate: Gate<Reply>,
     /// Somebody sleeps until the gate's next look.
     is_driven: bool,
+    #[cfg(feature = "metrics")]
+    shown: GateCounts,
 }
 
 impl SharedGate {
-    pub(super) fn new(attempts_at_once: usize, runtime: Handle) -> Arc<Self> {
-        let state = State { gate: Gate::new(attempts_at_once), is_driven: false };
+    pub(super) fn new(
+        attempts_at_once: usize,
+        runtime: Handle,
+        #[cfg(feature = "metrics")] metrics: GateMetrics,
+    ) -> Arc<Self> {
+        let state = State {
+            gate: Gate::new(attempts_at_once),
+            is_driven: false,
+            #[cfg(feature = "metrics")]
+            shown: GateCounts::default(),
+        };
         Arc::new(Self {
             state: Mutex::new(state),
             looks_earlier: Notify::new(),
             next_tenant: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             runtime,
+            #[cfg(feature = "metrics")]
+            metrics,
         })
     }
 
@@ -54,10 +75,20 @@ impl SharedGate {
         Gated { manager, tenant: Arc::new(tenant) }
     }
 
-    /// How many attempts wait, how many are out, and how long the server is left alone.
-    pub(super) fn status(&self) -> (usize, usize, Option<Duration>) {
+    /// How many attempts wait, and how many are out.
+    pub(super) fn attempts(&self) -> [usize; 2] {
         let State { gate, .. } = &*self.lock();
-        (gate.waiting(), gate.out(), gate.rests(clock::now()).map(|(_, rest)| rest))
+        [gate.waiting(), gate.out()]
+    }
+
+    /// How many attempts were refused leave.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// How long the server is left alone.
+    pub(super) fn rests(&self) -> Option<Duration> {
+        self.lock().gate.rests(clock::now()).map(|(_, rest)| rest)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -70,6 +101,10 @@ impl SharedGate {
         answers.extend(state.gate.answers(now));
         let drive =
             state.gate.next_look(now).is_some() && !std::mem::replace(&mut state.is_driven, true);
+        let refused = answers.iter().filter(|(_, answer)| answer.is_err()).count();
+        self.refused.fetch_add(refused as u64, Relaxed);
+        #[cfg(feature = "metrics")]
+        let has_changed = self.note(&mut state, now);
         drop(state);
         if drive {
             self.runtime.spawn(Arc::clone(self).drive());
@@ -80,6 +115,20 @@ impl SharedGate {
             // Its drop is what gives a place back, also of one that has left.
             let _ = reply.send(answer);
         }
+        #[cfg(feature = "metrics")]
+        if has_changed || refused > 0 {
+            self.metrics.show(refused);
+        }
+    }
+
+    /// Whether there is anything new to show.
+    #[cfg(feature = "metrics")]
+    fn note(&self, state: &mut State, now: Instant) -> bool {
+        let State { gate, shown, .. } = state;
+        let counts = [gate.waiting(), gate.out(), usize::from(gate.rests(now).is_some())];
+        let before = std::mem::replace(shown, counts);
+        self.metrics.change(before, counts);
+        before != counts
     }
 
     /// While anybody waits for the clock.
@@ -102,6 +151,15 @@ impl SharedGate {
             }
             self.settle(self.lock(), Vec::new());
         }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Drop for SharedGate {
+    fn drop(&mut self) {
+        let shown = self.lock().shown;
+        self.metrics.change(shown, GateCounts::default());
+        self.metrics.show(0);
     }
 }
 

@@ -91,7 +91,7 @@ struct Pool<K> {
     make: Box<Make<K>>,
     gate: Arc<SharedGate>,
     capacity: usize,
-    counts: Arc<Counts>,
+    counts: Counts,
     /// Nobody could leave for a new one; in nanoseconds of the clock.
     full_until: AtomicU64,
     end: CancellationToken,
@@ -129,7 +129,7 @@ impl Tenant {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     /// In the table, or about to be.
     sessions: AtomicUsize,
@@ -161,6 +161,12 @@ impl Counts {
         self.metrics.evicted("full");
     }
 
+    fn refused_full(&self) {
+        self.refused_full.fetch_add(1, Relaxed);
+        #[cfg(feature = "metrics")]
+        self.metrics.refused();
+    }
+
     fn evicted_idle(&self) {
         self.evicted_idle.fetch_add(1, Relaxed);
         #[cfg(feature = "metrics")]
@@ -168,12 +174,11 @@ impl Counts {
     }
 }
 
-/// Tells the table who has to stay, and counts who leaves.
+/// Tells the table who has to stay, and keeps who leaves for when its lock is free.
 #[derive(Clone)]
-struct Watch(Arc<Counts>);
+struct Watch;
 
 impl<K> Lifecycle<Key<K>, Arc<Tenant>> for Watch {
-    /// What is dropped after the lock.
     type RequestState = Vec<(Key<K>, Arc<Tenant>)>;
 
     fn is_pinned(&self, _: &Key<K>, tenant: &Arc<Tenant>) -> bool {
@@ -181,8 +186,6 @@ impl<K> Lifecycle<Key<K>, Arc<Tenant>> for Watch {
     }
 
     fn on_evict(&self, evicted: &mut Self::RequestState, key: Key<K>, tenant: Arc<Tenant>) {
-        self.0.left();
-        self.0.evicted_full();
         evicted.push((key, tenant));
     }
 }
@@ -207,7 +210,10 @@ pub struct PoolStatus {
     pub attempts_waiting: usize,
     /// Attempts on the wire that came through the gate.
     pub attempts_out: usize,
-    /// In an outage: until the gate tries the server again.
+    /// Attempts that got another tenant's error in place of leave, since the server failed one after the
+    /// other.
+    pub attempts_refused: u64,
+    /// While some or all tenants rest for that reason: until the gate tries the server again.
     pub rests: Option<Duration>,
 }
 
@@ -319,7 +325,7 @@ impl<K> SessionPool<K> {
     /// What the pool has, and has done.
     pub fn status(&self) -> PoolStatus {
         let Pool { gate, capacity, counts, .. } = &*self.0;
-        let (attempts_waiting, attempts_out, rests) = gate.status();
+        let [attempts_waiting, attempts_out] = gate.attempts();
         PoolStatus {
             sessions: counts.sessions.load(Relaxed),
             capacity: *capacity,
@@ -329,7 +335,8 @@ impl<K> SessionPool<K> {
             refused_full: counts.refused_full.load(Relaxed),
             attempts_waiting,
             attempts_out,
-            rests,
+            attempts_refused: gate.refused(),
+            rests: gate.rests(),
         }
     }
 }
@@ -412,7 +419,12 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         };
         let made = Arc::new(Tenant { handle: handle.clone(), sweeps: AtomicU8::new(0) });
         let mut evicted = Vec::new();
-        if place.insert_with_lifecycle(Arc::clone(&made), &mut evicted).is_err() {
+        let is_in = place.insert_with_lifecycle(Arc::clone(&made), &mut evicted).is_ok();
+        for _ in &evicted {
+            self.counts.left();
+            self.counts.evicted_full();
+        }
+        if !is_in {
             return self.unmade(Ok(None));
         }
         self.counts.joined();
@@ -445,7 +457,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
     }
 
     fn full(&self) -> PoolError {
-        self.counts.refused_full.fetch_add(1, Relaxed);
+        self.counts.refused_full();
         PoolError::Full
     }
 
