@@ -51,7 +51,8 @@ pub enum TokenError {
         /// What was wrong with it, and where.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The server wants fewer requests: 429, or words to that effect.
+    /// Too many requests: the server says so, by 429 or words to that effect; or a pool's or another
+    /// [gated](crate::TokenManager::is_gated) manager's attempt had no leave within 60 s, and was not sent.
     #[non_exhaustive]
     RateLimited {
         /// The server's `Retry-After`.
@@ -249,7 +250,7 @@ impl fmt::Display for TokenError {
                 write!(f, "the server refused ({status}): {error}")?;
             }
             Self::Credential { source } => write!(f, "the client's credential {source}")?,
-            Self::RateLimited { .. } => f.write_str("the server wants fewer requests")?,
+            Self::RateLimited { .. } => f.write_str("too many requests")?,
             Self::Server { status, address, .. } => {
                 write!(f, "the server failed (status {status})")?;
                 after(f, " at ", address.as_deref())?;
@@ -279,6 +280,9 @@ impl fmt::Display for TokenError {
         match (self.retry_after(), self) {
             (Some(wait), Self::Transport { .. } | Self::TimedOut { .. }) => {
                 write!(f, "; it is left alone for {}", rounded(wait))
+            }
+            (Some(wait), Self::RateLimited { .. }) => {
+                write!(f, "; come again in {}", rounded(wait))
             }
             (Some(wait), _) => write!(f, "; it said to wait {}", rounded(wait)),
             (None, _) => Ok(()),

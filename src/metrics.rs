@@ -284,8 +284,8 @@ static NAMES: Mutex<Names> = Mutex::new(Names { all: BTreeMap::new(), look_at: 6
 
 impl Named {
     fn of(name: &Arc<str>) -> Arc<Self> {
-        let names = &mut *locked(&NAMES);
-        if let Some(named) = names.all.get(name).and_then(Weak::upgrade) {
+        let known = &mut *locked(&NAMES);
+        if let Some(named) = known.all.get(name).and_then(Weak::upgrade) {
             return named;
         }
         let named = Arc::new(Self {
@@ -299,11 +299,11 @@ impl Named {
             #[cfg(feature = "pool")]
             gates: Default::default(),
         });
-        if names.all.len() >= names.look_at {
-            names.all.retain(|_, other| other.strong_count() > 0);
-            names.look_at = 64.max(names.all.len() * 2);
+        if known.all.len() >= known.look_at {
+            known.all.retain(|_, other| other.strong_count() > 0);
+            known.look_at = 64.max(known.all.len() * 2);
         }
-        names.all.insert(Arc::clone(name), Arc::downgrade(&named));
+        known.all.insert(Arc::clone(name), Arc::downgrade(&named));
         named
     }
 

@@ -315,10 +315,11 @@ async fn every_count_of_a_pools_status_is_in_a_scrape() {
     pool.get(&9).unwrap_err();
     let calls: Vec<_> = held
         .iter()
-        .map(|session| session.clone())
+        .cloned()
         .map(|session| tokio::spawn(async move { session.get_token().await.map(drop) }))
         .collect();
-    let compare = |what: &str| {
+    let counted = |number: u64| exactly(usize::try_from(number).unwrap());
+    let compare = || {
         let crate::PoolStatus {
             sessions,
             capacity: _,
@@ -333,28 +334,28 @@ async fn every_count_of_a_pools_status_is_in_a_scrape() {
         } = pool.status();
         let label = "session=\"status\"";
         scraped.expect(&format!("{SESSIONS}{{{label}}}"), exactly(sessions));
-        scraped.expect(&format!("{MADE}{{{label}}}"), made as f64);
-        scraped.expect(&format!("{REFUSED}{{{label}}}"), refused_full as f64);
+        scraped.expect(&format!("{MADE}{{{label}}}"), counted(made));
+        scraped.expect(&format!("{REFUSED}{{{label}}}"), counted(refused_full));
         let gate = |state| format!("{AT_THE_GATE}{{{label},state=\"{state}\"}}");
         scraped.expect(&gate("waiting"), exactly(attempts_waiting));
         scraped.expect(&gate("out"), exactly(attempts_out));
         scraped.expect(&format!("{RESTING}{{{label}}}"), exactly(usize::from(rests.is_some())));
         if attempts_refused > 0 {
-            scraped.expect(&format!("{REFUSED_ATTEMPTS}{{{label}}}"), attempts_refused as f64);
+            scraped.expect(&format!("{REFUSED_ATTEMPTS}{{{label}}}"), counted(attempts_refused));
         }
-        (what == "begin", attempts_waiting > 0, attempts_refused > 0, rests.is_some())
+        (attempts_waiting > 0, attempts_refused > 0, rests.is_some())
     };
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(compare("begin"), (true, true, false, false));
+    assert_eq!(compare(), (true, false, false));
     tokio::time::sleep(Duration::from_millis(1_950)).await;
-    let (_, _, refused, rests) = compare("outage");
+    let (_, refused, rests) = compare();
     assert!(refused && rests, "{:?}", pool.status());
     drop(held);
     pool.shutdown().await;
     for call in calls {
         let _ = call.await.unwrap();
     }
-    compare("end");
+    compare();
     drop(pool);
     tokio::task::yield_now().await;
     scraped.expect(&format!("{RESTING}{{session=\"status\"}}"), 0.0);

@@ -293,9 +293,9 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
             {
                 revokes.spawn(async move { session.revoke().await });
             }
-            let Some(revoked) = revokes.join_next().await else { return outcome };
+            let Some(ended) = revokes.join_next().await else { return outcome };
             // The runtime's end, too, is a session's.
-            if let Err(error) = revoked.unwrap_or(Err(SessionError::Closed)) {
+            if let Err(error) = ended.unwrap_or(Err(SessionError::Closed)) {
                 outcome = Err(error);
             }
         }
@@ -407,7 +407,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         }
         MAKING.with_borrow_mut(|making| making.push(self.making(asked)));
         let made = guarded(|| (self.make)(asked.name));
-        MAKING.with_borrow_mut(|making| making.pop());
+        MAKING.with_borrow_mut(Vec::pop);
         let made = made.unwrap_or_else(|| {
             Err(ConfigError::new("maker", "panicked: standard error should say why"))
         });

@@ -70,7 +70,7 @@ impl<W> Queue<W> {
     pub(super) fn take(&mut self, standing: Standing, but_one: bool) -> impl Iterator<Item = W> {
         let kept = if but_one { self.pop_last_of(standing) } else { None };
         let lines = &mut self.0[standing as usize];
-        let taken = std::mem::replace(lines, [Line::new(), Line::new()]);
+        let taken = std::mem::take(lines);
         if let Some(Waiting { ticket, tenant, reply, .. }) = kept {
             lines[0].insert(ticket, (tenant, reply));
         }

@@ -33,13 +33,13 @@ impl PartialEq for Name {
 
 impl Eq for Name {}
 
-fn manager(tenant: u64) -> Result<SessionBuilder<Manager>, ConfigError> {
-    Ok(Session::builder(Manager { tenant, server: healthy(), seen: Arc::default() }))
+fn session(tenant: u64) -> SessionBuilder<Manager> {
+    Session::builder(Manager { tenant, server: healthy(), seen: Arc::default() })
 }
 
 #[tokio::test]
 async fn a_name_that_panics_stops_no_other_tenant() {
-    let pool = SessionPool::builder(|name: &Name| manager(name.0)).capacity(4).build().unwrap();
+    let pool = SessionPool::builder(|name: &Name| Ok(session(name.0))).capacity(4).build().unwrap();
     let seven = Name(7, What::Nothing);
     let before = pool.get(&seven).unwrap();
     for _ in 0..3 {
@@ -70,7 +70,7 @@ async fn a_maker_that_asks_for_what_it_is_to_make_is_told_so() {
             pool.get(&(tenant % 2))
                 .map_err(|error| ConfigError::new("asked", error.to_string()))?;
         }
-        manager(*tenant)
+        Ok(session(*tenant))
     };
     let pool = POOL.get_or_init(|| SessionPool::builder(maker).build().unwrap());
     pool.get(&2).unwrap();
@@ -86,7 +86,7 @@ fn a_pool_whose_runtime_is_gone_is_closed() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let pool = {
         let _inside = runtime.enter();
-        SessionPool::builder(|tenant: &u64| manager(*tenant)).build().unwrap()
+        SessionPool::builder(|tenant: &u64| Ok(session(*tenant))).build().unwrap()
     };
     pool.get(&1).unwrap();
     drop(runtime);
