@@ -51,7 +51,8 @@ pub enum TokenError {
         /// What was wrong with it, and where.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The server limits the request rate: 429, or a response that means the same.
+    /// Too many requests: the server answers with 429, or with a response that means the same; or an attempt of a pool,
+    /// or of another [gated](crate::TokenManager::is_gated) manager, was not admitted within 60 s and was not sent.
     #[non_exhaustive]
     RateLimited {
         /// The server's `Retry-After`.
@@ -250,7 +251,7 @@ impl fmt::Display for TokenError {
                 write!(f, "the server refused ({status}): {error}")?;
             }
             Self::Credential { source } => write!(f, "the client's credential {source}")?,
-            Self::RateLimited { .. } => f.write_str("the server limits requests")?,
+            Self::RateLimited { .. } => f.write_str("too many requests")?,
             Self::Server { status, address, .. } => {
                 write!(f, "the server failed (status {status})")?;
                 after(f, " at ", address.as_deref())?;
@@ -280,6 +281,9 @@ impl fmt::Display for TokenError {
         match (self.retry_after(), self) {
             (Some(wait), Self::Transport { .. } | Self::TimedOut { .. }) => {
                 write!(f, "; the next request is sent in {} at the earliest", rounded(wait))
+            }
+            (Some(wait), Self::RateLimited { .. }) => {
+                write!(f, "; try again in {}", rounded(wait))
             }
             (Some(wait), _) => write!(f, "; it asked to wait {}", rounded(wait)),
             (None, _) => Ok(()),

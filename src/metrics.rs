@@ -1,5 +1,6 @@
 //! What a session and a pool count and measure, by the facade [`metrics`](https://docs.rs/metrics): nothing
-//! is seen before the program installs a recorder, such as an exporter for Prometheus.
+//! is seen before the program installs a recorder, such as an exporter for Prometheus. One that is installed
+//! late counts from then on, and shows a gauge as it is when that next changes.
 //!
 //! # Names
 //! These are part of the interface. Each has the label `session`, which is the
@@ -20,7 +21,12 @@
 //! | `ccg_session_overloaded_total` | counter | | callers that were turned away |
 //! | `ccg_session_ledger_evicted_total` | counter | | live tokens that a revoke can no longer reach |
 //! | `ccg_session_pool_sessions` | gauge | | sessions in the pool |
+//! | `ccg_session_pool_made_total` | counter | | sessions that were made |
 //! | `ccg_session_pool_evicted_total` | counter | `why` | sessions that left it, since it was `full` or they were `idle` |
+//! | `ccg_session_pool_refused_total` | counter | | how often [`Full`](crate::PoolError::Full) was the answer |
+//! | `ccg_session_pool_attempts` | gauge | `state` | attempts in its gate: `waiting`, or `out` on the wire |
+//! | `ccg_session_pool_attempts_refused_total` | counter | | attempts that got another tenant's error in place of leave |
+//! | `ccg_session_pool_resting` | gauge | | pools that rest some or all tenants, since the server fails one after the other |
 //!
 //! Gauges of several sessions with one name are their sums, but for the two that say otherwise. Calls that are
 //! answered at once by the token that is there are not counted: counting them would cost as much as they do.
@@ -28,7 +34,6 @@
 //! That time passes is no event: a token that becomes stale, or expires, while nobody asks changes no gauge.
 //! Compare the expiry's time stamp with `time()` instead. Of several sessions it is that of the first token to
 //! expire which has not yet, as of the last change.
-
 //!
 //! # An outage, as it is scraped
 //! From `examples/metrics.rs`, a line for each series that changes. The token server fails, and the token that
@@ -48,13 +53,11 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-#[cfg(feature = "pool")]
-use metrics::Gauge;
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 
 use crate::clock;
 use crate::error::TokenError;
@@ -68,11 +71,21 @@ pub(crate) const DEFAULT_NAME: &str = "default";
 const ATTEMPTS: &str = "ccg_session_attempts_total";
 const DURATION: &str = "ccg_session_attempt_duration_seconds";
 #[cfg(feature = "pool")]
+const AT_THE_GATE: &str = "ccg_session_pool_attempts";
+#[cfg(feature = "pool")]
 const EVICTED: &str = "ccg_session_pool_evicted_total";
 const EXPIRY: &str = "ccg_session_token_expiry_timestamp_seconds";
 const HELD: &str = "ccg_session_held_callers";
 const HELD_MAX: &str = "ccg_session_held_callers_max";
+#[cfg(feature = "pool")]
+const MADE: &str = "ccg_session_pool_made_total";
 const PHASE: &str = "ccg_session_phase";
+#[cfg(feature = "pool")]
+const REFUSED: &str = "ccg_session_pool_refused_total";
+#[cfg(feature = "pool")]
+const REFUSED_ATTEMPTS: &str = "ccg_session_pool_attempts_refused_total";
+#[cfg(feature = "pool")]
+const RESTING: &str = "ccg_session_pool_resting";
 #[cfg(feature = "pool")]
 const SESSIONS: &str = "ccg_session_pool_sessions";
 const STARTED: &str = "ccg_session_attempts_started_total";
@@ -180,13 +193,11 @@ impl Metrics {
     }
 
     fn show_held(&self, before: usize, after: usize, max: usize) {
-        let held = gauge!(HELD, "session" => self.name());
-        match after.checked_sub(before) {
-            Some(more) => held.increment(exactly(more)),
-            None => held.decrement(exactly(before - after)),
-        }
-        let most = self.named.held_max.fetch_max(max, Relaxed).max(max);
-        gauge!(HELD_MAX, "session" => self.name()).set(exactly(most));
+        let named = &self.named;
+        named.held.change(before, after);
+        show(&gauge!(HELD, "session" => self.name()), || named.held.get());
+        named.held_max.0.fetch_max(max, Relaxed);
+        show(&gauge!(HELD_MAX, "session" => self.name()), || named.held_max.get());
     }
 
     fn show_phase(&self, facts: &Facts) {
@@ -195,13 +206,12 @@ impl Metrics {
         if before == phase {
             return;
         }
-        let sessions =
-            |phase: Phase| gauge!(PHASE, "session" => self.name(), "phase" => phase.as_str());
-        if let Some(phase) = before {
-            sessions(phase).decrement(1.0);
-        }
-        if let Some(phase) = phase {
-            sessions(phase).increment(1.0);
+        let count = |phase: Phase| &self.named.phases[phase as usize];
+        before.inspect(|phase| count(*phase).change(1, 0));
+        phase.inspect(|phase| count(*phase).change(0, 1));
+        for phase in before.into_iter().chain(phase) {
+            let gauge = gauge!(PHASE, "session" => self.name(), "phase" => phase.as_str());
+            show(&gauge, || count(phase).get());
         }
     }
 
@@ -212,37 +222,92 @@ impl Metrics {
         if before.is_none() && expiry.is_none() {
             return;
         }
-        let first = self.named.first_expiry(self.session, before, expiry);
-        let seconds = Duration::from_millis(first.unwrap_or_default()).as_secs_f64();
-        gauge!(EXPIRY, "session" => self.name()).set(seconds);
+        self.named.expires(self.session, before, expiry);
+        show(&gauge!(EXPIRY, "session" => self.name()), || {
+            let first = self.named.first_expiry(unix_millis(clock::now()));
+            Duration::from_millis(first.unwrap_or_default()).as_secs_f64()
+        });
     }
 }
 
-/// What the sessions of one name have in common.
+/// A sum of our own: a recorder's may begin late, and would then show a difference to nothing.
+#[derive(Debug, Default)]
+struct Sum(AtomicUsize);
+
+impl Sum {
+    fn change(&self, before: usize, after: usize) {
+        // It wraps around where `after` is less, and back.
+        self.0.fetch_add(after.wrapping_sub(before), Relaxed);
+    }
+
+    fn get(&self) -> f64 {
+        exactly(self.0.load(Relaxed))
+    }
+}
+
+/// No lock is held, since a recorder is foreign code: whoever is overtaken by a change shows that as well.
+fn show(gauge: &Gauge, read: impl Fn() -> f64) {
+    loop {
+        fence(SeqCst);
+        let shown = read();
+        gauge.set(shown);
+        fence(SeqCst);
+        if read().to_bits() == shown.to_bits() {
+            return;
+        }
+    }
+}
+
+/// What the sessions and pools of one name have in common.
 #[derive(Debug)]
 struct Named {
     name: Arc<str>,
     /// When tokens expire, in milliseconds of Unix time, and whose.
     expiries: Mutex<BTreeSet<(u64, u64)>>,
-    held_max: AtomicUsize,
+    held: Sum,
+    held_max: Sum,
+    phases: [Sum; Phase::Closed as usize],
+    #[cfg(feature = "pool")]
+    pooled: Sum,
+    /// Attempts that wait, those that are out, and pools that rest.
+    #[cfg(feature = "pool")]
+    gates: [Sum; 3],
 }
+
+/// Those that there are, and how many names it takes to look which of them are not used any more.
+struct Names {
+    all: BTreeMap<Arc<str>, Weak<Named>>,
+    look_at: usize,
+}
+
+static NAMES: Mutex<Names> = Mutex::new(Names { all: BTreeMap::new(), look_at: 64 });
 
 impl Named {
     fn of(name: &Arc<str>) -> Arc<Self> {
-        static ALL: Mutex<BTreeMap<Arc<str>, Weak<Named>>> = Mutex::new(BTreeMap::new());
-        let mut all = locked(&ALL);
-        if let Some(named) = all.get(name).and_then(Weak::upgrade) {
+        let known = &mut *locked(&NAMES);
+        if let Some(named) = known.all.get(name).and_then(Weak::upgrade) {
             return named;
         }
-        let (expiries, held_max) = (Mutex::default(), AtomicUsize::new(0));
-        let named = Arc::new(Self { name: Arc::clone(name), expiries, held_max });
-        all.retain(|_, other| other.strong_count() > 0);
-        all.insert(Arc::clone(name), Arc::downgrade(&named));
+        let named = Arc::new(Self {
+            name: Arc::clone(name),
+            expiries: Mutex::default(),
+            held: Sum::default(),
+            held_max: Sum::default(),
+            phases: Default::default(),
+            #[cfg(feature = "pool")]
+            pooled: Sum::default(),
+            #[cfg(feature = "pool")]
+            gates: Default::default(),
+        });
+        if known.all.len() >= known.look_at {
+            known.all.retain(|_, other| other.strong_count() > 0);
+            known.look_at = 64.max(known.all.len() * 2);
+        }
+        known.all.insert(Arc::clone(name), Arc::downgrade(&named));
         named
     }
 
-    /// The first of those to come; of those in the past the last, if there is no other.
-    fn first_expiry(&self, session: u64, before: Option<u64>, now: Option<u64>) -> Option<u64> {
+    fn expires(&self, session: u64, before: Option<u64>, now: Option<u64>) {
         let mut expiries = locked(&self.expiries);
         if let Some(before) = before {
             expiries.remove(&(before, session));
@@ -250,7 +315,11 @@ impl Named {
         if let Some(now) = now {
             expiries.insert((now, session));
         }
-        let today = unix_millis(clock::now());
+    }
+
+    /// The first of those to come; of those in the past the last, if there is no other.
+    fn first_expiry(&self, today: u64) -> Option<u64> {
+        let mut expiries = locked(&self.expiries);
         while expiries.len() > 1 && expiries.first().is_some_and(|(at, _)| *at <= today) {
             expiries.pop_first();
         }
@@ -262,48 +331,93 @@ impl Named {
 #[cfg(feature = "pool")]
 #[derive(Debug)]
 pub(crate) struct PoolMetrics {
-    name: Arc<str>,
+    named: Arc<Named>,
     sessions: AtomicUsize,
 }
 
 #[cfg(feature = "pool")]
 impl PoolMetrics {
-    pub(crate) fn new(name: Arc<str>) -> Self {
-        Self { name, sessions: AtomicUsize::new(0) }
+    pub(crate) fn new(name: &Arc<str>) -> Self {
+        Self { named: Named::of(name), sessions: AtomicUsize::new(0) }
     }
 
     pub(crate) fn joined(&self) {
         self.sessions.fetch_add(1, Relaxed);
-        guarded(|| self.shown().increment(1.0));
+        self.named.pooled.change(0, 1);
+        self.show();
+        self.count(MADE);
     }
 
     pub(crate) fn left(&self) {
         self.sessions.fetch_sub(1, Relaxed);
-        guarded(|| self.shown().decrement(1.0));
+        self.named.pooled.change(1, 0);
+        self.show();
     }
 
     pub(crate) fn evicted(&self, why: &'static str) {
-        let name = Arc::clone(&self.name);
+        let name = Arc::clone(&self.named.name);
         guarded(|| counter!(EVICTED, "session" => name, "why" => why).increment(1));
     }
 
-    fn shown(&self) -> Gauge {
-        gauge!(SESSIONS, "session" => Arc::clone(&self.name))
+    pub(crate) fn refused(&self) {
+        self.count(REFUSED);
     }
-}
 
-#[cfg(feature = "pool")]
-impl Default for PoolMetrics {
-    fn default() -> Self {
-        Self::new(DEFAULT_NAME.into())
+    fn count(&self, what: &'static str) {
+        let name = Arc::clone(&self.named.name);
+        guarded(|| counter!(what, "session" => name).increment(1));
+    }
+
+    fn show(&self) {
+        let name = Arc::clone(&self.named.name);
+        guarded(|| show(&gauge!(SESSIONS, "session" => name), || self.named.pooled.get()));
     }
 }
 
 #[cfg(feature = "pool")]
 impl Drop for PoolMetrics {
     fn drop(&mut self) {
-        let sessions = exactly(*self.sessions.get_mut());
-        guarded(|| self.shown().decrement(sessions));
+        self.named.pooled.change(*self.sessions.get_mut(), 0);
+        self.show();
+    }
+}
+
+/// What a pool's gate shows.
+#[cfg(feature = "pool")]
+#[derive(Debug)]
+pub(crate) struct GateMetrics(Arc<Named>);
+
+/// Attempts that wait, those that are out, and 1 if the gate rests tenants.
+#[cfg(feature = "pool")]
+pub(crate) type GateCounts = [usize; 3];
+
+#[cfg(feature = "pool")]
+impl GateMetrics {
+    pub(crate) fn new(name: &Arc<str>) -> Self {
+        Self(Named::of(name))
+    }
+
+    /// Under the gate's lock: in the order in which it happens.
+    pub(crate) fn change(&self, before: GateCounts, after: GateCounts) {
+        for (sum, (before, after)) in self.0.gates.iter().zip(before.into_iter().zip(after)) {
+            sum.change(before, after);
+        }
+    }
+
+    /// Without it.
+    pub(crate) fn show(&self, refused: usize) {
+        let name = || Arc::clone(&self.0.name);
+        let [waiting, out, resting] = &self.0.gates;
+        guarded(|| {
+            for (state, sum) in [("waiting", waiting), ("out", out)] {
+                let gauge = gauge!(AT_THE_GATE, "session" => name(), "state" => state);
+                show(&gauge, || sum.get());
+            }
+            show(&gauge!(RESTING, "session" => name()), || resting.get());
+            if refused > 0 {
+                counter!(REFUSED_ATTEMPTS, "session" => name()).increment(refused as u64);
+            }
+        });
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicU64;
+
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::*;
@@ -209,13 +211,63 @@ async fn gauges_of_one_name_are_sums_and_end_with_their_sessions() {
 #[test]
 fn an_expiry_in_the_past_does_not_hide_one_to_come() {
     let named = Named::of(&"past".into());
-    let now = unix_millis(clock::now());
-    assert_eq!(named.first_expiry(1, None, Some(now - 5)), Some(now - 5), "there is no other");
-    assert_eq!(named.first_expiry(2, None, Some(now - 3)), Some(now - 3));
-    assert_eq!(named.first_expiry(3, None, Some(now + 60_000)), Some(now + 60_000));
-    assert_eq!(named.first_expiry(4, None, Some(now + 50_000)), Some(now + 50_000));
-    assert_eq!(named.first_expiry(1, Some(now - 5), Some(now + 40_000)), Some(now + 40_000));
-    assert_eq!(named.first_expiry(1, Some(now + 40_000), None), Some(now + 50_000));
+    let now = 1_000_000;
+    let first = |session, before, expiry| {
+        named.expires(session, before, expiry);
+        named.first_expiry(now)
+    };
+    assert_eq!(first(1, None, Some(now - 5)), Some(now - 5), "there is no other");
+    assert_eq!(first(2, None, Some(now - 3)), Some(now - 3));
+    assert_eq!(first(3, None, Some(now + 60_000)), Some(now + 60_000));
+    assert_eq!(first(4, None, Some(now + 50_000)), Some(now + 50_000));
+    assert_eq!(first(1, Some(now - 5), Some(now + 40_000)), Some(now + 40_000));
+    assert_eq!(first(1, Some(now + 40_000), None), Some(now + 50_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_is_installed_late_shows_gauges_as_they_are() {
+    let session = Session::builder(Manager::default()).name("late").spawn().unwrap();
+    session.get_token().await.unwrap();
+    let scraped = Scraped::new();
+    let other = Session::builder(Manager::default()).name("late").spawn().unwrap();
+    other.get_token().await.unwrap();
+    let phase = |phase| format!("{PHASE}{{session=\"late\",phase=\"{phase}\"}}");
+    scraped.expect(&phase("fresh"), 2.0);
+    session.shutdown().await;
+    scraped.expect(&phase("fresh"), 1.0);
+    scraped.expect(&format!("{HELD}{{session=\"late\"}}"), 0.0);
+    other.shutdown().await;
+    scraped.expect(&phase("fresh"), 0.0);
+}
+
+#[test]
+fn sums_are_right_whoever_shows_them_last() {
+    let (sum, gauge) = (Sum::default(), Arc::new(AtomicU64::new(0)));
+    let shown = Gauge::from_arc(Arc::clone(&gauge));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    sum.change(0, 1);
+                    show(&shown, || sum.get());
+                }
+            });
+        }
+    });
+    assert!((f64::from_bits(gauge.load(Relaxed)) - 80_000.0).abs() < 1e-6);
+}
+
+#[test]
+fn names_that_nobody_uses_are_forgotten() {
+    let kept = Named::of(&"kept".into());
+    let mut last = None;
+    for number in 0..1_000 {
+        last = Some(Named::of(&format!("name-{number}").into()));
+    }
+    assert!(Arc::ptr_eq(&kept, &Named::of(&"kept".into())));
+    // Two, those of tests beside this one, and up to 64 that are to be looked at.
+    assert!(Arc::weak_count(&last.unwrap()) == 1);
+    assert!(locked(&NAMES).all.len() < 200);
 }
 
 #[cfg(feature = "pool")]
@@ -244,6 +296,150 @@ async fn a_pool_shows_its_sessions_and_why_they_left() {
     scraped.expect(&sessions, 1.0);
     drop(pool);
     scraped.expect(&sessions, 0.0);
+    let default = format!("{SESSIONS}{{session=\"default\"}}");
+    assert_eq!(scraped.value(&default), None, "of a pool that there is not");
+}
+
+/// A new one of its counts does not compile before it is here.
+#[cfg(feature = "pool")]
+#[tokio::test(start_paused = true)]
+async fn every_count_of_a_pools_status_is_in_a_scrape() {
+    let scraped = Scraped::new();
+    let maker = |_: &u8| {
+        let down = || Err(TokenError::server(503, None));
+        Ok(Session::builder(Manager::new(std::iter::repeat_with(down).take(9))))
+    };
+    let pool = crate::SessionPool::builder(maker).capacity(7).attempts_at_once(2);
+    let pool = pool.name("status").build().unwrap();
+    let held: Vec<_> = (0..7).map(|tenant| pool.get(&tenant).unwrap()).collect();
+    pool.get(&9).unwrap_err();
+    let calls: Vec<_> = held
+        .iter()
+        .cloned()
+        .map(|session| tokio::spawn(async move { session.get_token().await.map(drop) }))
+        .collect();
+    let counted = |number: u64| exactly(usize::try_from(number).unwrap());
+    let compare = || {
+        let crate::PoolStatus {
+            sessions,
+            capacity: _,
+            made,
+            evicted_full: _,
+            evicted_idle: _,
+            refused_full,
+            attempts_waiting,
+            attempts_out,
+            attempts_refused,
+            rests,
+        } = pool.status();
+        let label = "session=\"status\"";
+        scraped.expect(&format!("{SESSIONS}{{{label}}}"), exactly(sessions));
+        scraped.expect(&format!("{MADE}{{{label}}}"), counted(made));
+        scraped.expect(&format!("{REFUSED}{{{label}}}"), counted(refused_full));
+        let gate = |state| format!("{AT_THE_GATE}{{{label},state=\"{state}\"}}");
+        scraped.expect(&gate("waiting"), exactly(attempts_waiting));
+        scraped.expect(&gate("out"), exactly(attempts_out));
+        scraped.expect(&format!("{RESTING}{{{label}}}"), exactly(usize::from(rests.is_some())));
+        if attempts_refused > 0 {
+            scraped.expect(&format!("{REFUSED_ATTEMPTS}{{{label}}}"), counted(attempts_refused));
+        }
+        (attempts_waiting > 0, attempts_refused > 0, rests.is_some())
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(compare(), (true, false, false));
+    tokio::time::sleep(Duration::from_millis(1_950)).await;
+    let (_, refused, rests) = compare();
+    assert!(refused && rests, "{:?}", pool.status());
+    drop(held);
+    pool.shutdown().await;
+    for call in calls {
+        let _ = call.await.unwrap();
+    }
+    compare();
+    drop(pool);
+    tokio::task::yield_now().await;
+    scraped.expect(&format!("{RESTING}{{session=\"status\"}}"), 0.0);
+}
+
+/// A recorder of somebody's that asks the pool for something.
+#[cfg(feature = "pool")]
+struct Asks(std::sync::OnceLock<crate::SessionPool<u8>>, AtomicUsize);
+
+#[cfg(feature = "pool")]
+impl Asks {
+    fn ask(&self) {
+        // Not when it asks itself.
+        if let Some(pool) = self.0.get()
+            && self.1.fetch_add(1, Relaxed) == 0
+        {
+            pool.status();
+            pool.get(&0).unwrap();
+            pool.remove(&200);
+            self.1.store(0, Relaxed);
+        }
+    }
+}
+
+#[cfg(feature = "pool")]
+impl metrics::Recorder for Asks {
+    fn describe_counter(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn describe_gauge(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn describe_histogram(
+        &self,
+        _: metrics::KeyName,
+        _: Option<metrics::Unit>,
+        _: metrics::SharedString,
+    ) {
+    }
+
+    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        self.ask();
+        metrics::Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> Gauge {
+        self.ask();
+        Gauge::noop()
+    }
+
+    fn register_histogram(
+        &self,
+        _: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+#[cfg(feature = "pool")]
+#[tokio::test(start_paused = true)]
+async fn a_recorder_runs_under_no_lock_of_the_pool() {
+    let recorder = Asks(std::sync::OnceLock::new(), AtomicUsize::new(0));
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let pool = crate::SessionPool::builder(|_: &u8| Ok(Session::builder(Manager::default())))
+        .capacity(4)
+        .build()
+        .unwrap();
+    recorder.0.set(pool.clone()).unwrap_or_else(|_| panic!("it is set once"));
+    let _held = pool.get(&0).unwrap();
+    for tenant in 1..20 {
+        pool.get(&tenant).unwrap().get_token().await.unwrap();
+    }
+    pool.shutdown().await;
 }
 
 /// A recorder of somebody's that has a bug.
@@ -325,7 +521,7 @@ fn what_is_recorded_is_what_is_documented() {
     let tests_aside = include_str!("../metrics.rs").lines().filter(|line| !line.starts_with("//!"));
     let code: String = tests_aside.collect::<Vec<_>>().join("\n");
     assert_eq!(named_in(&code), documented());
-    assert_eq!(documented().len(), 13);
+    assert_eq!(documented().len(), 18);
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! How a pool comes into being.
 
 use std::fmt;
-use std::hash::Hash;
-use std::sync::atomic::AtomicU64;
+use std::hash::{Hash, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
+use quick_cache::{OptionsBuilder, UnitWeighter};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::gated::SharedGate;
+use super::key::BuildAsItIs;
 use super::{Counts, Pool, SWEEPS, SessionPool, Table, Watch};
 use crate::clock;
 use crate::error::ConfigError;
@@ -97,12 +98,21 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, M: TokenManager> SessionPoolB
         let runtime = Handle::try_current().map_err(|_| {
             ConfigError::new("build", "was called outside a tokio runtime: call it inside one")
         })?;
-        let counts = Arc::new(Counts {
+        let counts = Counts {
+            sessions: AtomicUsize::new(0),
+            made: AtomicU64::new(0),
+            evicted_full: AtomicU64::new(0),
+            evicted_idle: AtomicU64::new(0),
+            refused_full: AtomicU64::new(0),
             #[cfg(feature = "metrics")]
-            metrics: crate::metrics::PoolMetrics::new(Arc::clone(&self.name)),
-            ..Counts::default()
-        });
-        let gate = SharedGate::new(self.attempts_at_once, runtime.clone());
+            metrics: crate::metrics::PoolMetrics::new(&self.name),
+        };
+        let gate = SharedGate::new(
+            self.attempts_at_once,
+            runtime.clone(),
+            #[cfg(feature = "metrics")]
+            crate::metrics::GateMetrics::new(&self.name),
+        );
         let make = {
             let (maker, gate, runtime) = (self.maker, Arc::clone(&gate), runtime.clone());
             #[cfg(feature = "metrics")]
@@ -115,7 +125,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, M: TokenManager> SessionPoolB
             }
         };
         let pool = Arc::new(Pool {
-            table: table(self.capacity, Watch(Arc::clone(&counts)))?,
+            table: table(self.capacity)?,
+            hashes: RandomState::new(),
             make: Box::new(make),
             gate,
             capacity: self.capacity,
@@ -129,14 +140,14 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, M: TokenManager> SessionPoolB
     }
 }
 
-fn table<K: Eq + Hash>(capacity: usize, watch: Watch) -> Result<Table<K>, ConfigError> {
+fn table<K: Eq + Hash>(capacity: usize) -> Result<Table<K>, ConfigError> {
     let options = OptionsBuilder::new()
         .shards(1)
         .estimated_items_capacity(capacity)
         .weight_capacity(capacity as u64)
         .build()
         .map_err(|error| ConfigError::new("capacity", format!("cannot be used: {error}")))?;
-    Ok(Table::with_options(options, UnitWeighter, DefaultHashBuilder::default(), watch))
+    Ok(Table::with_options(options, UnitWeighter, BuildAsItIs::default(), Watch))
 }
 
 async fn sweep<K: Clone + Eq + Hash>(pool: Weak<Pool<K>>, end: CancellationToken, every: Duration) {

@@ -1,20 +1,30 @@
 //! The gate before a server that many sessions share: who may send an attempt, and when. Pure: it is told
 //! the time, and says whom to answer. Sessions keep their own rules; these are about all of them together.
 //!
-//! - At most `most` attempts at once, first come, first served.
+//! - At most `most` attempts at once, first come, first served; tenants that are failing come last.
 //! - One that has been out for [`SLOW`] gives its place back, as long as fewer than `most` such are out: the
 //!   tenants of a dead route do not stop the others. A tenant whose last attempt was like that asks for one
 //!   of those places at once.
-//! - Failures that speak of the server, of two tenants and with no answer since they left, raise a *doubt*:
-//!   nobody leaves but one probe. So does an attempt that is slow while nobody is answered. Any answer ends
-//!   the doubt. A probe that fails confirms it: now those who wait get that error, and there is one probe at
-//!   a time, after pauses that double. Its success lets two in, and each answer one more.
+//! - A tenant has a [`Standing`]. Its failure is news only if it was not failing already.
+//! - Two tenants' failures that are news, with no answer since they left, *shut* the gate; so does an attempt
+//!   that is slow while nobody is answered. Now one probe is out at a time: of a tenant that was answered
+//!   before if one waits, else of a new one, else of a failing one; of several of one who came last, since
+//!   whoever comes back the moment he may is likely to be in trouble himself. Any answer opens the gate.
+//! - A shut gate *rests* failing tenants when [`LEAST_PROOF`] have failed, new ones when [`PROOF`] have, or the
+//!   former and nobody was answered for [`PROVEN_AFTER`], and the rest when as many of them have. Who rests is
+//!   told the error at once, but for one, who is the probe after a pause, which doubles.
+//! - After a rest of new ones two are let in, and with each answer one more.
+//!
+//! Without the standings, on a server that fails two tenants of three: `1 fails, 2 fails, 1's probe fails, 3
+//! asks` tells 3 that the server fails; and 1, who comes back the moment the rest is over, is the probe for
+//! ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::error::TokenError;
 use crate::instant::Instant;
+use queue::{Queue, Waiting};
 
 /// How long an attempt may take before others need not wait for it.
 pub(super) const SLOW: Duration = Duration::from_secs(2);
@@ -23,6 +33,11 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that all tenants wait for.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// So many tenants must fail, one after the other, before others need not try;
+const PROOF: usize = 16;
+/// and so many, if nobody has been answered for this long.
+const LEAST_PROOF: usize = 3;
+const PROVEN_AFTER: Duration = Duration::from_secs(10);
 /// How many may be out after an outage.
 const FIRST_ALLOWED: usize = 2;
 
@@ -63,26 +78,34 @@ impl How {
 /// Whom to answer, and what: the attempt may leave now, or it may not.
 pub(super) type Answers<W> = Vec<(W, Result<(), TokenError>)>;
 
+/// What is known of the server's answers to a tenant, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Its last attempt failed in a way that speaks of the server: that it fails again says nothing new.
+    Failing,
+    New,
+    /// Its last attempt was answered.
+    Answered,
+}
+
+impl Standing {
+    const ALL: [Self; 3] = [Self::Failing, Self::New, Self::Answered];
+}
+
 #[derive(Debug)]
 pub(super) struct Gate<W> {
     most: usize,
     /// How many may be out: `most`, but for the time after an outage.
     allowed: usize,
     next: Ticket,
-    waiting: BTreeMap<Ticket, Waiting<W>>,
-    /// Those who wait for one of the places of slow attempts.
-    waiting_slow: BTreeMap<Ticket, Waiting<W>>,
+    /// Of those that are not new.
+    standings: HashMap<Tenant, Standing>,
+    waiting: Queue<W>,
     out: BTreeMap<Ticket, Out>,
     answered_at: Instant,
-    /// Whose attempt failed last, if none was answered since.
-    failed: Option<Tenant>,
+    /// Who failed, and was not failing, if none was answered since.
+    failed: Option<Standing>,
     shut: Option<Shut>,
-}
-
-#[derive(Debug)]
-struct Waiting<W> {
-    tenant: Tenant,
-    reply: W,
 }
 
 #[derive(Debug)]
@@ -90,35 +113,82 @@ struct Out {
     tenant: Tenant,
     left: Instant,
     in_slow_place: bool,
-    is_probe: bool,
+    /// As it was then.
+    standing: Standing,
 }
 
+/// Nobody was answered since this is there.
 #[derive(Debug)]
 struct Shut {
-    /// What those who wait are told. `None` while it is a doubt.
+    /// Of each standing.
+    rests: [Rest; 3],
+    since: Instant,
+    /// The last failure.
     error: Option<TokenError>,
     /// The one that is out and not slow yet.
     probe: Option<Ticket>,
-    probe_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// Failures that say that these need not try.
+    failed: usize,
+    /// Until then none of these is sent.
+    until: Instant,
     pause: Duration,
 }
 
-impl Shut {
-    fn doubt(now: Instant) -> Self {
-        Self { error: None, probe: None, probe_at: now, pause: FIRST_PAUSE }
+impl Rest {
+    fn is_proven(&self, standing: Standing, shut_for: Duration) -> bool {
+        let is_soon = standing != Standing::Failing && shut_for < PROVEN_AFTER;
+        self.failed >= if is_soon { PROOF } else { LEAST_PROOF }
     }
 
-    /// The probe came to nothing, or takes too long to wait for it.
     fn pause(&mut self, now: Instant) {
-        self.probe = None;
-        self.probe_at = now + self.pause;
+        self.until = self.until.max(now + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
+}
 
-    fn confirm(&mut self, now: Instant, error: TokenError) {
-        let rest = error.retry_after().unwrap_or_default().min(LONGEST_REST);
-        self.probe_at = self.probe_at.max(now + rest);
+impl Shut {
+    fn new(now: Instant) -> Self {
+        let rest = Rest { failed: 0, until: now, pause: FIRST_PAUSE };
+        Self { rests: [rest; 3], since: now, error: None, probe: None }
+    }
+
+    /// A failure of one concerns those whose standing is not better.
+    fn concerned(&mut self, standing: Standing) -> impl Iterator<Item = (Standing, &mut Rest)> {
+        Standing::ALL.into_iter().zip(&mut self.rests).filter(move |(other, _)| *other <= standing)
+    }
+
+    fn failed(&mut self, now: Instant, standing: Standing, was_probe: bool, error: TokenError) {
+        let shut_for = now.since(self.since);
+        let wanted = error.retry_after().unwrap_or_default().min(LONGEST_REST);
+        for (concerned, rest) in self.concerned(standing) {
+            let was_proven = rest.is_proven(concerned, shut_for);
+            rest.failed += 1;
+            if rest.is_proven(concerned, shut_for) {
+                if was_probe || !was_proven {
+                    rest.pause(now);
+                }
+                rest.until = rest.until.max(now + wanted);
+            }
+        }
         self.error = Some(error);
+    }
+
+    /// The probe is slow, or nobody knows how it ended.
+    fn probe_is_lost(&mut self, now: Instant, standing: Standing) {
+        self.probe = None;
+        self.concerned(standing).for_each(|(_, rest)| rest.pause(now));
+    }
+
+    fn rest(&self, standing: Standing) -> &Rest {
+        &self.rests[standing as usize]
+    }
+
+    fn is_proven(&self, standing: Standing, now: Instant) -> bool {
+        self.rest(standing).is_proven(standing, now.since(self.since))
     }
 }
 
@@ -128,8 +198,8 @@ impl<W> Gate<W> {
             most,
             allowed: most,
             next: 0,
-            waiting: BTreeMap::new(),
-            waiting_slow: BTreeMap::new(),
+            standings: HashMap::new(),
+            waiting: Queue::new(),
             out: BTreeMap::new(),
             answered_at: Instant::ZERO,
             failed: None,
@@ -139,58 +209,61 @@ impl<W> Gate<W> {
 
     /// An attempt wants to leave; `is_slow` if the tenant's last one was.
     pub(super) fn ask(&mut self, tenant: Tenant, is_slow: bool, reply: W) -> Ticket {
-        let ticket = self.next;
+        let (ticket, standing) = (self.next, self.standing(tenant));
         self.next += 1;
-        let queue = if is_slow { &mut self.waiting_slow } else { &mut self.waiting };
-        queue.insert(ticket, Waiting { tenant, reply });
+        self.waiting.push(Waiting { ticket, tenant, standing, reply }, is_slow);
         ticket
     }
 
     /// An attempt has ended, or who waited for it has left. Whether it was a slow one, if it was out.
     pub(super) fn end(&mut self, now: Instant, ticket: Ticket, how: How) -> Option<bool> {
-        self.waiting.remove(&ticket);
-        self.waiting_slow.remove(&ticket);
+        self.waiting.remove(ticket);
         let out = self.out.remove(&ticket)?;
-        match how {
-            How::Answered => self.answered(now, &out),
-            How::Failed(error) => self.failed(now, ticket, &out, error),
-            How::Unknown => self.probe_ended(now, ticket),
+        let shut = self.shut.as_mut().filter(|shut| shut.probe == Some(ticket));
+        match (how, shut) {
+            (How::Answered, _) => self.answered(now, out.tenant),
+            (How::Failed(error), probe) => {
+                let was_probe = probe.map(|shut| shut.probe = None).is_some();
+                self.failed(now, &out, was_probe, error);
+            }
+            (How::Unknown, Some(shut)) => shut.probe_is_lost(now, out.standing),
+            (How::Unknown, None) => {}
         }
         Some(out.is_slow(now))
     }
 
-    fn answered(&mut self, now: Instant, out: &Out) {
+    /// The session has ended.
+    pub(super) fn forget(&mut self, tenant: Tenant) {
+        self.standings.remove(&tenant);
+    }
+
+    fn standing(&self, tenant: Tenant) -> Standing {
+        self.standings.get(&tenant).copied().unwrap_or(Standing::New)
+    }
+
+    fn answered(&mut self, now: Instant, tenant: Tenant) {
+        self.standings.insert(tenant, Standing::Answered);
         self.answered_at = now;
         self.failed = None;
-        match &self.shut {
-            None => self.allowed = (self.allowed + 1).min(self.most),
-            Some(Shut { error: None, .. }) => self.shut = None,
-            Some(_) if out.is_probe => {
-                self.shut = None;
-                self.allowed = FIRST_ALLOWED.min(self.most);
-            }
-            // It left before the outage.
-            Some(_) => {}
-        }
+        let was_outage = self.shut.take().is_some_and(|shut| shut.is_proven(Standing::New, now));
+        let allowed = if was_outage { FIRST_ALLOWED } else { self.allowed + 1 };
+        self.allowed = allowed.min(self.most);
     }
 
-    fn failed(&mut self, now: Instant, ticket: Ticket, out: &Out, error: TokenError) {
-        self.probe_ended(now, ticket);
-        if let Some(shut) = &mut self.shut {
-            if out.is_probe {
-                shut.confirm(now, error);
+    fn failed(&mut self, now: Instant, out: &Out, was_probe: bool, error: TokenError) {
+        let before = self.standings.insert(out.tenant, Standing::Failing);
+        let is_news = before != Some(Standing::Failing) && self.answered_at <= out.left;
+        match &mut self.shut {
+            Some(shut) if is_news || was_probe => shut.failed(now, out.standing, was_probe, error),
+            None if is_news => {
+                if let Some(first) = self.failed.replace(out.standing) {
+                    let shut = self.shut.insert(Shut::new(now));
+                    for standing in [first, out.standing] {
+                        shut.failed(now, standing, false, error.clone());
+                    }
+                }
             }
-        } else if self.answered_at <= out.left {
-            let before = self.failed.replace(out.tenant);
-            if before.is_some_and(|before| before != out.tenant) {
-                self.shut = Some(Shut::doubt(now));
-            }
-        }
-    }
-
-    fn probe_ended(&mut self, now: Instant, ticket: Ticket) {
-        if let Some(shut) = self.shut.as_mut().filter(|shut| shut.probe == Some(ticket)) {
-            shut.pause(now);
+            Some(_) | None => {}
         }
     }
 
@@ -200,24 +273,24 @@ impl<W> Gate<W> {
         let mut answers = Vec::new();
         self.look_for_slow_ones(now);
         if self.shut.is_some() {
-            self.answer_but_one(now, &mut answers);
             self.send_probe(now, &mut answers);
+            self.answer_but_one(now, &mut answers);
             return answers;
         }
         while self.out.values().filter(|out| !out.in_slow_place).count() < self.allowed {
             // A queue's head may be all of one dead route: while its attempts fill the places of slow ones,
             // those who came last go first.
             let next = if self.slow_places() < self.most {
-                self.waiting.pop_first()
+                self.waiting.pop_first(false)
             } else {
-                self.waiting.pop_last()
+                self.waiting.pop_last(false)
             };
             let Some(next) = next else { break };
             self.leave(now, next, false, &mut answers);
         }
         // The other half is for those who turn out to be slow.
         while self.slow_places() < self.allowed.div_ceil(2)
-            && let Some(next) = self.waiting_slow.pop_first()
+            && let Some(next) = self.waiting.pop_first(true)
         {
             self.leave(now, next, true, &mut answers);
         }
@@ -226,26 +299,32 @@ impl<W> Gate<W> {
 
     /// When to look again though nothing happens: later than `now`, and only where somebody waits.
     pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
-        if self.waiting.is_empty() && self.waiting_slow.is_empty() {
+        if self.waiting.len() == 0 {
             return None;
         }
         let slow = self.out.values().filter(|out| !out.in_slow_place).map(|out| out.left + SLOW);
-        let probe = self.shut.iter().filter(|shut| shut.probe.is_none()).map(|shut| shut.probe_at);
+        let shut = self.shut.iter().filter(|shut| shut.probe.is_none());
+        let waiting = |standing: &Standing| self.waiting.has(*standing);
+        let probe = shut.flat_map(|shut| {
+            Standing::ALL.into_iter().filter(waiting).map(|standing| shut.rest(standing).until)
+        });
         slow.chain(probe).filter(|at| now < *at).min()
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len() + self.waiting_slow.len()
+        self.waiting.len()
     }
 
     pub(super) fn out(&self) -> usize {
         self.out.len()
     }
 
-    /// Why all wait, and for how long, while the server is left alone.
+    /// Why tenants rest, and until one of them is sent.
     pub(super) fn rests(&self, now: Instant) -> Option<(&TokenError, Duration)> {
         let shut = self.shut.as_ref()?;
-        Some((shut.error.as_ref()?, shut.probe_at.since(now)))
+        let all = Standing::ALL.into_iter().rev();
+        let mut proven = all.filter(|standing| shut.is_proven(*standing, now));
+        Some((shut.error.as_ref()?, shut.rest(proven.next()?).until.since(now)))
     }
 
     fn slow_places(&self) -> usize {
@@ -259,11 +338,11 @@ impl<W> Gate<W> {
                 continue;
             }
             if let Some(shut) = self.shut.as_mut().filter(|shut| shut.probe == Some(*ticket)) {
-                shut.pause(now);
+                shut.probe_is_lost(now, out.standing);
             }
             if self.answered_at < out.left {
                 // Is it this one's route, or is it the server?
-                self.shut.get_or_insert_with(|| Shut::doubt(now));
+                self.shut.get_or_insert_with(|| Shut::new(now));
             } else if free > 0 {
                 out.in_slow_place = true;
                 free -= 1;
@@ -271,48 +350,50 @@ impl<W> Gate<W> {
         }
     }
 
-    /// All but the one that waits for the next probe, and has waited longest, are told why.
-    fn answer_but_one(&mut self, now: Instant, answers: &mut Answers<W>) {
-        // While a probe is out, all wait for what comes of it.
-        let rests =
-            self.rests(now).filter(|_| self.shut.as_ref().is_some_and(|shut| shut.probe.is_none()));
-        let Some((error, rest)) = rests else { return };
-        let error = error.clone().with_retry_after(Some(rest));
-        let mut all = std::mem::take(&mut self.waiting).into_iter();
-        let mut all_slow = std::mem::take(&mut self.waiting_slow).into_iter();
-        if let Some((ticket, next)) = all.next() {
-            self.waiting.insert(ticket, next);
-        } else if let Some((ticket, next)) = all_slow.next() {
-            self.waiting_slow.insert(ticket, next);
-        }
-        let refused = all.chain(all_slow);
-        answers.extend(refused.map(|(_, waiting)| (waiting.reply, Err(error.clone()))));
-    }
-
     fn send_probe(&mut self, now: Instant, answers: &mut Answers<W>) {
-        let is_due = |shut: &Shut| shut.probe.is_none() && shut.probe_at <= now;
-        if !self.shut.as_ref().is_some_and(is_due) || self.out.len() >= 2 * self.most {
+        let Some(shut) = self.shut.as_mut().filter(|shut| shut.probe.is_none()) else { return };
+        if self.out.len() >= 2 * self.most {
             return;
         }
-        // In a doubt the last, who is the least likely to be of the same route as those who are out.
-        let next = self.waiting.pop_last().or_else(|| self.waiting_slow.pop_first());
-        if let (Some(next), Some(shut)) = (next, &mut self.shut) {
-            shut.probe = Some(next.0);
+        let mut best = Standing::ALL.into_iter().rev();
+        let next = best
+            .find(|next| self.waiting.has(*next) && shut.rest(*next).until <= now)
+            .and_then(|standing| self.waiting.pop_last_of(standing));
+        if let Some(next) = next {
+            shut.probe = Some(next.ticket);
             self.leave(now, next, false, answers);
+        }
+    }
+
+    /// All who rest are told why, but for the next probe if it is one of them.
+    fn answer_but_one(&mut self, now: Instant, answers: &mut Answers<W>) {
+        // While a probe is out, all wait for what comes of it.
+        let Some(shut) = self.shut.as_ref().filter(|shut| shut.probe.is_none()) else { return };
+        let mut has_next = false;
+        for standing in Standing::ALL.into_iter().rev() {
+            let rest = shut.rest(standing);
+            if let Some(error) = &shut.error
+                && shut.is_proven(standing, now)
+                && now < rest.until
+            {
+                let error = error.clone().with_retry_after(Some(rest.until.since(now)));
+                let told = self.waiting.take(standing, !has_next);
+                answers.extend(told.map(|reply| (reply, Err(error.clone()))));
+            }
+            has_next |= self.waiting.has(standing);
         }
     }
 
     fn leave(
         &mut self,
         now: Instant,
-        (ticket, waiting): (Ticket, Waiting<W>),
+        next: Waiting<W>,
         in_slow_place: bool,
         answers: &mut Answers<W>,
     ) {
-        let is_probe = self.shut.is_some();
-        let out = Out { tenant: waiting.tenant, left: now, in_slow_place, is_probe };
-        self.out.insert(ticket, out);
-        answers.push((waiting.reply, Ok(())));
+        let Waiting { ticket, tenant, standing, reply } = next;
+        self.out.insert(ticket, Out { tenant, left: now, in_slow_place, standing });
+        answers.push((reply, Ok(())));
     }
 }
 
@@ -322,5 +403,6 @@ impl Out {
     }
 }
 
+mod queue;
 #[cfg(test)]
 mod tests;

@@ -8,13 +8,17 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-use super::gate::{Gate, How, Tenant, Ticket};
+use super::gate::{Answers, Gate, How, Tenant, Ticket};
 use crate::clock;
 use crate::config::SessionConfig;
 use crate::error::{ConfigError, TokenError};
 use crate::grant::{Grant, TokenText};
 use crate::identity::Identity;
+#[cfg(feature = "metrics")]
+use crate::instant::Instant;
 use crate::manager::TokenManager;
+#[cfg(feature = "metrics")]
+use crate::metrics::{GateCounts, GateMetrics};
 use crate::news::NewsSender;
 use crate::permit::Permit;
 use crate::request::{ExchangeRequest, GrantRequest, PermitRequest, TokenRequestOptions};
@@ -28,23 +32,40 @@ pub(super) struct SharedGate {
     /// The driver is to look at the clock again.
     looks_earlier: Notify,
     next_tenant: AtomicU64,
+    refused: AtomicU64,
     runtime: Handle,
+    #[cfg(feature = "metrics")]
+    metrics: GateMetrics,
 }
 
 struct State {
     gate: Gate<Reply>,
     /// Somebody sleeps until the gate's next look.
     is_driven: bool,
+    #[cfg(feature = "metrics")]
+    shown: GateCounts,
 }
 
 impl SharedGate {
-    pub(super) fn new(attempts_at_once: usize, runtime: Handle) -> Arc<Self> {
-        let state = State { gate: Gate::new(attempts_at_once), is_driven: false };
+    pub(super) fn new(
+        attempts_at_once: usize,
+        runtime: Handle,
+        #[cfg(feature = "metrics")] metrics: GateMetrics,
+    ) -> Arc<Self> {
+        let state = State {
+            gate: Gate::new(attempts_at_once),
+            is_driven: false,
+            #[cfg(feature = "metrics")]
+            shown: GateCounts::default(),
+        };
         Arc::new(Self {
             state: Mutex::new(state),
             looks_earlier: Notify::new(),
             next_tenant: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             runtime,
+            #[cfg(feature = "metrics")]
+            metrics,
         })
     }
 
@@ -54,10 +75,20 @@ impl SharedGate {
         Gated { manager, tenant: Arc::new(tenant) }
     }
 
-    /// How many attempts wait, how many are out, and how long the server is left alone.
-    pub(super) fn status(&self) -> (usize, usize, Option<Duration>) {
+    /// How many attempts wait, and how many are out.
+    pub(super) fn attempts(&self) -> [usize; 2] {
         let State { gate, .. } = &*self.lock();
-        (gate.waiting(), gate.out(), gate.rests(clock::now()).map(|(_, rest)| rest))
+        [gate.waiting(), gate.out()]
+    }
+
+    /// How many attempts were refused leave.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    /// How long the server is left alone.
+    pub(super) fn rests(&self) -> Option<Duration> {
+        self.lock().gate.rests(clock::now()).map(|(_, rest)| rest)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -65,11 +96,15 @@ impl SharedGate {
     }
 
     /// Answers those whose time has come, and sees to it that somebody does so when the next one's comes.
-    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>, mut answers: Answers<Reply>) {
         let now = clock::now();
-        let answers = state.gate.answers(now);
+        answers.extend(state.gate.answers(now));
         let drive =
             state.gate.next_look(now).is_some() && !std::mem::replace(&mut state.is_driven, true);
+        let refused = answers.iter().filter(|(_, answer)| answer.is_err()).count();
+        self.refused.fetch_add(refused as u64, Relaxed);
+        #[cfg(feature = "metrics")]
+        let has_changed = self.note(&mut state, now);
         drop(state);
         if drive {
             self.runtime.spawn(Arc::clone(self).drive());
@@ -80,6 +115,20 @@ impl SharedGate {
             // Its drop is what gives a place back, also of one that has left.
             let _ = reply.send(answer);
         }
+        #[cfg(feature = "metrics")]
+        if has_changed || refused > 0 {
+            self.metrics.show(refused);
+        }
+    }
+
+    /// Whether there is anything new to show.
+    #[cfg(feature = "metrics")]
+    fn note(&self, state: &mut State, now: Instant) -> bool {
+        let State { gate, shown, .. } = state;
+        let counts = [gate.waiting(), gate.out(), usize::from(gate.rests(now).is_some())];
+        let before = std::mem::replace(shown, counts);
+        self.metrics.change(before, counts);
+        before != counts
     }
 
     /// While anybody waits for the clock.
@@ -100,8 +149,17 @@ impl SharedGate {
                 },
                 () = self.looks_earlier.notified() => continue,
             }
-            self.settle(self.lock());
+            self.settle(self.lock(), Vec::new());
         }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Drop for SharedGate {
+    fn drop(&mut self) {
+        let shown = self.lock().shown;
+        self.metrics.change(shown, GateCounts::default());
+        self.metrics.show(0);
     }
 }
 
@@ -110,6 +168,12 @@ struct AtTheGate {
     gate: Arc<SharedGate>,
     number: Tenant,
     was_slow: AtomicBool,
+}
+
+impl Drop for AtTheGate {
+    fn drop(&mut self) {
+        self.gate.lock().gate.forget(self.number);
+    }
 }
 
 /// An attempt that waits, or is out. Its drop tells the gate that it was given up.
@@ -127,7 +191,7 @@ impl Drop for Attempt {
         if let Some(was_slow) = state.gate.end(clock::now(), self.ticket, how) {
             self.tenant.was_slow.store(was_slow, Relaxed);
         }
-        gate.settle(state);
+        gate.settle(state, Vec::new());
     }
 }
 
@@ -155,9 +219,11 @@ impl<M: TokenManager> TokenManager for Gated<M> {
             let gate = &self.tenant.gate;
             let mut state = gate.lock();
             let was_slow = self.tenant.was_slow.load(Relaxed);
+            // Before this one: a probe whose time has come is one of those who waited for it.
+            let earlier = state.gate.answers(clock::now());
             let ticket = state.gate.ask(self.tenant.number, was_slow, reply);
             let tenant = Arc::clone(&self.tenant);
-            gate.settle(state);
+            gate.settle(state, earlier);
             Attempt { tenant, ticket, how: How::Unknown }
         };
         // It is answered, or this is dropped.

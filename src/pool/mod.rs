@@ -4,17 +4,19 @@
 mod builder;
 mod gate;
 mod gated;
+mod key;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache, GuardResult, PlaceholderGuard};
-use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
+use quick_cache::{Lifecycle, UnitWeighter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -30,23 +32,30 @@ use crate::manager::TokenManager;
 use crate::metrics::PoolMetrics;
 use crate::session::SessionBuilder;
 use gated::SharedGate;
+use key::{Asked, BuildAsItIs, Key};
 
 /// A session for each tenant of one server and client. Cheap to clone; clones are the same pool.
 ///
 /// A tenant's session is made when it is first asked for, and there is never more than one. It ends when it
 /// was not [asked for](Self::get) for [`idle`](SessionPoolBuilder::idle), or when the pool is full and others
 /// need its place; never while somebody holds a handle to it, or a revoke is under way. Its end revokes
-/// nothing. Tenants that were asked for once leave before those that were asked for again, so strangers with
-/// invented names do not drive the others out.
+/// nothing, and forgets all that the session knew, such as how long a refused tenant was to wait. Tenants that
+/// were asked for once leave before those that were asked for again. Let the maker refuse tenants that you do
+/// not know: a stranger with invented names who asks twice for each drives others out.
 ///
 /// # The gate
 /// Each session spares the server by itself; the pool does so for all together. At most
 /// [`attempts_at_once`](SessionPoolBuilder::attempts_at_once) grants and exchanges are on the wire, first
 /// come, first served, and an attempt's time does not begin before its turn. (One that has taken 2 s no longer
-/// counts, as long as there are no more of these than of the others.) If those of two tenants fail one after
-/// the other in a way that speaks of the server, one more is sent to make sure. If that fails as well, one at a
-/// time is sent from then on, after 1 s, doubling to 30 s, or after the server's `Retry-After`, of which a
-/// minute counts; the others get that error at once. When one succeeds, the next few are let in, then more.
+/// counts, as long as there are no more of these than of the others.)
+///
+/// If attempts of two tenants that did not fail before fail one after the other in a way that speaks of the
+/// server, one is sent at a time until one is answered: of a tenant that was answered before, if one waits.
+/// A failing tenant that fails again is no news, so tenants in trouble do not stop the others. When three have
+/// failed, tenants whose last attempt failed get that error at once, and one is sent after 1 s, doubling to
+/// 30 s, or after the server's `Retry-After`, of which a minute counts. When 16 have failed, or three and
+/// nobody was answered for 10 s, so do tenants that are new; and when as many have that were answered before,
+/// all do. When one succeeds, the next few are let in, then more.
 /// A refusal concerns its tenant alone.
 ///
 /// ```
@@ -72,23 +81,29 @@ use gated::SharedGate;
 pub struct SessionPool<K>(Arc<Pool<K>>);
 
 type Make<K> = dyn Fn(&K) -> Result<SessionHandle, ConfigError> + Send + Sync;
-type Table<K> = Cache<K, Arc<Tenant>, UnitWeighter, DefaultHashBuilder, Watch>;
-type Place<'a, K> = PlaceholderGuard<'a, K, Arc<Tenant>, UnitWeighter, DefaultHashBuilder, Watch>;
+type Table<K> = Cache<Key<K>, Arc<Tenant>, UnitWeighter, BuildAsItIs, Watch>;
+type Place<'a, K> = PlaceholderGuard<'a, Key<K>, Arc<Tenant>, UnitWeighter, BuildAsItIs, Watch>;
 
 struct Pool<K> {
     /// In one shard: its capacity is the pool's, and whether it is full is known of all of it.
     table: Table<K>,
+    hashes: RandomState,
     make: Box<Make<K>>,
     gate: Arc<SharedGate>,
     capacity: usize,
-    counts: Arc<Counts>,
+    counts: Counts,
     /// Nobody could leave for a new one; in nanoseconds of the clock.
     full_until: AtomicU64,
     end: CancellationToken,
 }
 
-/// For so long the pool is taken to be full still: finding out takes a look at each of its sessions.
-const FULL_FOR: Duration = Duration::from_millis(10);
+/// For so long per session the pool is taken to be full still: finding out takes a look at each of them.
+const FULL_FOR: Duration = Duration::from_micros(1);
+
+thread_local! {
+    /// Whose sessions this thread is making: the pools' addresses, and the names' hashes.
+    static MAKING: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
+}
 
 struct Tenant {
     handle: SessionHandle,
@@ -97,13 +112,24 @@ struct Tenant {
 }
 
 impl Tenant {
+    /// `None` if it has ended.
+    fn asked_for(&self) -> Option<SessionHandle> {
+        if self.handle.has_ended() {
+            return None;
+        }
+        if self.sweeps.load(Relaxed) > 0 {
+            self.sweeps.store(0, Relaxed);
+        }
+        Some(self.handle.clone())
+    }
+
     /// Asked under the table's lock, by which alone others come to it.
     fn is_in_use(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) > 1 || self.handle.is_in_use()
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     /// In the table, or about to be.
     sessions: AtomicUsize,
@@ -135,6 +161,12 @@ impl Counts {
         self.metrics.evicted("full");
     }
 
+    fn refused_full(&self) {
+        self.refused_full.fetch_add(1, Relaxed);
+        #[cfg(feature = "metrics")]
+        self.metrics.refused();
+    }
+
     fn evicted_idle(&self) {
         self.evicted_idle.fetch_add(1, Relaxed);
         #[cfg(feature = "metrics")]
@@ -142,21 +174,18 @@ impl Counts {
     }
 }
 
-/// Tells the table who has to stay, and counts who leaves.
+/// Tells the table who has to stay, and keeps who leaves for when its lock is free.
 #[derive(Clone)]
-struct Watch(Arc<Counts>);
+struct Watch;
 
-impl<K> Lifecycle<K, Arc<Tenant>> for Watch {
-    /// What is dropped after the lock.
-    type RequestState = Vec<(K, Arc<Tenant>)>;
+impl<K> Lifecycle<Key<K>, Arc<Tenant>> for Watch {
+    type RequestState = Vec<(Key<K>, Arc<Tenant>)>;
 
-    fn is_pinned(&self, _: &K, tenant: &Arc<Tenant>) -> bool {
+    fn is_pinned(&self, _: &Key<K>, tenant: &Arc<Tenant>) -> bool {
         tenant.is_in_use()
     }
 
-    fn on_evict(&self, evicted: &mut Self::RequestState, key: K, tenant: Arc<Tenant>) {
-        self.0.left();
-        self.0.evicted_full();
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Key<K>, tenant: Arc<Tenant>) {
         evicted.push((key, tenant));
     }
 }
@@ -181,7 +210,10 @@ pub struct PoolStatus {
     pub attempts_waiting: usize,
     /// Attempts on the wire that came through the gate.
     pub attempts_out: usize,
-    /// In an outage: until the gate tries the server again.
+    /// Attempts that got another tenant's error in place of leave, since the server failed one after the
+    /// other.
+    pub attempts_refused: u64,
+    /// While some or all tenants rest for that reason: until the gate tries the server again.
     pub rests: Option<Duration>,
 }
 
@@ -189,7 +221,8 @@ pub struct PoolStatus {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// There are as many as there may be, and somebody holds a handle to each.
+    /// There are as many as there may be, and somebody holds a handle to each, or did a moment ago: the pool
+    /// looks again after a microsecond for each session that it may have, 10 ms for 10,000.
     #[error(
         "the pool has as many sessions as its capacity allows, and somebody holds a handle to each: \
          drop handles that are not used, or raise the capacity"
@@ -198,14 +231,15 @@ pub enum PoolError {
     /// The tenant's session could not be made. It is not remembered: the next call tries again.
     #[error("no session could be made for this tenant: {0}")]
     Maker(ConfigError),
-    /// The pool was shut down.
-    #[error("the pool was shut down: build another")]
+    /// The pool was shut down, or its runtime is gone.
+    #[error("the pool was shut down, or its runtime is gone: build another")]
     Closed,
 }
 
 impl<K> SessionPool<K> {
     /// A pool whose sessions are made by `maker`, for the tenants that its closure names. It is called where
-    /// [`get`](Self::get) is, while others that ask for the same tenant wait: it must not do I/O.
+    /// [`get`](Self::get) is, while others that ask for the same tenant wait: it must not do I/O. It may ask
+    /// the pool for other tenants' sessions, but not two makers for each other's.
     pub fn builder<M: TokenManager>(
         maker: impl Fn(&K) -> Result<SessionBuilder<M>, ConfigError> + Send + Sync + 'static,
     ) -> SessionPoolBuilder<K, M> {
@@ -222,67 +256,49 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
     /// [`PoolError::Full`], [`PoolError::Maker`] if the maker fails or panics, [`PoolError::Closed`].
     pub fn get(&self, tenant: &K) -> Result<SessionHandle, PoolError> {
         let pool = &*self.0;
-        loop {
-            match pool.table.get_value_or_guard(tenant, None) {
-                GuardResult::Value(found) if found.handle.has_ended() => {
-                    drop(found);
-                    pool.remove_if(tenant, |found| found.handle.has_ended());
-                }
-                GuardResult::Value(found) => {
-                    if found.sweeps.load(Relaxed) > 0 {
-                        found.sweeps.store(0, Relaxed);
-                    }
-                    return Ok(found.handle.clone());
-                }
-                GuardResult::Guard(place) => {
-                    if let Some(made) = pool.make(tenant, place)? {
-                        return Ok(made);
-                    }
-                }
-                // Only for those who set one.
-                GuardResult::Timeout => {}
-            }
-            if pool.end.is_cancelled() {
-                return Err(PoolError::Closed);
-            }
+        let asked = pool.asked(tenant);
+        match pool.table.get(&asked).and_then(|found| found.asked_for()) {
+            Some(handle) => Ok(handle),
+            None => pool.get_or_make(&asked),
         }
     }
 
     /// Ends the tenant's session, if there is one: who holds a handle to it gets
     /// [`Closed`](SessionError::Closed). Revokes nothing. The next [`get`](Self::get) makes another.
     pub fn remove(&self, tenant: &K) {
-        if let Some(removed) = self.0.remove_if(tenant, |_| true) {
+        if let Some(removed) = self.0.remove_if(&self.0.asked(tenant), |_| true) {
             removed.handle.end();
         }
     }
 
-    /// Revokes the tokens of all sessions that are in the pool now, 64 sessions at a time, so that the others
-    /// go on meanwhile. The tokens of sessions that have left the pool live until they expire.
+    /// Revokes the tokens of all sessions that are in the pool now, of 64 at a time. Until its turn has come
+    /// none of them leaves the pool, so there may be no places for new ones meanwhile. The tokens of sessions
+    /// that have left the pool, or have ended, live until they expire.
     ///
     /// # Errors
-    /// What the last of those met whose tokens could not all be revoked; the others' are, all the same.
+    /// What the last of those met whose tokens could not all be revoked, which is
+    /// [`Closed`](SessionError::Closed) if it was ended before the server had confirmed it. The others' are
+    /// revoked all the same.
     ///
     /// # Cancel safety
     /// The revokes that have begun go on; no other one begins.
     pub async fn revoke_all(&self) -> Result<(), SessionError> {
+        let held: Vec<_> = self.0.table.iter().map(|(_, tenant)| tenant.handle.clone()).collect();
+        let mut waiting = held.into_iter().filter(|session| !session.has_ended());
+        let mut revokes = JoinSet::new();
         let mut outcome = Ok(());
-        for batch in self.0.tenants().chunks(BATCH) {
-            let mut revokes = JoinSet::new();
-            for tenant in batch {
-                if let Some(found) = self.0.table.peek(tenant) {
-                    let session = found.handle.clone();
-                    revokes.spawn(async move { session.revoke().await });
-                }
+        loop {
+            while revokes.len() < REVOKES
+                && let Some(session) = waiting.next()
+            {
+                revokes.spawn(async move { session.revoke().await });
             }
-            while let Some(revoked) = revokes.join_next().await {
-                match revoked {
-                    // It was removed, or ended by another: its tokens are as those that left.
-                    Ok(Ok(()) | Err(SessionError::Closed)) | Err(_) => {}
-                    Ok(Err(error)) => outcome = Err(error),
-                }
+            let Some(ended) = revokes.join_next().await else { return outcome };
+            // The runtime's end, too, is a session's.
+            if let Err(error) = ended.unwrap_or(Err(SessionError::Closed)) {
+                outcome = Err(error);
             }
         }
-        outcome
     }
 
     /// Ends all sessions, and waits until they have. Revokes nothing. Later calls of [`get`](Self::get) give
@@ -303,13 +319,13 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
 }
 
 /// How many sessions are revoked at once.
-const BATCH: usize = 64;
+const REVOKES: usize = 64;
 
 impl<K> SessionPool<K> {
     /// What the pool has, and has done.
     pub fn status(&self) -> PoolStatus {
         let Pool { gate, capacity, counts, .. } = &*self.0;
-        let (attempts_waiting, attempts_out, rests) = gate.status();
+        let [attempts_waiting, attempts_out] = gate.attempts();
         PoolStatus {
             sessions: counts.sessions.load(Relaxed),
             capacity: *capacity,
@@ -319,7 +335,8 @@ impl<K> SessionPool<K> {
             refused_full: counts.refused_full.load(Relaxed),
             attempts_waiting,
             attempts_out,
-            rests,
+            attempts_refused: gate.refused(),
+            rests: gate.rests(),
         }
     }
 }
@@ -337,8 +354,50 @@ impl<K> fmt::Debug for SessionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash> Pool<K> {
+    fn asked<'a>(&self, tenant: &'a K) -> Asked<'a, K> {
+        Asked { hash: self.hashes.hash_one(tenant), name: tenant }
+    }
+
+    fn get_or_make(&self, asked: &Asked<'_, K>) -> Result<SessionHandle, PoolError> {
+        if MAKING.with_borrow(|making| making.contains(&self.making(asked))) {
+            let problem =
+                "asked the pool for the session that it is to make: it would wait for itself";
+            return Err(PoolError::Maker(ConfigError::new("maker", problem)));
+        }
+        let key = asked.to_key();
+        loop {
+            match self.table.get_value_or_guard(&key, None) {
+                GuardResult::Value(found) => {
+                    if let Some(handle) = found.asked_for() {
+                        return Ok(handle);
+                    }
+                    drop(found);
+                    self.remove_if(asked, |found| found.handle.has_ended());
+                }
+                GuardResult::Guard(place) => {
+                    if let Some(made) = self.make(asked, place)? {
+                        return Ok(made);
+                    }
+                }
+                // Only for those who set one.
+                GuardResult::Timeout => {}
+            }
+            if self.end.is_cancelled() {
+                return Err(PoolError::Closed);
+            }
+        }
+    }
+
+    fn making(&self, asked: &Asked<'_, K>) -> (usize, u64) {
+        (std::ptr::from_ref(self).addr(), asked.hash)
+    }
+
     /// `None` if its place has been taken away meanwhile.
-    fn make(&self, tenant: &K, place: Place<'_, K>) -> Result<Option<SessionHandle>, PoolError> {
+    fn make(
+        &self,
+        asked: &Asked<'_, K>,
+        place: Place<'_, K>,
+    ) -> Result<Option<SessionHandle>, PoolError> {
         if self.end.is_cancelled() {
             return Err(PoolError::Closed);
         }
@@ -346,16 +405,26 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         if !has_room && self.is_known_to_be_full() {
             return self.unmade(Err(self.full()));
         }
-        let made = guarded(|| (self.make)(tenant)).unwrap_or_else(|| {
+        MAKING.with_borrow_mut(|making| making.push(self.making(asked)));
+        let made = guarded(|| (self.make)(asked.name));
+        MAKING.with_borrow_mut(Vec::pop);
+        let made = made.unwrap_or_else(|| {
             Err(ConfigError::new("maker", "panicked: standard error should say why"))
         });
         let handle = match made {
+            // It ends at once where there is no runtime.
+            Ok(handle) if handle.has_ended() => return self.unmade(Err(PoolError::Closed)),
             Ok(handle) => handle,
             Err(error) => return self.unmade(Err(PoolError::Maker(error))),
         };
         let made = Arc::new(Tenant { handle: handle.clone(), sweeps: AtomicU8::new(0) });
         let mut evicted = Vec::new();
-        if place.insert_with_lifecycle(Arc::clone(&made), &mut evicted).is_err() {
+        let is_in = place.insert_with_lifecycle(Arc::clone(&made), &mut evicted).is_ok();
+        for _ in &evicted {
+            self.counts.left();
+            self.counts.evicted_full();
+        }
+        if !is_in {
             return self.unmade(Ok(None));
         }
         self.counts.joined();
@@ -367,7 +436,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
                     && Arc::strong_count(found) == 2
                     && !made.handle.is_in_use()
             };
-            if self.remove_if(tenant, is_ours).is_some() {
+            if self.remove_if(asked, is_ours).is_some() {
                 self.note_full();
                 return Err(self.full());
             }
@@ -375,7 +444,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
             return Ok(None);
         }
         if self.end.is_cancelled() {
-            self.remove_if(tenant, |_| true);
+            self.remove_if(asked, |_| true);
             handle.end();
             return Err(PoolError::Closed);
         }
@@ -388,12 +457,13 @@ impl<K: Clone + Eq + Hash> Pool<K> {
     }
 
     fn full(&self) -> PoolError {
-        self.counts.refused_full.fetch_add(1, Relaxed);
+        self.counts.refused_full();
         PoolError::Full
     }
 
     fn note_full(&self) {
-        let until = (clock::now() + FULL_FOR).since(Instant::ZERO);
+        let full_for = FULL_FOR.saturating_mul(u32::try_from(self.capacity).unwrap_or(u32::MAX));
+        let until = (clock::now() + full_for).since(Instant::ZERO);
         self.full_until.store(u64::try_from(until.as_nanos()).unwrap_or_default(), Relaxed);
     }
 
@@ -403,10 +473,10 @@ impl<K: Clone + Eq + Hash> Pool<K> {
 
     fn remove_if(
         &self,
-        tenant: &K,
+        asked: &Asked<'_, K>,
         wanted: impl FnOnce(&Arc<Tenant>) -> bool,
     ) -> Option<Arc<Tenant>> {
-        let (_, removed) = self.table.remove_if(tenant, wanted)?;
+        let (_, removed) = self.table.remove_if(asked, wanted)?;
         self.counts.left();
         self.full_until.store(0, Relaxed);
         Some(removed)
@@ -420,11 +490,6 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         taken
     }
 
-    /// Their names alone: their sessions can leave.
-    fn tenants(&self) -> Vec<K> {
-        self.table.iter().map(|(tenant, _)| tenant).collect()
-    }
-
     /// Whoever was not asked for since the sweep before the last four has been idle for long enough.
     fn sweep(&self) {
         for (tenant, found) in self.table.iter() {
@@ -436,7 +501,8 @@ impl<K: Clone + Eq + Hash> Pool<K> {
                 found.handle.has_ended()
                     || found.sweeps.load(Relaxed) > SWEEPS && !found.is_in_use()
             };
-            if (sweeps > SWEEPS || has_ended) && self.remove_if(&tenant, is_idle).is_some() {
+            if (sweeps > SWEEPS || has_ended) && self.remove_if(&tenant.asked(), is_idle).is_some()
+            {
                 self.counts.evicted_idle();
             }
         }

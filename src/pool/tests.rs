@@ -132,7 +132,7 @@ async fn a_full_pool_gives_up_what_nobody_holds_and_nothing_else() {
     assert_eq!(pool.get(&21).unwrap_err(), PoolError::Full);
     assert_eq!((pool.status().sessions, pool.status().refused_full), (4, 2));
     drop(last);
-    std::thread::sleep(FULL_FOR);
+    std::thread::sleep(FULL_FOR * 4);
     pool.get(&20).unwrap();
     assert!(held.iter().all(|handle| !handle.has_ended()));
 }
@@ -233,6 +233,10 @@ fn threads_that_race_for_a_key_get_one_session() {
     assert!(handles[0].iter().zip(&handles[1]).all(|(one, other)| one.is_same(other)));
     assert_eq!(pool.status().made, KEYS);
 }
+
+mod foreign;
+mod neighbours;
+mod revokes;
 
 mod crowds {
     use super::*;

@@ -47,6 +47,7 @@ impl World {
     }
 
     fn ask(&mut self, tenant: Tenant) {
+        self.settle();
         let is_slow = self.slow.get(&tenant).copied().unwrap_or_default();
         let ticket = self.gate.ask(tenant, is_slow, tenant);
         self.tickets.insert(tenant, ticket);
@@ -109,6 +110,21 @@ fn crowd(world: &mut World, tenants: impl Iterator<Item = Tenant>) -> (Duration,
     let waits: Vec<_> = world.tokens().iter().map(|at| at.since(began)).collect();
     let mean = waits.iter().sum::<Duration>() / u32::try_from(waits.len()).unwrap();
     (waits.into_iter().max().unwrap(), mean)
+}
+
+/// They ask at once, and meet a failure in 10 ms.
+fn fail(world: &mut World, tenants: std::ops::Range<Tenant>) {
+    tenants.for_each(|tenant| world.ask(tenant));
+    world.run(ms(100));
+}
+
+/// Odd tenants meet a 503, or what `wanted` has as `Retry-After` in a 429, others none.
+fn fails_odd_ones(wanted: Option<Duration>) -> World {
+    let failure = move || match wanted {
+        None => server_error(),
+        Some(_) => TokenError::rate_limited(wanted),
+    };
+    World::new(move |tenant, _| (ms(10), if tenant % 2 == 1 { Err(failure()) } else { Ok(()) }))
 }
 
 #[test]
@@ -189,17 +205,17 @@ fn an_outage_is_probed_and_ramps_up() {
     world.run(TIMEOUT);
     assert_eq!(world.ended.len(), 20_000, "everybody is answered");
     let during: Vec<_> = world.sent.iter().filter(|(_, at)| *at < down_until).collect();
-    // 64, one for the place of the first that failed, and probes at once and after 1, 2, 4, 8, 16 and 30 s.
-    assert_eq!(during.len(), 64 + 1 + 1 + 5, "{:?}", &during[64..]);
+    // 64, one for the place of the first that failed, and probes at once and after 2, 4, 8, 16 and 30 s.
+    assert_eq!(during.len(), 64 + 1 + 1 + 4, "{:?}", &during[64..]);
     let probes: Vec<_> = during[65..].iter().map(|(_, at)| at.since(began).as_secs()).collect();
-    assert_eq!(probes, [0, 1, 3, 7, 15, 31]);
+    assert_eq!(probes, [0, 2, 6, 14, 30]);
     assert!(world.ended.iter().all(|(tenant, at, result)| match result {
         Err(error) => *at < down_until + ms(2_000) && matches!(error, TokenError::Server { .. }),
         Ok(()) => *tenant >= 10_000 && *at >= down_until,
     }));
     let after = world.sent.iter().filter(|(_, at)| *at >= down_until).map(|(_, at)| *at);
     let first = after.clone().next().unwrap();
-    assert_eq!(first.since(began), ms(61_000 + 7 * 10), "the seventh probe, 30 s after the sixth");
+    assert_eq!(first.since(began), ms(60_000 + 6 * 10), "the sixth probe, 30 s after the fifth");
     let at_once = |at: Instant| after.clone().filter(|sent| *sent == at).count();
     assert!(at_once(first) == 1 && world.most_out == 64);
 }
@@ -213,19 +229,13 @@ fn a_probe_that_succeeds_lets_two_in_and_each_answer_one_more() {
                 if now < up_at { (ms(10), Err(server_error())) } else { (GRANT, Ok(())) }
             },
         );
-    for tenant in 0..3 {
-        world.ask(tenant);
-    }
-    world.run(ms(100));
-    assert!(world.gate.rests(world.now).is_none(), "nobody was there to probe");
-    world.ask(3);
-    world.run(ms(100));
+    fail(&mut world, 0..16);
     assert!(matches!(world.gate.rests(world.now), Some((TokenError::Server { .. }, _))));
-    world.ask(4); // waits for the probe
-    world.ask(5);
-    assert!(matches!(world.ended.last(), Some((5, _, Err(TokenError::Server { .. })))));
+    world.ask(20);
+    world.ask(21); // is the probe in its place
+    assert!(matches!(world.ended.last(), Some((20, _, Err(TokenError::Server { .. })))));
     world.run(ms(1_100));
-    assert_eq!(world.sent.last().unwrap().0, 4);
+    assert_eq!(world.sent.last().unwrap().0, 21);
     for tenant in 100..400 {
         // Not before the probe's answer: else they would be told of the outage.
         if tenant == 100 {
@@ -286,10 +296,11 @@ fn too_many_requests_of_one_are_its_own_matter_and_of_all_rest_all() {
     assert!(matches!(error, TokenError::RateLimited { .. }) && rest > ms(19_000));
     world.ask(1_000);
     world.ask(1_001);
+    assert_eq!(world.ended.last().unwrap().0, 1_000);
     let (_, _, told) = world.ended.last().unwrap();
     assert_eq!(told.as_ref().unwrap_err().retry_after(), Some(rest));
     world.run(rest);
-    assert_eq!(world.sent.last().unwrap().0, 65, "who has waited longest is the probe");
+    assert_eq!(world.sent.last().unwrap().0, 1_001, "who came last is the probe");
     world.run(GRANT);
     assert!(world.gate.rests(world.now).is_none() && world.tokens().len() == 1);
 }
@@ -315,6 +326,115 @@ fn failures_of_some_that_others_do_not_have_rest_nobody() {
     });
     crowd(&mut world, 0..1_000);
     assert_eq!(world.tokens().len(), 950, "nobody was told of an error that was not its own");
+}
+
+#[test]
+fn that_a_failing_tenant_fails_again_is_no_news() {
+    let mut world = fails_odd_ones(None);
+    world.ask(2);
+    world.run(ms(100));
+    for tenant in [1, 3, 5, 7] {
+        world.ask(tenant);
+        world.run(ms(100));
+        if tenant == 1 {
+            assert!(world.gate.shut.is_none(), "one alone");
+        }
+    }
+    assert!(world.gate.rests(world.now).is_some());
+    world.ask(2);
+    world.run(ms(100));
+    assert!(world.gate.shut.is_none());
+    for tenant in [1, 3, 5, 7, 1, 3, 5, 7, 1] {
+        world.ask(tenant);
+        world.run(ms(100));
+        assert!(world.gate.shut.is_none(), "they failed before");
+    }
+    world.ask(9);
+    world.run(ms(100));
+    assert!(world.gate.shut.is_none(), "one alone");
+    world.ask(11);
+    world.run(ms(100));
+    assert!(world.gate.shut.is_some());
+}
+
+#[test]
+fn who_is_not_failing_does_not_wait_for_those_who_are() {
+    let mut world = fails_odd_ones(Some(Duration::from_secs(3_600)));
+    for tenant in [1, 3, 5] {
+        world.ask(tenant);
+        world.run(ms(100));
+    }
+    world.ask(1);
+    world.ask(3);
+    let (told, _, error) = world.ended.last().unwrap();
+    assert_eq!((*told, error.as_ref().unwrap_err().retry_after()), (1, Some(ms(59_910))));
+    world.ask(2);
+    assert_eq!(world.sent.last().unwrap().0, 2);
+    world.run(ms(10));
+    assert!(world.ended.last().unwrap().2.is_ok());
+    assert_eq!(world.sent.last().unwrap().0, 3, "an answer ends the rest of all");
+}
+
+#[test]
+fn who_was_answered_before_does_not_rest_since_new_ones_fail() {
+    let mut world = fails_odd_ones(Some(Duration::from_secs(3_600)));
+    for tenant in [2, 4, 6] {
+        world.ask(tenant);
+    }
+    world.run(ms(100));
+    (0..20).for_each(|tenant| world.ask(tenant * 2 + 1));
+    world.run(ms(100));
+    world.ask(8);
+    world.ask(10);
+    let (told, _, error) = world.ended.last().unwrap();
+    assert!(*told == 8 && error.is_err(), "a new one cannot know better: {error:?}");
+    world.ask(2);
+    assert_eq!(world.sent.last().unwrap().0, 2);
+    world.run(ms(100));
+    assert!(world.gate.shut.is_none());
+    assert_eq!(world.sent.last().unwrap().0, 10);
+}
+
+#[test]
+fn all_rest_when_some_that_were_answered_before_fail() {
+    let mut world = World::new(|_, now| {
+        let is_up = now < Instant::from_nanos(2_000_000_000);
+        (ms(10), if is_up { Ok(()) } else { Err(server_error()) })
+    });
+    (0..40).for_each(|tenant| world.ask(tenant));
+    world.run(ms(1_500));
+    let sent = world.sent.len();
+    for tenant in 0..40 {
+        world.ask(tenant);
+        world.run(ms(11));
+    }
+    assert_eq!(world.sent.len() - sent, PROOF);
+    assert_eq!(world.ended.len(), 40 + 39, "all but the next probe");
+}
+
+#[test]
+fn three_prove_it_if_nobody_is_answered_for_long() {
+    let mut world = World::new(|_, _| (ms(1_900), Err(server_error())));
+    (0..3).for_each(|tenant| world.ask(tenant));
+    world.run(ms(5_000));
+    world.ask(3);
+    world.ask(4);
+    assert_eq!(world.sent.len(), 4, "another is the probe, and others wait");
+    world.run(ms(5_000));
+    world.ask(5);
+    world.run(ms(2_500));
+    world.ask(6);
+    world.ask(7);
+    assert_eq!(world.ended.last().unwrap().0, 6);
+}
+
+#[test]
+fn what_a_session_was_is_forgotten_with_it() {
+    let mut world = fails_odd_ones(None);
+    fail(&mut world, 0..20);
+    assert_eq!(world.gate.standings.len(), 20);
+    (0..20).for_each(|tenant| world.gate.forget(tenant));
+    assert!(world.gate.standings.is_empty());
 }
 
 #[test]

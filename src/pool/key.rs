@@ -1,0 +1,87 @@
+//! Tenants' names as the table has them: their own code, which may panic, ends nothing under the table's lock.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+
+use quick_cache::Equivalent;
+
+use crate::foreign::guarded;
+
+/// A name in the table. Its hash was taken before, and its clone is no clone of the name.
+pub(super) struct Key<K> {
+    hash: u64,
+    pub(super) name: Arc<K>,
+}
+
+/// A name that is asked for.
+pub(super) struct Asked<'a, K> {
+    pub(super) hash: u64,
+    pub(super) name: &'a K,
+}
+
+impl<K: Clone> Asked<'_, K> {
+    pub(super) fn to_key(&self) -> Key<K> {
+        Key { hash: self.hash, name: Arc::new(self.name.clone()) }
+    }
+}
+
+impl<K> Key<K> {
+    pub(super) fn asked(&self) -> Asked<'_, K> {
+        Asked { hash: self.hash, name: &self.name }
+    }
+}
+
+impl<K> Clone for Key<K> {
+    fn clone(&self) -> Self {
+        Self { hash: self.hash, name: Arc::clone(&self.name) }
+    }
+}
+
+impl<K: Eq> PartialEq for Key<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.asked().equivalent(other)
+    }
+}
+
+impl<K: Eq> Eq for Key<K> {}
+
+impl<K: Eq> Equivalent<Key<K>> for Asked<'_, K> {
+    fn equivalent(&self, key: &Key<K>) -> bool {
+        // If it panics they are different: nobody gets another's session.
+        self.hash == key.hash && guarded(|| *self.name == *key.name).unwrap_or_default()
+    }
+}
+
+impl<K> Hash for Key<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl<K> Hash for Asked<'_, K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Takes a hash for what it is.
+#[derive(Default)]
+pub(super) struct AsItIs(u64);
+
+pub(super) type BuildAsItIs = BuildHasherDefault<AsItIs>;
+
+impl Hasher for AsItIs {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
