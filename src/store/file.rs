@@ -56,7 +56,8 @@ const LEFT_BEHIND: Duration = Duration::from_secs(60);
 /// scripts, workers. On Linux.
 ///
 /// The directory is made if it is not there (its parent has to be), for its owner alone. What is in it is
-/// sealed, and may be deleted at any time.
+/// sealed, and may be deleted at any time. It is best in memory, as below `/run`: where a disk is so busy that
+/// to rename a file takes more than a second, replicas ask the server each by itself.
 #[derive(Debug)]
 pub struct FileStore {
     files: Arc<Files>,
