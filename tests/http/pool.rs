@@ -165,7 +165,7 @@ async fn a_tenant_that_asks_too_often_rests_alone() {
 
 #[tokio::test]
 async fn if_all_ask_too_often_all_rest_and_then_one_tries() {
-    let server = Server::start(|_| Reply::Limit(2)).await;
+    let server = Server::start(|_| Reply::Limit(4)).await;
     let mut config = SessionConfig::default();
     config.retry.attempts = 1;
     let pool = server.pool(&config);
@@ -206,7 +206,7 @@ async fn if_all_ask_too_often_all_rest_and_then_one_tries() {
     assert_eq!(pool.status().rests, None);
     let seen = server.seen.borrow();
     let [last, first] = [before - 1, before].map(|index| seen.requests[index].1);
-    assert!(first - last >= secs(2), "{:?}", first - last);
+    assert!(first - last >= secs(4), "{:?}", first - last);
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn three_hundred_tenants_that_hang_do_not_stop_the_others() {
     }
     // All places are theirs.
     let mut seen = server.seen.subscribe();
-    seen.wait_for(|seen| seen.open == 64).await.unwrap();
+    seen.wait_for(|seen| seen.open >= 64).await.unwrap();
     for (tenant, told) in all_ask(&pool, 300..1_300).await {
         assert_own_token(tenant, &told);
     }
