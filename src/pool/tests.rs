@@ -114,7 +114,7 @@ async fn a_session_that_nobody_asks_for_leaves_and_one_in_use_stays() {
     assert_eq!((pool.status().sessions, pool.status().evicted_idle), (0, 4));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_full_pool_gives_up_what_nobody_holds_and_nothing_else() {
     let (pool, _) = pool(healthy(), |pool| pool.capacity(4));
     let held: Vec<_> = (0..3).map(|tenant| pool.get(&tenant).unwrap()).collect();
@@ -132,7 +132,7 @@ async fn a_full_pool_gives_up_what_nobody_holds_and_nothing_else() {
     assert_eq!(pool.get(&21).unwrap_err(), PoolError::Full);
     assert_eq!((pool.status().sessions, pool.status().refused_full), (4, 2));
     drop(last);
-    std::thread::sleep(FULL_FOR * 4);
+    tokio::time::advance(FULL_FOR * 4).await;
     pool.get(&20).unwrap();
     assert!(held.iter().all(|handle| !handle.has_ended()));
 }

@@ -19,6 +19,8 @@ mod failures;
 mod loopback;
 #[cfg(not(feature = "test-util"))]
 mod paused;
+#[cfg(feature = "pool")]
+mod pool;
 mod profiles;
 mod proxies;
 #[path = "../session/recording.rs"]
