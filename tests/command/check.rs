@@ -391,7 +391,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a scope that is not allowed",
             &["--issuer", "ISSUER", "--scope", "root"],
-            "the server allows this client other scopes: check --scope",
+            "the server does not allow these scopes for this client: check --scope",
         ),
         Wrong::new(
             "a target that it does not know",
@@ -411,7 +411,7 @@ fn wrongs() -> Vec<Wrong> {
             "this address does not support the client credentials grant: check --token-url",
         )
         .refusal(Kind::Grant, "unsupported_grant_type"),
-        Wrong::new("a token that is dead", issuer, "the server gives tokens that have expired")
+        Wrong::new("a token that is dead", issuer, "the server issues tokens that have already expired")
             .fault(Kind::Grant, Fault::ExpiresIn(json!(0))),
         // What comes after the grant.
         Wrong::new(
