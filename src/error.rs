@@ -363,11 +363,12 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// How long to wait before asking again can succeed, if known.
+    /// How long to wait before asking again can succeed. `None` if that is not known, or if waiting does not help: as
+    /// after [`invalidate`](crate::SessionHandle::invalidate) of a [`fixed`](crate::SessionHandle::fixed) token.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed { retry_after, .. } | Self::Cooling { retry_after, .. } => {
-                Some(*retry_after)
+                Some(*retry_after).filter(|wait| *wait < Duration::MAX)
             }
             _ => None,
         }

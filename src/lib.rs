@@ -73,15 +73,16 @@
 //! - `test-util`: the session's clock follows tokio's paused time (module `test_util`). For
 //!   `[dev-dependencies]`; only needed if you pause tokio's time.
 //! - `store`: one token for many processes ([`Fleet`]), over a directory ([`FileStore`], on Linux) or a store of
-//!   your own. `redis`: over Redis or Valkey as well ([`RedisStore`]).
+//!   your own. `redis`: over Redis or Valkey as well ([`RedisStore`]). Both include `http`.
 //! - `pool`: [`SessionPool`], one session per tenant, with a shared limit on requests to the server.
 //! - `metrics`: counters, gauges and histograms for sessions and pools (module `metrics`), through the
 //!   `metrics` facade.
+//! - `socks`: SOCKS proxies.
 //! - `cli`: the command `ccg-session`.
 //!
 //! # Types of other crates
 //! The public API uses types from `http` 1 (`HeaderValue`, `Method`, `StatusCode`), `secrecy` 0.10
-//! (`SecretString`), `tokio` 1 (`runtime::Handle`) and, with the feature `http`, `reqwest` 0.13 (`Client`, for
+//! (`SecretString`), `serde` 1 ([`SessionConfig`] implements its traits), `tokio` 1 (`runtime::Handle`) and, with the feature `http`, `reqwest` 0.13 (`Client`, for
 //! [`http_client`](HttpTokenManagerBuilder::http_client)). The middleware adds `reqwest-middleware` 0.5, or
 //! `tower-layer` and `tower-service` 0.3 and `http-body` 1. A breaking release of any of these means a breaking
 //! release of this crate.
@@ -89,7 +90,8 @@
 //! # Tracing
 //! These names are part of the interface: the span `ccg_session.attempt` (fields `kind`, `attempt`, `outcome`),
 //! the events `token.published` and `session.phase` (DEBUG), and `refresh.failed` (WARN), once for each series
-//! of attempts that failed while callers go on with the token they have. Of the middleware: `token.withheld` (fields
+//! of attempts that failed while callers go on with the token they have. With `http`: `http.request` (DEBUG), once for
+//! each request. Of the middleware: `token.withheld` (fields
 //! `scheme`, `host`) and `token.refused` (`generation`, `again`), both DEBUG.
 
 // docs.rs marks what a feature is needed for.

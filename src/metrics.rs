@@ -1,43 +1,43 @@
-//! What a session and a pool count and measure, by the facade [`metrics`](https://docs.rs/metrics): nothing
-//! is seen before the program installs a recorder, such as an exporter for Prometheus. One that is installed
-//! late counts from then on, and shows a gauge as it is when that next changes.
+//! The metrics of sessions and pools, reported through the [`metrics`](https://docs.rs/metrics) facade. Nothing
+//! is recorded until the program installs a recorder, such as a Prometheus exporter. One that is installed late
+//! counts from then on, and shows a gauge as it is when that next changes.
 //!
 //! # Names
-//! These are part of the interface. Each has the label `session`, which is the
-//! [name](crate::SessionBuilder::name) of the session or pool, and no other label of free text: no tenant, no
-//! client, no address.
+//! The names are part of the public API. Each metric has the label `session`, the
+//! [name](crate::SessionBuilder::name) of the session or pool. No other label contains free text: no tenant,
+//! client or address.
 //!
 //! | name | kind | labels | what |
 //! |---|---|---|---|
-//! | `ccg_session_attempts_started_total` | counter | `kind` | attempts that were sent; `kind` is `grant`, `exchange` or `revocation` |
-//! | `ccg_session_attempts_total` | counter | `kind`, `outcome` | attempts that have ended: `ok`, `denied`, `credential`, `rate_limited`, `server`, `malformed`, `expired`, `transport`, `timed_out`, `panicked` |
-//! | `ccg_session_attempt_duration_seconds` | histogram | `kind` | how long they took |
-//! | `ccg_session_held_callers` | gauge | | callers that wait |
-//! | `ccg_session_held_callers_max` | gauge | | the most that ever waited for one session at once |
-//! | `ccg_session_phase` | gauge | `phase` | sessions in this [phase](crate::Phase) when they last did something |
-//! | `ccg_session_token_expiry_timestamp_seconds` | gauge | | when the token expires that does so next, in Unix time; 0 if there is none |
-//! | `ccg_session_revokes_total` | counter | | revokes that callers asked for |
+//! | `ccg_session_attempts_started_total` | counter | `kind` | attempts sent; `kind` is `grant`, `exchange` or `revocation` |
+//! | `ccg_session_attempts_total` | counter | `kind`, `outcome` | attempts completed: `ok`, `denied`, `credential`, `rate_limited`, `server`, `malformed`, `expired`, `transport`, `timed_out`, `panicked` |
+//! | `ccg_session_attempt_duration_seconds` | histogram | `kind` | duration of attempts |
+//! | `ccg_session_held_callers` | gauge | | waiting callers |
+//! | `ccg_session_held_callers_max` | gauge | | the highest number of callers that ever waited for one session |
+//! | `ccg_session_phase` | gauge | `phase` | sessions by [phase](crate::Phase), as of their last event |
+//! | `ccg_session_token_expiry_timestamp_seconds` | gauge | | expiry of the token that expires next, as a Unix time stamp; 0 if there is none |
+//! | `ccg_session_revokes_total` | counter | | calls of `revoke` |
 //! | `ccg_session_invalidations_total` | counter | | invalidations that were honoured |
-//! | `ccg_session_overloaded_total` | counter | | callers that were turned away |
+//! | `ccg_session_overloaded_total` | counter | | calls rejected with `Overloaded` |
 //! | `ccg_session_ledger_evicted_total` | counter | | live tokens that a revoke can no longer reach |
 //! | `ccg_session_pool_sessions` | gauge | | sessions in the pool |
 //! | `ccg_session_pool_made_total` | counter | | sessions that were made |
-//! | `ccg_session_pool_evicted_total` | counter | `why` | sessions that left it, since it was `full` or they were `idle` |
+//! | `ccg_session_pool_evicted_total` | counter | `why` | sessions evicted, because the pool was `full` or they were `idle` |
 //! | `ccg_session_pool_refused_total` | counter | | how often [`Full`](crate::PoolError::Full) was the answer |
 //! | `ccg_session_pool_attempts` | gauge | `state` | attempts in its gate: `waiting`, or `out` on the wire |
 //! | `ccg_session_pool_attempts_refused_total` | counter | | attempts that got another tenant's error in place of leave |
 //! | `ccg_session_pool_resting` | gauge | | pools that rest some or all tenants, since the server fails one after the other |
 //!
-//! Gauges of several sessions with one name are their sums, but for the two that say otherwise. Calls that are
-//! answered at once by the token that is there are not counted: counting them would cost as much as they do.
+//! If several sessions share a name, their gauges are summed, except for the maximum and the expiry. Calls
+//! answered immediately with the current token are not counted: counting would cost as much as the call.
 //!
-//! That time passes is no event: a token that becomes stale, or expires, while nobody asks changes no gauge.
-//! Compare the expiry's time stamp with `time()` instead. Of several sessions it is that of the first token to
-//! expire which has not yet, as of the last change.
+//! Gauges change only on events. A token that becomes stale or expires while nobody asks for it changes no
+//! gauge: compare the expiry time stamp with `time()` instead. With several sessions, the time stamp is the
+//! earliest expiry that had not passed at the last change.
 //!
-//! # An outage, as it is scraped
-//! From `examples/metrics.rs`, a line for each series that changes. The token server fails, and the token that
-//! there is outlives it for a while; then callers get errors, and the server is left alone in between.
+//! # Example: an outage
+//! From `examples/metrics.rs`, one line per series that changes. The token server fails. The current token
+//! lasts for a while; after that, callers get errors and the session waits between attempts.
 //! ```text
 //! ccg_session_…{session="box",…}                    before       in it        after
 //! attempts_started_total{kind="grant"}                   1            4            5
@@ -48,8 +48,8 @@
 //! phase{phase="cooling"}                                              1            0
 //! token_expiry_timestamp_seconds            1795881236.057 1795881236.057 1795881240.222
 //! ```
-//! In the middle the expiry lies in the past, and no attempt ends with `ok`: that is what `examples/alerts.yaml`
-//! wakes people for. `examples/dashboard.json`, for Grafana, shows all that is in the table.
+//! During the outage the expiry is in the past and no attempt ends with `ok`: `examples/alerts.yaml` alerts on
+//! that. `examples/dashboard.json`, for Grafana, shows every metric in the table.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! How a pool comes into being.
+//! Building a pool.
 
 use std::fmt;
 use std::hash::{Hash, RandomState};
@@ -44,26 +44,27 @@ impl<K, M> SessionPoolBuilder<K, M> {
         }
     }
 
-    /// The most sessions that there may be. Default: 10,000.
+    /// The maximum number of sessions. Default: 10,000.
     pub fn capacity(mut self, capacity: usize) -> Self {
         self.capacity = capacity;
         self
     }
 
-    /// How long a session is kept that nobody asks for; up to a quarter more. Default: 10 minutes.
+    /// How long a session is kept without being requested; it may be kept up to a quarter longer. Default: 10
+    /// minutes.
     pub fn idle(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
     }
 
-    /// How many grants and exchanges may be on the wire at once; with those that take longer than 2 s, twice
-    /// as many. Default: 64.
+    /// How many grants and exchanges may be in flight at the same time. Attempts that take longer than 2 s do
+    /// not count, up to the same number again. Default: 64.
     pub fn attempts_at_once(mut self, attempts_at_once: usize) -> Self {
         self.attempts_at_once = attempts_at_once;
         self
     }
 
-    /// What the pool's [metrics](crate::metrics) and those of its sessions have as `session`. Default:
+    /// The value of the label `session` in the [metrics](crate::metrics) of the pool and its sessions. Default:
     /// `"default"`.
     #[cfg(feature = "metrics")]
     pub fn name(mut self, name: &str) -> Self {
@@ -73,11 +74,11 @@ impl<K, M> SessionPoolBuilder<K, M> {
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static, M: TokenManager> SessionPoolBuilder<K, M> {
-    /// Makes the pool. Its sessions will run in the current tokio runtime, from wherever they are asked for.
-    /// A task that looks for idle ones runs there too, and ends with the pool's last clone.
+    /// Builds the pool. Its sessions run in the current tokio runtime, wherever `get` is called. A task that
+    /// ends idle sessions runs there too, until the last clone of the pool is dropped.
     ///
     /// # Errors
-    /// If there is no current runtime, or a setting makes no sense.
+    /// If there is no current runtime, or a setting is invalid.
     pub fn build(self) -> Result<SessionPool<K>, ConfigError> {
         let refuse = |what, problem: &str| Err(ConfigError::new(what, problem));
         if self.capacity == 0 {

@@ -44,10 +44,10 @@ use key::{Asked, BuildAsItIs, Key};
 /// not know: a stranger with invented names who asks twice for each drives others out.
 ///
 /// # The gate
-/// Each session spares the server by itself; the pool does so for all together. At most
-/// [`attempts_at_once`](SessionPoolBuilder::attempts_at_once) grants and exchanges are on the wire, first
-/// come, first served, and an attempt's time does not begin before its turn. (One that has taken 2 s no longer
-/// counts, as long as there are no more of these than of the others.)
+/// Each session limits its own requests; the gate limits those of all sessions together. At most
+/// [`attempts_at_once`](SessionPoolBuilder::attempts_at_once) grants and exchanges are in flight, first come,
+/// first served. The time-out of an attempt starts when its turn comes. (An attempt that has taken 2 s no
+/// longer counts, up to the same number again.)
 ///
 /// If attempts of two tenants that did not fail before fail one after the other in a way that speaks of the
 /// server, one is sent at a time until one is answered: of a tenant that was answered before, if one waits.
@@ -190,25 +190,25 @@ impl<K> Lifecycle<Key<K>, Arc<Tenant>> for Watch {
     }
 }
 
-/// What a pool has, and has done.
+/// The state of a pool, and its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// Sessions that there are now.
+    /// The current number of sessions.
     pub sessions: usize,
-    /// The most that there may be.
+    /// The maximum number of sessions.
     pub capacity: usize,
-    /// Sessions that were made since the pool was.
+    /// Sessions created since the pool was built.
     pub made: u64,
-    /// Sessions that left since the pool was full.
+    /// Sessions evicted because the pool was full.
     pub evicted_full: u64,
-    /// Sessions that left since nobody asked for them.
+    /// Sessions ended because they were idle.
     pub evicted_idle: u64,
-    /// How often [`PoolError::Full`] was the answer.
+    /// How many calls returned [`PoolError::Full`].
     pub refused_full: u64,
-    /// Attempts that wait in the gate.
+    /// Attempts waiting in the gate.
     pub attempts_waiting: usize,
-    /// Attempts on the wire that came through the gate.
+    /// Attempts in flight that passed the gate.
     pub attempts_out: usize,
     /// Attempts that got another tenant's error in place of leave, since the server failed one after the
     /// other.
@@ -217,7 +217,7 @@ pub struct PoolStatus {
     pub rests: Option<Duration>,
 }
 
-/// Why a pool gives no session.
+/// Why [`SessionPool::get`] returned no session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
@@ -228,7 +228,7 @@ pub enum PoolError {
          drop handles that are not used, or raise the capacity"
     )]
     Full,
-    /// The tenant's session could not be made. It is not remembered: the next call tries again.
+    /// The tenant's session could not be created. The error is not cached: the next call tries again.
     #[error("no session could be made for this tenant: {0}")]
     Maker(ConfigError),
     /// The pool was shut down, or its runtime is gone.
@@ -237,9 +237,9 @@ pub enum PoolError {
 }
 
 impl<K> SessionPool<K> {
-    /// A pool whose sessions are made by `maker`, for the tenants that its closure names. It is called where
-    /// [`get`](Self::get) is, while others that ask for the same tenant wait: it must not do I/O. It may ask
-    /// the pool for other tenants' sessions, but not two makers for each other's.
+    /// A pool whose sessions are created by `maker`, which gets the tenant's key. `maker` runs inside
+    /// [`get`](Self::get), and concurrent calls for the same tenant wait for it, so it must not do I/O. It may
+    /// ask the pool for other tenants' sessions, but not two makers for each other's.
     pub fn builder<M: TokenManager>(
         maker: impl Fn(&K) -> Result<SessionBuilder<M>, ConfigError> + Send + Sync + 'static,
     ) -> SessionPoolBuilder<K, M> {
@@ -248,9 +248,11 @@ impl<K> SessionPool<K> {
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
-    /// The tenant's session. It waits for nothing: the first token is fetched when one is asked for.
+    /// The tenant's session, created if necessary. This does not wait for a token: the first one is fetched on
+    /// the first call of `get_token`.
     ///
-    /// Keep the handle for as long as the tenant's work takes, and not longer: it holds a place in the pool.
+    /// Drop the handle when the tenant's work is done: while you hold it, the session keeps its place in the
+    /// pool.
     ///
     /// # Errors
     /// [`PoolError::Full`], [`PoolError::Maker`] if the maker fails or panics, [`PoolError::Closed`].

@@ -1,4 +1,4 @@
-//! The `oauth2` crate, and what most people write around it.
+//! The `oauth2` crate with a typical hand-written cache.
 
 use std::time::{Duration, Instant};
 

@@ -36,7 +36,7 @@ impl Subject for Google {
     }
 }
 
-/// It insists on `https:`, so its transport is replaced by one that posts to our endpoint.
+/// It requires `https:`, so its transport is replaced with one that posts to our endpoint.
 pub struct Azure(Arc<ClientSecretCredential>);
 
 impl Subject for Azure {
