@@ -3,6 +3,7 @@
 
 mod clock;
 mod contract;
+mod directory;
 mod fleets;
 mod identity;
 mod place;
