@@ -46,7 +46,7 @@ const WARNING_GAP: Duration = Duration::from_secs(60);
 ///
 /// Replicas share a token if they have the same store, namespace and key, and their managers the same
 /// [`identity`](TokenManager::identity). What is in the store is sealed with the key: who can read the store
-/// learns no token, and who can write it can cost requests, and nothing else.
+/// learns no token, and who can write it can cost requests and a 401, and nothing else.
 ///
 /// ```no_run
 /// use ccg_session::{Credential, FileStore, Fleet, Session, Subject};
@@ -75,7 +75,10 @@ const WARNING_GAP: Duration = Duration::from_secs(60);
 ///   shared.
 /// - *A revocation* reaches every replica that has the token: at once where the store tells of it, within a
 ///   second over files, and when they are connected again those that were cut off. Tokens that only another
-///   replica has, since it asked without the store, are not reached.
+///   replica has, since it asked without the store, are not reached. `Ok` of
+///   [`revoke`](crate::SessionHandle::revoke) says that the server has confirmed it. A store that does not answer
+///   within half a second is told when it does, as long as the token lives and the runtime of the session:
+///   a program that ends waits for [`flush`](Self::flush) first.
 /// - *Two versions* of this crate share a store as long as the format of its entries stays, which the
 ///   changelog says. Where it does not, each shares among its own.
 /// - *To rotate the key*, give replicas the new one and start them anew, one after the other. Those with the old
@@ -225,9 +228,9 @@ impl<S: Store> Fleet<S> {
         SharedTokenManagerBuilder::new(manager, self.clone())
     }
 
-    /// Waits until the store has been told of all tokens that were got here, 2 s at most: a session gives its callers
-    /// a new token without waiting for that. Call it before a short program ends, or the next one asks the server
-    /// again.
+    /// Waits until the store has been told of all tokens that were got or revoked here, 2 s at most: a session gives
+    /// its callers a new token without waiting for that. Call it before a short program ends, or the next one asks the
+    /// server again.
     ///
     /// # Cancel safety
     /// Cancel safe.
