@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// Where the replicas of a fleet meet: five calls on one slot, each a single atomic step.
 ///
-/// A store is trusted with nothing but requests: what is in it is sealed, and whatever it answers, a
-/// session gets a token. [`RedisStore`](crate::RedisStore) and [`FileStore`](crate::FileStore) are two; a
+/// A store that is wrong can cost requests and a 401, and nothing else: what is in it is sealed, and whatever it
+/// answers, or if it panics, a session gets a token. [`RedisStore`](crate::RedisStore) and [`FileStore`](crate::FileStore) are two; a
 /// [`Fleet`](crate::Fleet) puts a time-out and a breaker around the calls of any.
 ///
 /// A slot holds at most three things: an *entry* (a sealed token), a *lease* (the [`Id`] of who is asking
@@ -63,7 +63,8 @@ pub trait Store: Send + Sync + 'static {
     }
 }
 
-/// Many managers may share a store.
+/// Many managers may share a store. Two fleets of one namespace may not, since each would hear what the other has
+/// not: give each a store of its own.
 impl<S: Store> Store for Arc<S> {
     fn take(
         &self,

@@ -3,6 +3,9 @@
 //! Each slot is one file, so one rename changes it whole. A call locks the directory for the microseconds
 //! that it takes, never across a request; a process that is killed inside gives the lock back. Nothing is
 //! synced: after a power cut what is torn does not open, and a token is asked for.
+//!
+//! Others may keep things in the directory too. Only what has a name and a content of this store's is
+//! removed or replaced.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,8 +17,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, fstat, fstatfs, openat, renameat,
-    unlinkat,
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatfs, ftruncate,
+    openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use tokio::sync::oneshot;
@@ -41,9 +44,13 @@ const FILE_SYSTEMS: &[(&str, i64)] = &[
     ("tmpfs", 0x0102_1994),
     ("overlayfs", 0x794C_7630),
 ];
+/// Empty.
 const LOCK: &str = "lock";
+/// The format, and 16 bytes that are others after each revocation.
 const NEWS: &str = "news";
-const TEMPORARY: &str = "tmp-";
+const NEWS_LENGTH: usize = 17;
+/// And 32 digits: a file that is being written.
+const TEMPORARY: &str = "ccg-session-tmp-";
 const FORMAT: u8 = 1;
 const MAX_FILE: u64 = MAX_ENTRY as u64 + 2 * 1024;
 const TRY_AGAIN: Duration = Duration::from_millis(2);
@@ -55,9 +62,10 @@ const LEFT_BEHIND: Duration = Duration::from_secs(60);
 /// Keeps the tokens of a [`Fleet`](crate::Fleet) in a directory, for processes of one user on one machine: cron jobs,
 /// scripts, workers. On Linux.
 ///
-/// The directory is made if it is not there (its parent has to be), for its owner alone. What is in it is
-/// sealed, and may be deleted at any time. It is best in memory, as below `/run`: where a disk is so busy that
-/// to rename a file takes more than a second, replicas ask the server each by itself.
+/// The directory is created if it is missing (its parent must exist), with access for its owner only. What the store
+/// keeps in it is sealed, and may be deleted at any time, with the directory or without. Other files there are left
+/// alone. Memory is best, as below `/run`: where a disk is so busy that renaming a file takes more than a second,
+/// each replica asks the server on its own.
 #[derive(Debug)]
 pub struct FileStore {
     files: Arc<Files>,
@@ -67,7 +75,9 @@ pub struct FileStore {
 
 #[derive(Debug)]
 struct Files {
-    directory: OwnedFd,
+    path: PathBuf,
+    /// What the path named when it was last looked at.
+    directory: Mutex<Arc<OwnedFd>>,
     swept: Mutex<Instant>,
 }
 
@@ -83,20 +93,22 @@ impl FileStore {
     ///
     /// # Errors
     /// If it cannot be made or opened, is a link, belongs to somebody else, can be read or written by others,
-    /// or lies on a file system other than ext4, xfs, btrfs, f2fs, zfs, tmpfs and overlayfs.
+    /// has a file `lock` or `news` that is not this store's, or lies on a file system other than ext4, xfs,
+    /// btrfs, f2fs, zfs, tmpfs and overlayfs.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ConfigError> {
         let path = path.into();
-        let directory = checked(&path).map_err(|problem| {
-            ConfigError::new("store directory", format!("{} {problem}", path.display()))
-        })?;
-        let files = Files { directory, swept: Mutex::new(Instant::now()) };
-        match files.sweep() {
+        let refused =
+            |problem| ConfigError::new("store directory", format!("{} {problem}", path.display()));
+        // It may be looked for again, from elsewhere.
+        let path = std::path::absolute(&path)
+            .map_err(|error| refused(format!("cannot be found: {error}")))?;
+        let directory = checked(&path).map_err(refused)?;
+        let directory = Mutex::new(Arc::new(directory));
+        let files = Files { path: path.clone(), directory, swept: Mutex::new(Instant::now()) };
+        match files.begin() {
             // Somebody else holds the lock, and may be stopped: that fails no start.
             Ok(()) | Err(StoreError::TimedOut) => {}
-            Err(error) => {
-                let problem = format!("{} cannot be used: {error}", path.display());
-                return Err(ConfigError::new("store directory", problem));
-            }
+            Err(error) => return Err(refused(format!("cannot be used: {error}"))),
         }
         Ok(Self { files: Arc::new(files), seen: Mutex::default() })
     }
@@ -155,27 +167,42 @@ fn checked(path: &Path) -> Result<OwnedFd, String> {
     Ok(directory)
 }
 
-/// The lock of the directory, held until this is dropped.
-struct Lock(#[expect(dead_code, reason = "closing it is what unlocks")] OwnedFd);
+/// The directory, locked until this is dropped.
+struct Locked {
+    directory: Arc<OwnedFd>,
+    lock: OwnedFd,
+}
 
 impl Files {
-    fn file(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR)?)
+    /// What the path names now: the directory may have been removed or replaced, and whoever comes later
+    /// finds only the new one.
+    fn directory(&self) -> Result<Arc<OwnedFd>, StoreError> {
+        let mut directory = locked(&self.directory);
+        let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        if !is_one(named, fstat(&*directory)) {
+            let found = checked(&self.path).map_err(|problem| {
+                StoreError::unreachable(format!("{} {problem}", self.path.display()))
+            })?;
+            *directory = Arc::new(found);
+        }
+        Ok(Arc::clone(&directory))
     }
 
-    fn lock(&self, is_given_up: impl Fn() -> bool) -> Result<Lock, StoreError> {
-        let file =
-            self.file(LOCK, OFlags::CREATE | OFlags::RDWR).map_err(StoreError::unreachable)?;
+    fn lock(&self, is_given_up: impl Fn() -> bool) -> Result<Locked, StoreError> {
         loop {
-            let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
-            if is_given_up() {
-                return Err(StoreError::TimedOut);
-            }
-            match locked {
-                Ok(()) => return Ok(Lock(file)),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(TRY_AGAIN),
+            let directory = self.directory()?;
+            let opened = file(&directory, LOCK, OFlags::CREATE | OFlags::RDWR);
+            let lock = match opened {
+                Ok(lock) => Locked { directory, lock },
+                // The directory was removed just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_given_up() => continue,
                 Err(error) => return Err(StoreError::unreachable(error)),
+            };
+            lock.wait(&is_given_up)?;
+            // Whoever comes now locks what is there by that name.
+            let named = statat(CWD, self.path.join(LOCK), AtFlags::SYMLINK_NOFOLLOW);
+            if is_one(named, fstat(&lock.lock)) {
+                return Ok(lock);
             }
         }
     }
@@ -188,77 +215,42 @@ impl Files {
         is_given_up: impl Fn() -> bool,
     ) -> Result<T, StoreError> {
         // What nobody waits for any more is not done: a lease would be nobody's.
-        let _lock = self.lock(is_given_up)?;
-        let before = self.read(name, MAX_FILE).map_err(StoreError::refused)?;
+        let locked = self.lock(is_given_up)?;
+        let before = read(&locked.directory, name, MAX_FILE).map_err(StoreError::refused)?;
         let mut content = decoded(&before).unwrap_or_default();
         let result = act(&mut content, now());
         let after = encoded(&content);
-        if after != before {
-            self.write(name, &after).map_err(StoreError::refused)?;
-        }
         if tell {
-            self.write(NEWS, &random().to_be_bytes()).map_err(StoreError::refused)?;
+            locked.revoke(name, &after).map_err(StoreError::refused)?;
+        } else if after != before {
+            locked.write(name, &after).map_err(StoreError::refused)?;
         }
         Ok(result)
     }
 
-    /// Empty if it is not there.
-    fn read(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        match self.file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
-            Ok(file) => {
-                // What is larger is no content of ours, and will not parse.
-                File::from(file).take(most).read_to_end(&mut bytes)?;
-            }
-            // A link, or what else is no file of ours, is replaced by the next write.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(_) => {}
-        }
-        Ok(bytes)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = format!("{TEMPORARY}{:032x}", random());
-        let file = self.file(&temporary, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY)?;
-        let written = File::from(file).write_all(bytes);
-        let done = written
-            .and_then(|()| Ok(renameat(&self.directory, &temporary, &self.directory, name)?));
-        if done.is_err() {
-            let _ = unlinkat(&self.directory, &temporary, AtFlags::empty());
-        }
-        done
+    /// What the store needs is there, and whose it is.
+    fn begin(&self) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let locked = self.lock(|| began.elapsed() > CALL)?;
+        locked.check().map_err(StoreError::refused)?;
+        drop(locked);
+        self.sweep()
     }
 
     /// Removes what nobody will look at again, under one lock for each file: there may be many.
     fn sweep(&self) -> Result<(), StoreError> {
-        let entries = Dir::read_from(self.directory.as_fd()).map_err(StoreError::refused)?;
+        let directory = self.directory()?;
+        let entries = Dir::read_from(directory.as_fd()).map_err(StoreError::refused)?;
         for entry in entries {
             let entry = entry.map_err(StoreError::refused)?;
             let Ok(name) = entry.file_name().to_str() else { continue };
-            let began = Instant::now();
-            let _lock = self.lock(|| began.elapsed() > CALL)?;
-            if self.is_over(name) {
-                let _ = unlinkat(&self.directory, name, AtFlags::empty());
+            if !is_temporary(name) && !is_slot(name) {
+                continue;
             }
+            let began = Instant::now();
+            self.lock(|| began.elapsed() > CALL)?.remove_if_over(name);
         }
         Ok(())
-    }
-
-    fn is_over(&self, name: &str) -> bool {
-        if name.starts_with(TEMPORARY) {
-            let Ok(file) = self.file(name, OFlags::RDONLY | OFlags::NONBLOCK).map(File::from)
-            else {
-                return false;
-            };
-            let changed = file.metadata().and_then(|metadata| metadata.modified());
-            return changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_BEHIND));
-        }
-        let is_slot = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_slot
-            && self.read(name, MAX_FILE).is_ok_and(|bytes| {
-                let mut content = decoded(&bytes).unwrap_or_default();
-                *content.at(now()) == Content::default()
-            })
     }
 
     fn sweep_sometimes(&self) {
@@ -272,6 +264,128 @@ impl Files {
     }
 }
 
+impl Locked {
+    fn wait(&self, is_given_up: impl Fn() -> bool) -> Result<(), StoreError> {
+        loop {
+            let locked = flock(&self.lock, FlockOperation::NonBlockingLockExclusive);
+            if is_given_up() {
+                return Err(StoreError::TimedOut);
+            }
+            match locked {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(TRY_AGAIN),
+                Err(error) => return Err(StoreError::unreachable(error)),
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let elses = |name| format!("its file {name:?} is somebody else's: use another directory");
+        if fstat(&self.lock).map_err(|error| error.to_string())?.st_size > 0 {
+            return Err(elses(LOCK));
+        }
+        match self.may_write_news() {
+            Ok(true) => Ok(()),
+            // Made while there is space for it, so that it can be changed when there is none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.write(NEWS, &news()).map_err(|error| error.to_string())
+            }
+            _ => Err(elses(NEWS)),
+        }
+    }
+
+    /// Whether the file is this store's. After a power cut it may be empty.
+    fn may_write_news(&self) -> io::Result<bool> {
+        let there = file(&self.directory, NEWS, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let mut news = Vec::new();
+        File::from(there).take(MAX_FILE).read_to_end(&mut news)?;
+        Ok(news.is_empty() || news.len() == NEWS_LENGTH && news[0] == FORMAT)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = format!("{TEMPORARY}{:032x}", random());
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let new = file(&self.directory, &temporary, flags)?;
+        let written = File::from(new).write_all(bytes);
+        let done = written
+            .and_then(|()| Ok(renameat(&self.directory, &temporary, &self.directory, name)?));
+        if done.is_err() {
+            let _ = unlinkat(&self.directory, &temporary, AtFlags::empty());
+        }
+        done
+    }
+
+    /// Also where there is no space left: what is written is no longer than what it replaces.
+    fn revoke(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let told = self.write(name, bytes).or_else(|_| self.write_over(name, bytes));
+        if told.is_err() {
+            // At least nobody takes the token from here.
+            let _ = unlinkat(&self.directory, name, AtFlags::empty());
+        }
+        self.check().map_err(io::Error::other)?;
+        let news = news();
+        told.and(self.write(NEWS, &news).or_else(|_| self.write_over(NEWS, &news)))
+    }
+
+    /// Slots are read under the lock only, and of news it is enough that they differ.
+    fn write_over(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut there = File::from(file(&self.directory, name, OFlags::WRONLY)?);
+        there.write_all(bytes)?;
+        Ok(ftruncate(&there, bytes.len() as u64)?)
+    }
+
+    fn remove_if_over(&self, name: &str) {
+        let is_over = if is_temporary(name) {
+            let Ok(found) = file(&self.directory, name, OFlags::RDONLY | OFlags::NONBLOCK) else {
+                return;
+            };
+            let changed = File::from(found).metadata().and_then(|metadata| metadata.modified());
+            changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_BEHIND))
+        } else {
+            let bytes = read(&self.directory, name, MAX_FILE).unwrap_or_default();
+            // What is of another format, or is torn, is for others to judge.
+            decoded(&bytes).is_some_and(|mut content| *content.at(now()) == Content::default())
+        };
+        if is_over {
+            let _ = unlinkat(&self.directory, name, AtFlags::empty());
+        }
+    }
+}
+
+/// Whether two looks saw one file.
+fn is_one(one: rustix::io::Result<Stat>, other: rustix::io::Result<Stat>) -> bool {
+    let id = |stat: Stat| (stat.st_dev, stat.st_ino);
+    one.is_ok_and(|one| other.is_ok_and(|other| id(one) == id(other)))
+}
+
+fn is_temporary(name: &str) -> bool {
+    name.strip_prefix(TEMPORARY).is_some_and(is_slot)
+}
+
+fn is_slot(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn file(directory: &OwnedFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?)
+}
+
+/// Empty if it is not there.
+fn read(directory: &OwnedFd, name: &str, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match file(directory, name, OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(file) => {
+            // What is larger is no content of ours, and will not parse.
+            File::from(file).take(most).read_to_end(&mut bytes)?;
+        }
+        // A link, or what else is no file of ours, is replaced by the next write.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+        Err(_) => {}
+    }
+    Ok(bytes)
+}
+
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
@@ -280,6 +394,10 @@ fn now() -> u64 {
 /// For names that nobody else uses at the moment.
 fn random() -> u128 {
     fastrand::u128(..)
+}
+
+fn news() -> Vec<u8> {
+    [&[FORMAT][..], &random().to_be_bytes()].concat()
 }
 
 fn encoded(content: &Content) -> Vec<u8> {
@@ -343,9 +461,10 @@ impl Store for FileStore {
             let files = Arc::clone(&self.files);
             let news = spawn_blocking(move || {
                 files.sweep_sometimes();
-                files.read(NEWS, 16).unwrap_or_default()
+                let directory = files.directory().ok()?;
+                read(&directory, NEWS, NEWS_LENGTH as u64).ok()
             });
-            let news = news.await.unwrap_or_default();
+            let news = news.await.ok().flatten().unwrap_or_default();
             let before = locked(&self.seen).insert(namespace.to_owned(), news.clone());
             if before.is_none_or(|before| before != news) {
                 return Heard::Look;

@@ -3,18 +3,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::sync::{Notify, OnceCell, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::breaker::Breaker;
-use super::contract::{Heard, Id, LONGEST, Record, Slot, Store, StoreError, Taken, Want};
+use super::contract::{
+    Heard, Id, LONGEST, Record, Slot, Store, StoreError, StoreTime, Taken, Want,
+};
+use super::guarded::Guarded;
 use super::memory::Memory;
 use super::round::{CALL, LONG_CALL};
 use super::seal::{Keys, LEAST_KEY};
@@ -27,8 +30,15 @@ use crate::instant::Instant;
 use crate::manager::TokenManager;
 use crate::news::NewsSender;
 
-/// How many slots are looked at at once, after a subscription was broken.
+/// How many slots catch up at once, as after a subscription was broken.
 const AT_ONCE: usize = 64;
+/// Between two attempts of a slot to catch up: doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Between two looks at all slots.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// What a program's end may wait for.
+const FLUSH: Duration = Duration::from_secs(2);
 const WARNING_GAP: Duration = Duration::from_secs(60);
 
 /// One store, for all the sessions of this process that share tokens with other processes. Clones are the
@@ -36,7 +46,7 @@ const WARNING_GAP: Duration = Duration::from_secs(60);
 ///
 /// Replicas share a token if they have the same store, namespace and key, and their managers the same
 /// [`identity`](TokenManager::identity). What is in the store is sealed with the key: who can read the store
-/// learns no token, and who can write it can cost requests, and nothing else.
+/// learns no token, and who can write it can cost requests and a 401, and nothing else.
 ///
 /// ```no_run
 /// use ccg_session::{Credential, FileStore, Fleet, Session, Subject};
@@ -65,7 +75,10 @@ const WARNING_GAP: Duration = Duration::from_secs(60);
 ///   shared.
 /// - *A revocation* reaches every replica that has the token: at once where the store tells of it, within a
 ///   second over files, and when they are connected again those that were cut off. Tokens that only another
-///   replica has, since it asked without the store, are not reached.
+///   replica has, since it asked without the store, are not reached. `Ok` of
+///   [`revoke`](crate::SessionHandle::revoke) says that the server has confirmed it. A store that does not answer
+///   within half a second is told when it does, as long as the token lives and the runtime of the session:
+///   a program that ends waits for [`flush`](Self::flush) first.
 /// - *Two versions* of this crate share a store as long as the format of its entries stays, which the
 ///   changelog says. Where it does not, each shares among its own.
 /// - *To rotate the key*, give replicas the new one and start them anew, one after the other. Those with the old
@@ -115,7 +128,7 @@ pub struct FleetCounts {
 }
 
 pub(super) struct Inner<S> {
-    pub(super) store: S,
+    pub(super) store: Guarded<S>,
     pub(super) namespace: Arc<str>,
     key: Credential,
     keys: OnceCell<Arc<Keys>>,
@@ -126,6 +139,7 @@ pub(super) struct Inner<S> {
     warned: Mutex<Option<Instant>>,
     /// What the store is being told while nobody waits for it.
     behind: TaskTracker,
+    at_once: Semaphore,
 }
 
 #[derive(Default)]
@@ -146,11 +160,38 @@ pub(super) struct Place {
     pub(super) slot: Slot,
     memory: Mutex<Memory>,
     news: Arc<Mutex<Vec<NewsSender>>>,
+    /// Of its session, once that has asked for a token.
+    runtime: Mutex<Option<Handle>>,
+    /// It is to catch up now, not later.
+    hurry: Notify,
+    caught_up: Notify,
 }
 
 impl Place {
     pub(super) fn new(slot: Slot, news: Arc<Mutex<Vec<NewsSender>>>) -> Self {
-        Self { slot, memory: Mutex::default(), news }
+        Self {
+            slot,
+            memory: Mutex::default(),
+            news,
+            runtime: Mutex::default(),
+            hurry: Notify::new(),
+            caught_up: Notify::new(),
+        }
+    }
+
+    pub(super) fn runs_here(&self) {
+        *locked(&self.runtime) = Handle::try_current().ok();
+    }
+
+    /// Waits until the store has been told of all that is revoked here.
+    pub(super) async fn is_told(&self) {
+        loop {
+            let caught_up = self.caught_up.notified();
+            if !self.with(|memory| memory.owes()) {
+                return;
+            }
+            caught_up.await;
+        }
     }
 
     /// The session is told what is learnt in here.
@@ -187,14 +228,15 @@ impl<S: Store> Fleet<S> {
         SharedTokenManagerBuilder::new(manager, self.clone())
     }
 
-    /// Waits until the store has been told of all tokens that were got here, 2 s at most: a session gives its callers
-    /// a new token without waiting for that. Call it before a short program ends, or the next one asks the server
-    /// again.
+    /// Waits until the store has been told of all tokens that were got or revoked here, 2 s at most: a session gives
+    /// its callers a new token without waiting for that. Call it before a short program ends, or the next one asks the
+    /// server again.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn flush(&self) {
-        self.inner.behind.wait().await;
+        // If it is late, it is told after: nothing ends here.
+        let _ = timeout(FLUSH, self.inner.behind.wait()).await;
     }
 
     /// What has been done so far.
@@ -212,10 +254,8 @@ impl<S: Store> Fleet<S> {
 
     /// Starts the task that listens, unless it runs.
     pub(super) fn listen(&self) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let mut task = locked(&self.hub.0);
-        if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            *task = Some(runtime.spawn(listen(Arc::clone(&self.inner))));
+        if let Ok(runtime) = Handle::try_current() {
+            Listener::start(&self.hub, &self.inner, &runtime, Vec::new());
         }
     }
 }
@@ -275,7 +315,7 @@ impl<S: Store> FleetBuilder<S> {
         // So that waiting for it ends when all has been told; more may come.
         behind.close();
         let inner = Inner {
-            store,
+            store: Guarded(store),
             namespace: namespace.into(),
             key,
             keys,
@@ -285,6 +325,7 @@ impl<S: Store> FleetBuilder<S> {
             counts: Counts::default(),
             warned: Mutex::default(),
             behind,
+            at_once: Semaphore::new(AT_ONCE),
         };
         Ok(Fleet { inner: Arc::new(inner), hub: Arc::default() })
     }
@@ -330,6 +371,19 @@ impl<S: Store> Inner<S> {
         result
     }
 
+    /// One call for which nobody waits, and on which others depend: also while the store is left alone.
+    async fn insist<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let result = timeout(LONG_CALL, call).await.unwrap_or(Err(StoreError::TimedOut));
+        match &result {
+            Ok(_) => locked(&self.breaker).close(),
+            Err(error) => self.warn_of(error),
+        }
+        result
+    }
+
     /// Gives a lease back.
     pub(super) fn leave(self: &Arc<Self>, slot: &Slot, id: Id) {
         let (inner, slot) = (Arc::clone(self), slot.clone());
@@ -353,31 +407,47 @@ impl<S: Store> Inner<S> {
         self.behind.spawn_on(call, &runtime);
     }
 
-    /// Tells the store of what is revoked here, and reads its list.
-    pub(super) async fn settle(&self, place: &Place, keys: &Keys) -> Result<(), StoreError> {
-        let now = self.look(place, keys, self.timeout).await?;
-        for owed in place.with(|memory| memory.owed().collect::<Vec<_>>()) {
+    /// Reads the slot's list, and tells the store of what is revoked here.
+    pub(super) async fn settle(
+        &self,
+        place: &Place,
+        keys: &Keys,
+        insists: bool,
+    ) -> Result<(), StoreError> {
+        let look = self.store.take(&place.slot, &Want::LOOK);
+        let look =
+            if insists { self.insist(look).await } else { self.call(self.timeout, look).await };
+        let Taken { now: StoreTime(now), revoked, .. } = look?;
+        let listed = keys.read_list(&place.slot, &revoked, now);
+        let owed = place.with(|memory| {
+            for (tag, end) in listed {
+                memory.learn(clock::now(), tag, end);
+            }
+            memory.owed().collect::<Vec<_>>()
+        });
+        for owed in owed {
             let left = super::micros(owed.ends.since(clock::now()));
             // Later than that none is believed.
             let end = (now + left).max(owed.entry_ends).min(now + super::micros(LONGEST));
             let record = keys.record(&place.slot, owed.tag, end);
-            let gone = self.call(self.timeout, self.store.bury(&place.slot, &record)).await?;
+            let bury = self.store.bury(&place.slot, &record);
+            let gone =
+                if insists { self.insist(bury).await } else { self.call(self.timeout, bury).await };
+            let gone = gone?;
             place.with(|memory| memory.buried(owed.tag, end, gone));
         }
         Ok(())
     }
 
-    /// Reads the slot's list, and gives the store's time.
-    async fn look(&self, place: &Place, keys: &Keys, within: Duration) -> Result<u64, StoreError> {
-        let Taken { now, revoked, .. } =
-            self.call(within, self.store.take(&place.slot, &Want::LOOK)).await?;
-        let listed = keys.read_list(&place.slot, &revoked, now.0);
-        place.with(|memory| {
-            for (tag, end) in listed {
-                memory.learn(clock::now(), tag, end);
-            }
-        });
-        Ok(now.0)
+    /// Tells the store of what is revoked here and reads its list, time and again until it has answered: in a
+    /// task of its own, for as long as a session has the slot or a token that is revoked here lives.
+    pub(super) fn catch_up(self: &Arc<Self>, place: &Arc<Place>, keys: &Arc<Keys>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if !place.with(Memory::falls_behind) {
+            return place.hurry.notify_one();
+        }
+        let late = Late { inner: Arc::clone(self), place: Arc::clone(place), is_done: false };
+        self.behind.spawn_on(late.catch_up(Arc::clone(keys)), &runtime);
     }
 
     pub(super) fn warn_of(&self, error: &StoreError) {
@@ -429,42 +499,132 @@ impl<S: Store> Inner<S> {
 }
 
 impl<S: Store> Inner<S> {
-    async fn look_at_all(self: &Arc<Self>) {
+    fn look_at_all(self: &Arc<Self>) {
         locked(&self.breaker).close();
         let Some(keys) = self.keys.get() else { return };
-        let all: Vec<_> = {
-            let places = locked(&self.places);
-            places.values().flatten().filter_map(Weak::upgrade).collect()
-        };
-        let mut looks = JoinSet::new();
-        for place in all {
-            if looks.len() >= AT_ONCE {
-                looks.join_next().await;
-            }
-            let (inner, keys) = (Arc::clone(self), Arc::clone(keys));
-            looks.spawn(async move { inner.look(&place, &keys, LONG_CALL).await });
+        for place in self.places() {
+            self.catch_up(&place, keys);
         }
-        while looks.join_next().await.is_some() {}
+    }
+
+    fn places(&self) -> Vec<Arc<Place>> {
+        let mut places = locked(&self.places);
+        places.retain(|_, here| here.iter().any(|place| place.strong_count() > 0));
+        places.values().flatten().filter_map(Weak::upgrade).collect()
     }
 }
 
-/// The task that listens. It ends with the last handle to its fleet.
+/// A slot that catches up with the store.
+struct Late<S: Store> {
+    inner: Arc<Inner<S>>,
+    place: Arc<Place>,
+    is_done: bool,
+}
+
+impl<S: Store> Late<S> {
+    async fn catch_up(mut self, keys: Arc<Keys>) {
+        let mut pause = FIRST_PAUSE;
+        while !self.has_caught_up(&keys).await && self.is_of_use() {
+            let pausing = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+            tokio::select! {
+                () = pausing => pause = (2 * pause).min(LONGEST_PAUSE),
+                () = self.place.hurry.notified() => pause = FIRST_PAUSE,
+            }
+        }
+    }
+
+    async fn has_caught_up(&mut self, keys: &Keys) -> bool {
+        let calls = self.place.with(|memory| memory.calls());
+        let _turn = self.inner.at_once.acquire().await;
+        let settled = self.inner.settle(&self.place, keys, true).await;
+        self.is_done = settled.is_ok() && self.place.with(|memory| memory.has_caught_up(calls));
+        self.place.caught_up.notify_waiters();
+        self.is_done
+    }
+
+    fn is_of_use(&self) -> bool {
+        Arc::strong_count(&self.place) > 1 || self.place.with(|it| it.owes_at(clock::now()))
+    }
+}
+
+/// Also with its runtime.
+impl<S: Store> Drop for Late<S> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.place.with(Memory::stays_behind);
+        }
+    }
+}
+
+/// Whether somebody listens. It is over with the last handle to its fleet.
 #[derive(Default)]
-struct Hub(Mutex<Option<JoinHandle<()>>>);
+struct Hub {
+    is_heard: AtomicBool,
+    over: CancellationToken,
+}
 
 impl Drop for Hub {
     fn drop(&mut self) {
-        if let Some(task) = locked(&self.0).take() {
-            task.abort();
+        self.over.cancel();
+    }
+}
+
+/// The task that listens. If it ends with the runtime that it was started in, another session's takes over.
+struct Listener<S: Store> {
+    inner: Arc<Inner<S>>,
+    hub: Weak<Hub>,
+    /// Where else to start it, if this runtime ends before it has run.
+    others: Vec<Handle>,
+    has_run: bool,
+}
+
+impl<S: Store> Listener<S> {
+    /// Unless it runs.
+    fn start(hub: &Arc<Hub>, inner: &Arc<Inner<S>>, runtime: &Handle, others: Vec<Handle>) {
+        if hub.is_heard.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (inner, over) = (Arc::clone(inner), hub.over.clone());
+        let listener = Self { inner, hub: Arc::downgrade(hub), others, has_run: false };
+        drop(runtime.spawn(async move {
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = listener.listen() => {}
+            }
+        }));
+    }
+
+    async fn listen(mut self) {
+        self.has_run = true;
+        let inner = &self.inner;
+        // The last that listened may have left slots behind.
+        inner.look_at_all();
+        loop {
+            match inner.store.heard(&inner.namespace).await {
+                Heard::Notice(slot, record) => {
+                    inner.notice(&slot, &record);
+                    // There may be no end of them.
+                    tokio::task::yield_now().await;
+                }
+                Heard::Look => {
+                    inner.look_at_all();
+                    sleep(LOOK_PAUSE).await;
+                }
+            }
         }
     }
 }
 
-async fn listen<S: Store>(inner: Arc<Inner<S>>) {
-    loop {
-        match inner.store.heard(&inner.namespace).await {
-            Heard::Notice(slot, record) => inner.notice(&slot, &record),
-            Heard::Look => inner.look_at_all().await,
+impl<S: Store> Drop for Listener<S> {
+    fn drop(&mut self) {
+        let Some(hub) = self.hub.upgrade() else { return };
+        hub.is_heard.store(false, Ordering::Release);
+        if self.has_run {
+            let places = self.inner.places();
+            self.others = places.iter().filter_map(|it| locked(&it.runtime).clone()).collect();
+        }
+        if let Some(next) = self.others.pop() {
+            Self::start(&hub, &self.inner, &next, std::mem::take(&mut self.others));
         }
     }
 }

@@ -31,6 +31,9 @@ pub(crate) struct Memory {
     attempts_begun: u64,
     /// Tokens of the session that others have revoked, with what is left of their lives: it is to be told.
     pub(super) news: Vec<(TokenText, Duration)>,
+    /// How often the store has had to be told, or to be read, whatever else goes on.
+    calls: u64,
+    is_catching_up: bool,
 }
 
 /// A token that the session was given.
@@ -121,6 +124,33 @@ impl Memory {
         !self.owed.is_empty()
     }
 
+    /// Whether others may still use a token that is revoked here, since the store has not been told of it.
+    pub(super) fn owes_at(&self, now: Instant) -> bool {
+        self.owed.iter().any(|owed| now < owed.ends)
+    }
+
+    /// The store is to be told and read, time and again until it has answered. `false`: that is being done.
+    pub(super) fn falls_behind(&mut self) -> bool {
+        self.calls += 1;
+        !std::mem::replace(&mut self.is_catching_up, true)
+    }
+
+    /// What was asked for until now: see [`has_caught_up`](Self::has_caught_up).
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// The store has answered to all that was asked for until then. `false`: there is more.
+    pub(super) fn has_caught_up(&mut self, calls: u64) -> bool {
+        self.is_catching_up = self.calls != calls;
+        !self.is_catching_up
+    }
+
+    /// Nobody is at it any more, and it is not done.
+    pub(super) fn stays_behind(&mut self) {
+        self.is_catching_up = false;
+    }
+
     /// The store has been told of it. Should what it removed come back, it will not do.
     pub(super) fn buried(&mut self, tag: Tag, end: u64, gone: Buried) {
         self.owed.retain(|owed| owed.tag != tag);
@@ -163,4 +193,36 @@ fn push<T>(queue: &mut VecDeque<T>, new: T, most: usize) {
         queue.pop_front();
     }
     queue.push_back(new);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_catches_up_for_all_that_was_asked_meanwhile() {
+        let mut memory = Memory::default();
+        assert!(memory.falls_behind());
+        let calls = memory.calls();
+        assert!(!memory.falls_behind(), "somebody is at it");
+        assert!(!memory.has_caught_up(calls), "the store was asked before that");
+        assert!(!memory.falls_behind());
+        assert!(memory.has_caught_up(memory.calls()));
+        assert!(memory.falls_behind());
+        memory.stays_behind();
+        assert!(memory.falls_behind());
+    }
+
+    #[test]
+    fn a_revocation_is_owed_until_its_token_ends() {
+        let (start, life) = (Instant::from_nanos(1), Duration::from_secs(60));
+        let (mut memory, text) = (Memory::default(), TokenText::new("T").unwrap());
+        let tag = Tag([1; 16]);
+        let (ends, entry_ends) = (start + life, 0);
+        memory.hand(start, Handed { tag, text: text.clone(), id: None, ends, entry_ends });
+        assert!(!memory.owes_at(start));
+        assert!(memory.revoke(&text) && memory.owes_at(start) && !memory.owes_at(ends));
+        memory.buried(tag, 0, Buried::default());
+        assert!(!memory.owes_at(start));
+    }
 }

@@ -24,6 +24,7 @@ mod contract;
 #[cfg(target_os = "linux")]
 mod file;
 mod fleet;
+mod guarded;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;

@@ -165,34 +165,41 @@ impl RedisStoreBuilder {
     }
 }
 
-/// Whether with TLS, and what else an address says. Its password is in no error.
+/// Whether with TLS, and what else an address says. Whatever it looks like, no error has more of it than a
+/// scheme: what seems to be a host may be half a password.
 fn parsed(address: &str) -> Result<(bool, Servers, User), String> {
     let (scheme, rest) = address.split_once("://").ok_or_else(|| {
         "has no scheme, but must begin with \"redis://\" or \"rediss://\", say".to_owned()
     })?;
-    let (rest, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user, hosts) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let unreadable = || "has a user or password that cannot be read: percent-encode it".to_owned();
+    if user.contains(['/', '?', '#']) {
+        return Err(unreadable());
+    }
+    if rest.contains(['?', '#']) {
+        return Err("has a query or a fragment, and takes none: leave it out".into());
+    }
+    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (is_tls, kind) = match scheme.strip_prefix("rediss") {
         Some(kind) => (true, kind),
         None => (false, scheme.strip_prefix("redis").unwrap_or("?")),
     };
     let usual = if kind == "+sentinel" { 26_379 } else { 6_379 };
     let addresses = hosts.split(',').map(|host| one_address(host, usual));
-    let mut addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+    let mut addresses = addresses.collect::<Option<Vec<_>>>().ok_or(
+        "names a server that cannot be read: name each as host or host:port, after the last @",
+    )?;
     let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    let decode = |text: &str| {
-        let unreadable =
-            || "has a user or password that cannot be read: percent-encode it".to_owned();
-        (!text.is_empty()).then(|| decoded(text).ok_or_else(unreadable)).transpose()
-    };
+    let decode =
+        |text: &str| (!text.is_empty()).then(|| decoded(text).ok_or_else(unreadable)).transpose();
     let mut user =
         User { name: decode(name)?, password: decode(password)?.map(Into::into), database: 0 };
     let servers = match kind {
         "" if addresses.len() == 1 => {
             if !path.is_empty() {
-                user.database = path.parse().map_err(|_| {
-                    format!("names the database {path:?}, but that must be a number")
-                })?;
+                let number = path.parse();
+                user.database =
+                    number.map_err(|_| "names a database that is no number: it is 0, say")?;
             }
             Servers::One(addresses.remove(0))
         }
@@ -204,20 +211,20 @@ fn parsed(address: &str) -> Result<(bool, Servers, User), String> {
         "-cluster" => Servers::Cluster(addresses),
         _ => {
             return Err(format!(
-                "has the scheme {scheme:?}, but must be redis, rediss, redis+sentinel, rediss+sentinel, \
-                 redis-cluster or rediss-cluster"
+                "has the scheme {}, but must be redis, rediss, redis+sentinel, rediss+sentinel, \
+                 redis-cluster or rediss-cluster",
+                if scheme.bytes().all(|byte| byte.is_ascii_lowercase()) { scheme } else { "?" }
             ));
         }
     };
     Ok((is_tls, servers, user))
 }
 
-fn one_address(text: &str, usual_port: u16) -> Result<Address, String> {
-    let refused = || format!("names the server {text:?}, but must name it as host or host:port");
-    let url = Url::parse(&format!("redis://{text}")).map_err(|_| refused())?;
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(refused)?;
+fn one_address(text: &str, usual_port: u16) -> Option<Address> {
+    let url = Url::parse(&format!("redis://{text}")).ok()?;
+    let host = url.host_str().filter(|host| !host.is_empty())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    Ok((host.into(), url.port().unwrap_or(usual_port)))
+    Some((host.into(), url.port().unwrap_or(usual_port)))
 }
 
 /// Percent-decoded.
@@ -768,12 +775,27 @@ mod tests {
     fn an_address_that_cannot_be_used_is_refused_without_its_password() {
         for (address, says) in [
             ("cache:6379", "has no scheme"),
-            ("http://cache", "has the scheme \"http\""),
+            ("http://cache", "has the scheme http,"),
             ("redis://u:s3cret@one,two", "several servers"),
             ("redis+sentinel://u:s3cret@one", "names no master"),
-            ("redis://u:s3cret@one/main", "the database \"main\""),
+            ("redis://u:s3cret@one/main", "a database that is no number"),
             ("redis://u:s3cret%zz@one", "percent-encode"),
-            ("redis://u:s3cret@", "names the server \"\""),
+            ("redis://u:s3cret@", "names a server that cannot be read"),
+            ("redis://u:p/s3cret@one", "percent-encode"),
+            ("redis://u:9/s3cret@one/0", "percent-encode"),
+            ("redis://u:p?s3cret@one", "percent-encode"),
+            ("redis://u:p#s3cret@one", "percent-encode"),
+            ("u:s3cret@redis://one", "has the scheme ?,"),
+            ("redis+s3cret://one", "has the scheme ?,"),
+            ("redis://one/s3cret", "a database that is no number"),
+            ("redis://one/0?password=s3cret", "has a query"),
+            ("redis://one?password=s3cret", "has a query"),
+            ("redis+sentinel://one/main?password=s3cret", "has a query"),
+            ("redis://one#s3cret", "has a query or a fragment"),
+            ("redis://u:s3cret", "names a server that cannot be read"),
+            ("redis://one,u:s3cret", "names a server that cannot be read"),
+            ("redis://u s3cret@:1", "names a server that cannot be read"),
+            ("u:s3cret@one", "has no scheme"),
         ] {
             let error = RedisStore::connect(address).build().unwrap_err().to_string();
             assert!(error.contains(says) && !error.contains("s3cret"), "{error}");

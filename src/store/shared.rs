@@ -180,7 +180,6 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
 
     /// The slot as things are now: an identity may change, as when a certificate is renewed.
     async fn place(&self) -> Result<(Arc<Place>, Arc<Keys>), StoreError> {
-        // It ends with the runtime of the session that started it.
         self.fleet.listen();
         let keys = self.inner().keys().await?;
         let identity = self.manager.identity();
@@ -189,7 +188,9 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
         }
         let name = self.slot.as_deref().unwrap_or_default();
         let slot = keys.slot(&self.inner().namespace, name, identity.as_ref());
-        Ok((self.place_of(slot), keys))
+        let place = self.place_of(slot);
+        place.runs_here();
+        Ok((place, keys))
     }
 
     fn place_of(&self, slot: Slot) -> Arc<Place> {
@@ -248,9 +249,13 @@ impl<M: TokenManager, S: Store> SharedTokenManager<M, S> {
             let step = place.with(|memory| round.next(&at, input, memory));
             input = match step {
                 Step::Bury => {
-                    let settled =
-                        timeout(self.inner().timeout, self.inner().settle(&place, &keys)).await;
-                    Input::Buried(settled.unwrap_or(Err(StoreError::TimedOut)))
+                    let settled = self.inner().settle(&place, &keys, false);
+                    let settled = timeout(self.inner().timeout, settled).await;
+                    let settled = settled.unwrap_or(Err(StoreError::TimedOut));
+                    if settled.is_err() {
+                        self.inner().catch_up(&place, &keys);
+                    }
+                    Input::Buried(settled)
                 }
                 Step::Take(wanted, within) => {
                     Input::Took(self.take(&mut holding, wanted, within, &request, &keys).await)
@@ -411,7 +416,8 @@ impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
         self.manager.exchange(subject, request)
     }
 
-    /// The store is told first, so that no replica that starts meanwhile takes it.
+    /// The store is told first, so that no replica that starts meanwhile takes it. If it does not answer in
+    /// time, it is told when it does.
     async fn revoke(
         &self,
         token: TokenText,
@@ -422,8 +428,8 @@ impl<M: TokenManager, S: Store> TokenManager for SharedTokenManager<M, S> {
             if place.with(|memory| memory.revoke(&token))
                 && let Ok(keys) = self.inner().keys().await
             {
-                // If it fails it is owed, and done before anything else is asked of the store.
-                drop(timeout(2 * self.inner().timeout, self.inner().settle(&place, &keys)).await);
+                self.inner().catch_up(&place, &keys);
+                let _ = timeout(2 * self.inner().timeout, place.is_told()).await;
             }
         }
         self.manager.revoke(token, options).await

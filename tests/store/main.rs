@@ -3,11 +3,14 @@
 
 mod clock;
 mod contract;
+mod directory;
 mod fleets;
+mod foreign;
 mod identity;
 mod place;
 mod programs;
 mod replica;
+mod revoked;
 mod server;
 mod topologies;
 

@@ -66,15 +66,19 @@ impl Local {
 
     /// Waits until this token is handed out no longer.
     pub(crate) async fn lets_go_of(&self, token: &str) {
-        let mut status = self.session.subscribe();
-        let has_it = || self.session.try_token().is_some_and(|it| it.secret() == token);
-        let gone = async {
-            while has_it() {
-                status.changed().await.expect("it goes on");
-            }
-        };
-        timeout(secs(10), gone).await.expect("it is still handed out");
+        lets_go_of(&self.session, token).await;
     }
+}
+
+pub(crate) async fn lets_go_of(session: &SessionHandle, token: &str) {
+    let mut status = session.subscribe();
+    let has_it = || session.try_token().is_some_and(|it| it.secret() == token);
+    let gone = async {
+        while has_it() {
+            status.changed().await.expect("it goes on");
+        }
+    };
+    timeout(secs(10), gone).await.expect("it is still handed out");
 }
 
 pub(crate) fn session(fleet: &Fleet<Place>, login: &Login, slot: &str) -> SessionHandle {

@@ -79,6 +79,9 @@ async fn revoke(
     let attempts = session.status().counters().revocations_started;
     session.shutdown().await;
     answer.map_err(|error| Failure::Session { error, attempts })?;
+    if let Some(cache) = &cache {
+        cache.settle().await;
+    }
     let is_told = |cache: &Cache| if is_kept { cache.has_buried() } else { cache.has_answered() };
     if !cache.as_ref().is_none_or(is_told) {
         return Err(Failure::Unfit { problem: STILL_KEPT.into(), attempts });

@@ -63,7 +63,7 @@ fn make(directory: &Path, path: &Path) -> io::Result<()> {
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     let secret = BASE64_URL_SAFE_NO_PAD.encode(random);
     // The store removes what is left behind under such a name.
-    let temporary = directory.join(format!("tmp-{:032x}", fastrand::u128(..)));
+    let temporary = directory.join(format!("ccg-session-tmp-{:032x}", fastrand::u128(..)));
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

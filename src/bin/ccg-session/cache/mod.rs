@@ -14,8 +14,6 @@ use ccg_session::{
     ConfigError, Fleet, Grant, GrantRequest, HttpTokenManager, Identity, Session, SessionConfig,
     SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
-use tokio::time::timeout;
-
 pub(crate) use look::look;
 use place::{Kept, Place};
 
@@ -67,10 +65,9 @@ impl Cache {
         counts.leased + counts.direct
     }
 
-    /// Waits until the token that was got lies in the cache: its session does not.
+    /// Waits until the cache has been told of what was got or revoked: its session does not.
     pub(crate) async fn settle(&self) {
-        // Else another call will ask.
-        let _ = timeout(2 * CALL, self.fleet.flush()).await;
+        self.fleet.flush().await;
     }
 
     pub(crate) fn has_answered(&self) -> bool {
