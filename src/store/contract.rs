@@ -1,4 +1,4 @@
-//! What a store does for the fleet, and the types that cross that border.
+//! The interface between a fleet and its store.
 
 use std::error::Error;
 use std::fmt;
@@ -12,13 +12,13 @@ use std::time::Duration;
 /// answers, or if it panics, a session gets a token. [`RedisStore`](crate::RedisStore) and [`FileStore`](crate::FileStore) are two; a
 /// [`Fleet`](crate::Fleet) puts a time-out and a breaker around the calls of any.
 ///
-/// A slot holds at most three things: an *entry* (a sealed token), a *lease* (the [`Id`] of who is asking
-/// the authorization server just now, for [`LEASE`] at most) and the last 16 *records* of revoked tokens.
-/// What is missing, malformed or too large counts as not there, is no error, and is mended by the next
-/// write. All times are the store's own.
+/// A slot holds at most three things: an *entry* (a sealed token), a *lease* (the [`Id`] of the replica that is
+/// currently asking the authorization server, for at most [`LEASE`]) and the last 16 *records* of revoked
+/// tokens. Anything missing, malformed or too large is treated as absent, not as an error, and is replaced by
+/// the next write. All times are on the store's own clock.
 ///
 /// # Cancel safety
-/// The future of a call may be dropped: the call has then been done or not.
+/// The future of a call may be dropped. The call may or may not have taken effect.
 pub trait Store: Send + Sync + 'static {
     /// Looks at the slot: its entry, if that will do; else, with [`Want::lease`], its lease, if nobody
     /// holds it.
@@ -32,8 +32,8 @@ pub trait Store: Send + Sync + 'static {
         want: &Want<'_>,
     ) -> impl Future<Output = Result<Taken, StoreError>> + Send;
 
-    /// Gives back the lease of this id and, if the entry bears the same id and still has a life, writes it,
-    /// to end with the token. `false`: the lease was another's or nobody's, or the entry of no use.
+    /// Releases the lease with this id. If the entry has the same id and has not expired, writes it, to expire
+    /// with the token. `false` if the lease was held by another or by nobody, or the entry was unusable.
     fn put(
         &self,
         slot: &Slot,
@@ -41,10 +41,10 @@ pub trait Store: Send + Sync + 'static {
         entry: &Sealed,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Lets the lease of this id last for another [`LEASE`]. `false`: it is another's, or nobody's.
+    /// Extends the lease with this id by another [`LEASE`]. `false` if it is held by another or by nobody.
     fn renew(&self, slot: &Slot, id: &Id) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Gives back the lease of this id. `false`: it is another's, or nobody's.
+    /// Releases the lease with this id. `false` if it is held by another or by nobody.
     fn leave(&self, slot: &Slot, id: &Id) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// A token is revoked: removes whatever entry and lease there are, adds the record, and then tells
@@ -55,8 +55,8 @@ pub trait Store: Send + Sync + 'static {
         record: &Record,
     ) -> impl Future<Output = Result<Buried, StoreError>> + Send;
 
-    /// Waits for the next thing that is told in this namespace. One task calls it, time and again. Default:
-    /// nothing is ever told; replicas then learn of revocations when they look.
+    /// Waits for the next notification in this namespace. One task calls it in a loop. Default: there are no
+    /// notifications, and replicas learn of revocations at their next look.
     fn heard(&self, namespace: &str) -> impl Future<Output = Heard> + Send {
         let _ = namespace;
         pending()
@@ -120,11 +120,11 @@ pub(crate) const MAX_RECORDS: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub [u8; 16]);
 
-/// A token's name at the store: tells nothing of its text to who does not have the fleet's key.
+/// A token's name in the store. Without the fleet's key it reveals nothing about the token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Tag(pub(crate) [u8; 16]);
 
-/// A place at the store: replicas with the same key, namespace and identity have the same.
+/// A place in the store: replicas with the same key, namespace and identity use the same slot.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Slot {
     namespace: Arc<str>,
@@ -163,11 +163,11 @@ impl Slot {
 pub struct Want<'a> {
     /// The id under which to take the lease; without one, it is only a look.
     pub lease: Option<&'a Id>,
-    /// How much life an entry should have left: counts as at most nine tenths of its life.
+    /// How much lifetime an entry should have left, capped at nine tenths of its lifetime.
     pub least_life: Duration,
-    /// The same, but counts as at most a tenth.
+    /// The same, but capped at a tenth.
     pub buffer: Duration,
-    /// The lease that has been waited for long enough: it is taken over.
+    /// A lease that has been waited for long enough, and is to be taken over.
     pub seen: Option<&'a Id>,
     /// Tags and ids of entries that will not do.
     pub not: &'a [[u8; 16]],
@@ -247,21 +247,21 @@ pub struct Buried {
 pub enum Heard {
     /// A token of this slot has been revoked.
     Notice(Slot, Record),
-    /// Something may have been missed: look at every slot.
+    /// Notifications may have been missed: look at every slot.
     Look,
 }
 
-/// Why a call of a store has no answer.
+/// Why a call to a store failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It cannot be reached, and so will not answer others either.
+    /// It cannot be reached, so other calls will fail too.
     #[error("the store cannot be reached: {0}")]
     Unreachable(Arc<str>),
     /// It did not answer in time.
     #[error("the store did not answer in time")]
     TimedOut,
-    /// It answered with an error, which concerns this call alone.
+    /// It answered with an error that affects only this call.
     #[error("the store refused: {0}")]
     Refused(Arc<str>),
 }

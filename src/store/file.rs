@@ -1,8 +1,8 @@
 //! A store in a directory, for the processes of one machine.
 //!
-//! Each slot is one file, so one rename changes it whole. A call locks the directory for the microseconds
-//! that it takes, never across a request; a process that is killed inside gives the lock back. Nothing is
-//! synced: after a power cut what is torn does not open, and a token is asked for.
+//! Each slot is one file, so one rename changes it whole. A call locks the directory for a few microseconds,
+//! never during a request. The lock is released if the process is killed. Nothing is synced: after a power
+//! failure a torn entry fails to decrypt, and a new token is requested.
 //!
 //! Others may keep things in the directory too. Only what has a name and a content of this store's is
 //! removed or replaced.
@@ -59,8 +59,8 @@ const SWEEP_EACH: Duration = Duration::from_secs(60 * 60);
 /// A temporary file of a process that was killed.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
-/// Keeps the tokens of a [`Fleet`](crate::Fleet) in a directory, for processes of one user on one machine: cron jobs,
-/// scripts, workers. On Linux.
+/// Keeps the tokens of a [`Fleet`](crate::Fleet) in a directory, for processes of one user on one machine: cron
+/// jobs, scripts, workers. Linux only.
 ///
 /// The directory is created if it is missing (its parent must exist), with access for its owner only. What the store
 /// keeps in it is sealed, and may be deleted at any time, with the directory or without. Other files there are left

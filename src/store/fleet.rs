@@ -41,8 +41,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 const FLUSH: Duration = Duration::from_secs(2);
 const WARNING_GAP: Duration = Duration::from_secs(60);
 
-/// One store, for all the sessions of this process that share tokens with other processes. Clones are the
-/// same fleet.
+/// A connection to one store, for all sessions of this process that share tokens with other processes. Clones
+/// refer to the same fleet.
 ///
 /// Replicas share a token if they have the same store, namespace and key, and their managers the same
 /// [`identity`](TokenManager::identity). What is in the store is sealed with the key: who can read the store
@@ -58,33 +58,32 @@ const WARNING_GAP: Duration = Duration::from_secs(60);
 /// let fleet = Fleet::builder(store, Credential::file("/run/secrets/fleet-key")).build()?;
 ///
 /// let session = Session::builder(fleet.share(manager).slot("billing").build()?).spawn()?;
-/// let token = session.get_token().await?; // asked for by one process, and used by all
+/// let token = session.get_token().await?; // requested by one process, used by all
 /// # Ok(()) }
 /// ```
 ///
 /// # For operators
-/// - *When the store is away*, slow, full or wrong, no caller fails, and none waits for longer than 3 s beside
-///   the request itself: the session asks the server, as it would by itself. A store that cannot be reached
-///   is left alone for 1 s, then for twice as long each time, up to 30 s. (But see
+/// - *When the store is down*, slow, full or corrupted, no caller fails, and none waits more than 3 s longer
+///   than the request itself: the session asks the server, as it would without a fleet. After a failure to
+///   reach the store, it is not contacted for 1 s, doubling each time up to 30 s. (But see
 ///   [`one_live_token`](SharedTokenManagerBuilder::one_live_token).)
-/// - *What it holds* is a cache. It may be emptied at any time, which costs a request and forgets
-///   revocations; nothing of it needs a backup. A slot takes a token's length and a kilobyte, and ends with its
-///   token.
-/// - *A replica that is killed* while it asks is waited for until its lease ends, 3 s at most.
-/// - *When the server fails*, each replica hears it itself and keeps its own pace: nothing of a failure is
+/// - *The store is a cache.* You may empty it at any time. That costs a request and forgets revocations; no
+///   backup is needed. A slot takes the token's length plus about a kilobyte, and expires with its token.
+/// - *If a replica is killed* during its request, the others wait until its lease ends, at most 3 s.
+/// - *When the server fails*, each replica sees the failure itself and backs off on its own. Failures are not
 ///   shared.
-/// - *A revocation* reaches every replica that has the token: at once where the store tells of it, within a
-///   second over files, and when they are connected again those that were cut off. Tokens that only another
-///   replica has, since it asked without the store, are not reached. `Ok` of
-///   [`revoke`](crate::SessionHandle::revoke) says that the server has confirmed it. A store that does not answer
-///   within half a second is told when it does, as long as the token lives and the runtime of the session:
-///   a program that ends waits for [`flush`](Self::flush) first.
-/// - *Two versions* of this crate share a store as long as the format of its entries stays, which the
-///   changelog says. Where it does not, each shares among its own.
-/// - *To rotate the key*, give replicas the new one and start them anew, one after the other. Those with the old
-///   key and those with the new one each share among themselves meanwhile, and a revocation does not cross.
-/// - *The clocks* of the replicas are of no matter, only the store's. When that steps back by some time, a token
-///   may be believed to live for longer by as much: its holder meets a 401, and asks for another.
+/// - *A revocation* reaches every replica that has the token: immediately over Redis, within a second over
+///   files, and on reconnection for replicas that were cut off. Tokens that another replica requested without
+///   the store are not revoked. `Ok` of [`revoke`](crate::SessionHandle::revoke) says that the server has
+///   confirmed it. A store that does not answer within half a second is told when it does, as long as the token
+///   lives and the runtime of the session: a program that ends waits for [`flush`](Self::flush) first.
+/// - *Two versions* of this crate can share tokens as long as the entry format is the same; the changelog says
+///   when it changes. Otherwise each version shares only among its own replicas.
+/// - *To rotate the key*, give the replicas the new key and restart them one by one. Meanwhile, replicas with
+///   the old key and replicas with the new key form separate groups, and a revocation reaches only its own
+///   group.
+/// - *The clocks* of the replicas do not matter, only the store's. If the store's clock steps back, a token may
+///   be treated as valid for that much longer: its holder gets a 401 and requests another.
 pub struct Fleet<S> {
     pub(super) inner: Arc<Inner<S>>,
     hub: Arc<Hub>,
@@ -111,17 +110,17 @@ pub struct FleetBuilder<S> {
     timeout: Duration,
 }
 
-/// What a fleet has done in this process.
+/// Counters of a fleet in this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetCounts {
     /// Tokens taken from the store.
     pub taken: u64,
-    /// Requests that were sent under a lease, to be shared.
+    /// Requests sent under a lease, whose tokens are shared.
     pub leased: u64,
-    /// Requests that were sent without the store's help.
+    /// Requests sent without the store.
     pub direct: u64,
-    /// Entries that were no token for this session, though the store gave them.
+    /// Entries from the store that this session could not use.
     pub bad_entries: u64,
     /// Leases that were lost while the request was under way.
     pub lost_leases: u64,
@@ -215,15 +214,15 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<S: Store> Fleet<S> {
-    /// Over this store, with this key: 32 bytes or more that nobody can guess, say `openssl rand -hex 32`,
-    /// the same for all replicas. It is read once, and whoever has another key shares nothing with those
-    /// that have this one. Under [`one_live_token`](SharedTokenManagerBuilder::one_live_token) stop all
-    /// replicas before you give them a new one.
+    /// A fleet over this store with this key: at least 32 random bytes, for example from `openssl rand -hex
+    /// 32`, the same for all replicas. The key is read once. Replicas with different keys share nothing. Under
+    /// [`one_live_token`](SharedTokenManagerBuilder::one_live_token) stop all replicas before you give them a
+    /// new one.
     pub fn builder(store: S, key: impl Into<Credential>) -> FleetBuilder<S> {
         FleetBuilder { store, key: key.into(), namespace: "ccg-session".into(), timeout: CALL }
     }
 
-    /// A manager that shares what this one gets. Each session should have one of its own.
+    /// Wraps a manager so that its tokens are shared. Use one per session.
     pub fn share<M: TokenManager>(&self, manager: M) -> SharedTokenManagerBuilder<M, S> {
         SharedTokenManagerBuilder::new(manager, self.clone())
     }
@@ -261,26 +260,27 @@ impl<S: Store> Fleet<S> {
 }
 
 impl<S: Store> FleetBuilder<S> {
-    /// Keeps fleets apart that use the same store: 1 to 64 of `A-Z a-z 0-9 . _ -`. Default: `ccg-session`.
+    /// Separates fleets that use the same store: 1 to 64 characters from `A-Z a-z 0-9 . _ -`. Default:
+    /// `ccg-session`.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// How long a call of the store may take, connecting included. Default: 250 ms; at most 1 s. It may only
-    /// be busy, so a session that gets no answer in that time looks once more, for up to 1 s, before it asks
-    /// the server by itself.
+    /// How long a call of the store may take, connecting included. Default: 250 ms; at most 1 s. The store may
+    /// just be busy, so after a time-out a session tries once more, for up to 1 s, before it asks the server
+    /// itself.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The fleet. Nothing is sent yet, so a store that is down fails no start.
+    /// Builds the fleet. Nothing is sent yet, so this succeeds even if the store is down.
     ///
     /// # Errors
-    /// If a setting is wrong, or the key is known already and too short.
+    /// If a setting is invalid, or the key is already available and too short.
     pub fn build(self) -> Result<Fleet<S>, ConfigError> {
         let Self { store, key, namespace, timeout } = self;
         let may_be = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

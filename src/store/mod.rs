@@ -10,11 +10,12 @@
 //! ```
 //!
 //! What is promised, in this order:
-//! 1. *Safety does not rest on the store.* Who can write it, and any fault of it, can cost requests and a
-//!    401; never another's token, nor a revoked one to who revoked it, nor one believed to live for longer
-//!    than its whole life from when it was taken.
-//! 2. *The lease only saves requests.* Who has a healthy route to the server has a token within 3 s and one
-//!    grant, whatever the store says or does.
+//! 1. *Safety does not depend on the store.* An attacker who can write to it, or any fault of it, can cause
+//!    extra requests and a 401. It can never hand out another client's token, return a revoked token to the
+//!    replica that revoked it, or make a token appear to live longer than its whole lifetime from when it was
+//!    taken.
+//! 2. *The lease only saves requests.* A replica that can reach the server has a token within 3 s plus one
+//!    grant, whatever the store does.
 //! 3. *A revocation is remembered* by the store until the token would have ended, and read with every look.
 //!
 //! `tests/small_world/` tries every turn of events on the pure parts, and takes out each rule in turn.

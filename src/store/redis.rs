@@ -58,12 +58,12 @@ const HASH_SLOTS: u16 = 16_384;
 ///
 /// # Addresses
 /// - `redis://user:password@host:6379/0`, or `rediss:` with TLS.
-/// - `redis+sentinel://user:password@host:26379,host:26379/name-of-the-master`, or `rediss+sentinel:`, whose
-///   master speaks TLS, and so do its sentinels. User and password are the master's.
+/// - `redis+sentinel://user:password@host:26379,host:26379/name-of-the-master`, or `rediss+sentinel:` for TLS
+///   to both the master and the sentinels. User and password are the master's.
 /// - `redis-cluster://user:password@host:6379,host:6379`, or `rediss-cluster:`.
 ///
 /// # Rights
-/// All that the user needs, here for the namespace `payments` (a cluster's needs `+cluster|slots` as well):
+/// The rights that the user needs, here for the namespace `payments` (in a cluster also `+cluster|slots`):
 ///
 /// ```text
 /// ACL SETUSER fleet on >its-password resetkeys resetchannels -@all ~{payments:* &payments:news
@@ -116,7 +116,7 @@ struct Listening {
 }
 
 impl RedisStore {
-    /// At this address; see [above](Self#addresses).
+    /// Connects to this address; for the forms see [above](Self#addresses).
     pub fn connect(address: impl Into<SecretString>) -> RedisStoreBuilder {
         RedisStoreBuilder { address: address.into(), roots: Vec::new() }
     }
@@ -142,17 +142,17 @@ impl fmt::Debug for RedisStoreBuilder {
 }
 
 impl RedisStoreBuilder {
-    /// Trusts this certificate besides what the platform trusts, in PEM.
+    /// Trusts this PEM certificate in addition to the platform's.
     #[must_use]
     pub fn root_certificate(mut self, pem: impl Into<String>) -> Self {
         self.roots.push(pem.into());
         self
     }
 
-    /// The store. Nothing is sent yet, so one that is down fails no start.
+    /// Builds the store. Nothing is sent yet, so this succeeds even if Redis is down.
     ///
     /// # Errors
-    /// If the address cannot be read, or a certificate.
+    /// If the address or a certificate is invalid.
     pub fn build(self) -> Result<RedisStore, ConfigError> {
         let Self { address, roots } = self;
         let (is_tls, servers, user) = parsed(address.expose_secret())

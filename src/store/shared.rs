@@ -77,24 +77,26 @@ impl<M: TokenManager, S: Store> SharedTokenManagerBuilder<M, S> {
         Self { manager, fleet, slot: None, one_live_token: false }
     }
 
-    /// Keeps tokens apart that must not be shared though their managers have the same
-    /// [`identity`](TokenManager::identity). Needed where a manager does not know its own: there it says
-    /// whose token it is, so give the same to all replicas of one client and subject, and to nobody else.
+    /// Separates tokens that must not be shared although their managers have the same
+    /// [`identity`](TokenManager::identity). Required if the manager does not know its identity. The name then
+    /// identifies the token's owner: give the same one to all replicas of one client and subject, and to no
+    /// others.
     #[must_use]
     pub fn slot(mut self, slot: impl Into<String>) -> Self {
         self.slot = Some(slot.into());
         self
     }
 
-    /// For a server that keeps one live token for each client: a new one ends the last. Default: off.
+    /// For a server that allows one live token per client, so that a new token invalidates the previous one.
+    /// Default: off.
     ///
-    /// Then nobody sends a request while another replica's is under way, and none without the store. So the
-    /// store becomes something that the session depends on: while it is down nobody gets a new token, and a
-    /// replica that cannot reach the server withholds one from the others for as long as its attempts last.
-    /// Two requests at once remain possible: after a replica that was stopped for more than 3 s, a store
-    /// that was emptied or rolled back, a revocation, a forged lease. Then one token is dead early, and whoever
-    /// has it meets a 401. Keep [`stale_buffer`](SessionConfig::stale_buffer) small, since each refresh ends
-    /// the token that the others still use.
+    /// Then a replica sends no request while another replica's is in progress, and none while the store is
+    /// down. The session thus depends on the store: while it is down, no replica gets a new token, and a
+    /// replica that cannot reach the server blocks the others for as long as its attempts last. Two requests at
+    /// once remain possible: after a replica that was stopped for more than 3 s, a store that was emptied or
+    /// rolled back, a revocation, a forged lease. Then one token is invalidated early, and its holders get a 401.
+    /// Keep [`stale_buffer`](SessionConfig::stale_buffer) small, since each refresh ends the token that the
+    /// others still use.
     #[must_use]
     pub fn one_live_token(mut self) -> Self {
         self.one_live_token = true;

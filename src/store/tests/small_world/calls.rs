@@ -1,4 +1,4 @@
-//! The calls of the store, on the real script; and what changes where a rule is taken out.
+//! The store's calls on the real script, and how they change when a rule is removed.
 
 use super::*;
 
