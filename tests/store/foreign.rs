@@ -52,7 +52,7 @@ impl Odd {
             assert_ne!(fault, Some(Fault::PanicsWhenPolled));
             if fault == Some(Fault::PanicsWhenDropped) {
                 let _panics = Panics;
-                pending().await
+                pending::<()>().await;
             }
         }
     }

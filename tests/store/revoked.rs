@@ -110,9 +110,11 @@ fn another_session_listens_when_the_runtime_of_the_first_ends() {
     };
     // Several, of which all but the last end, one after the other.
     let sessions: Vec<_> = (0..4).map(|_| session()).collect();
-    let token = || sessions.iter().map(|it| it.blocking_get_token().unwrap()).last().unwrap();
-    let first = token();
     let (last, others) = sessions.split_last().unwrap();
+    let first = last.blocking_get_token().unwrap();
+    for other in others {
+        other.blocking_get_token().unwrap();
+    }
     for other in others {
         runtime.block_on(other.shutdown());
     }

@@ -14,6 +14,7 @@ use ccg_session::{
     ConfigError, Fleet, Grant, GrantRequest, HttpTokenManager, Identity, Session, SessionConfig,
     SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
+
 pub(crate) use look::look;
 use place::{Kept, Place};
 
