@@ -3,11 +3,8 @@
 
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use crate::error::TokenError;
 
@@ -20,33 +17,6 @@ pub(crate) fn guarded<T>(foreign: impl FnOnce() -> T) -> Option<T> {
             std::mem::forget(payload);
             None
         }
-    }
-}
-
-/// `None` if it panicked when it was made, or when it ran. That it panics when it is dropped is no matter.
-pub(crate) async fn guarded_future<F: Future>(make: impl FnOnce() -> F) -> Option<F::Output> {
-    GuardedFuture(Some(Box::pin(guarded(make)?))).await
-}
-
-/// `None` only while it is dropped.
-struct GuardedFuture<F>(Option<Pin<Box<F>>>);
-
-impl<F: Future> Future for GuardedFuture<F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(future) = &mut self.0 else { return Poll::Ready(None) };
-        match guarded(|| future.as_mut().poll(context)) {
-            Some(polled) => polled.map(Some),
-            None => Poll::Ready(None),
-        }
-    }
-}
-
-impl<F> Drop for GuardedFuture<F> {
-    fn drop(&mut self) {
-        let future = self.0.take();
-        guarded(|| drop(future));
     }
 }
 

@@ -1,6 +1,8 @@
 //! A store is code that is not ours. One that panics, or answers what cannot be, is one that is away.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -8,7 +10,7 @@ use tokio::time::sleep;
 use super::contract::{
     Buried, Heard, Id, MAX_RECORDS, Record, Sealed, Slot, Store, StoreError, Taken, Want,
 };
-use crate::foreign::guarded_future;
+use crate::foreign::guarded;
 
 /// In microseconds: in the year 2255. What is later cannot be counted exactly everywhere.
 const LAST_TIME: u64 = 1 << 53;
@@ -64,4 +66,31 @@ where
 {
     let done = guarded_future(make).await;
     done.unwrap_or_else(|| Err(StoreError::unreachable("its code panicked")))
+}
+
+/// `None` if it panicked when it was made, or when it ran. That it panics when it is dropped is no matter.
+async fn guarded_future<F: Future>(make: impl FnOnce() -> F) -> Option<F::Output> {
+    GuardedFuture(Some(Box::pin(guarded(make)?))).await
+}
+
+/// `None` only while it is dropped.
+struct GuardedFuture<F>(Option<Pin<Box<F>>>);
+
+impl<F: Future> Future for GuardedFuture<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(future) = &mut self.0 else { return Poll::Ready(None) };
+        match guarded(|| future.as_mut().poll(context)) {
+            Some(polled) => polled.map(Some),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl<F> Drop for GuardedFuture<F> {
+    fn drop(&mut self) {
+        let future = self.0.take();
+        guarded(|| drop(future));
+    }
 }
