@@ -18,6 +18,7 @@ mod explore;
 mod fingerprint;
 #[cfg(test)]
 mod flights;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod lifetimes;
