@@ -60,17 +60,16 @@ async fn revoke(
         None => None,
     };
     let is_kept = kept.is_some();
-    let session = match (kept, given) {
-        (Some(session), _) => session,
-        (None, Some(token)) => {
-            let manager = Given { token, server: server.clone() };
-            Session::builder(manager).config(config).spawn()?
-        }
+    let token = match (&kept, given) {
+        (_, Some(token)) => token,
+        (Some((_, token)), None) => again(token)?,
         (None, None) if cache.is_some_and(|cache| !cache.has_answered()) => {
             return Err(Failure::Unfit { problem: NO_ANSWER.into(), attempts: 0 });
         }
         (None, None) => return Err(Failure::Usage(NONE_KEPT.into())),
     };
+    let manager = Given { token, server: server.clone() };
+    let session = Session::builder(manager).config(config).spawn()?;
     let token = session.get_token().await;
     let answer = match &token {
         Ok(_) => session.revoke().await,
@@ -79,6 +78,11 @@ async fn revoke(
     let attempts = session.status().counters().revocations_started;
     session.shutdown().await;
     answer.map_err(|error| Failure::Session { error, attempts })?;
+    // Only now: a cache that forgot a token which the server still honours would leave nobody to revoke it.
+    if let Some((session, _)) = kept {
+        session.revoke().await.map_err(|error| Failure::Session { error, attempts })?;
+        session.shutdown().await;
+    }
     if let Some(cache) = &cache {
         cache.settle().await;
     }
@@ -97,26 +101,32 @@ async fn revoke(
     }
 }
 
-/// A session with the cache's token, if that is the one that was given, or if none was.
+/// A session with the cache's token, and that, if it is the one that was given, or if none was.
 async fn kept(
     given: Option<&Grant>,
     cache: &Cache,
     server: &HttpTokenManager,
     config: &SessionConfig,
-) -> Result<Option<SessionHandle>, Failure> {
+) -> Result<Option<(SessionHandle, AccessToken)>, Failure> {
     let mut config = config.clone();
     // Also one that is too near its end for anybody to be given.
     config.expired_buffer = Duration::ZERO;
     let session = cache.session(Unasked(server.clone()), config)?;
     let token = session.get_token().await.ok();
     let is_meant =
-        |token: AccessToken| given.is_none_or(|given| given.text().expose() == token.secret());
-    if token.is_some_and(is_meant) {
-        return Ok(Some(session));
+        |token: &AccessToken| given.is_none_or(|given| given.text().expose() == token.secret());
+    if let Some(token) = token.filter(is_meant) {
+        return Ok(Some((session, token)));
     }
     session.shutdown().await;
     cache.settle().await;
     Ok(None)
+}
+
+fn again(token: &AccessToken) -> Result<Grant, Failure> {
+    let token = Grant::bearer(token.secret())
+        .map_err(|_| Failure::Usage("the cache's token cannot go into a header".into()))?;
+    Ok(token.expires_in(LONG_ENOUGH))
 }
 
 const NONE_KEPT: &str = "--cache has no token for these settings, so nothing was revoked: give the same flags, \
@@ -126,7 +136,7 @@ const NO_ANSWER: &str =
     "--cache does not answer, so nothing was revoked: `check` with the same flags says why";
 
 const STILL_KEPT: &str = "the server has confirmed the revocation, but the cache could not be told, so others may \
-    still use the token: delete what is in --cache (`check` with the same flags says what is wrong there)";
+    still use the token: `check` with the same flags says what is wrong there; then run this again";
 
 const STILL_ACTIVE: &str = "the server has confirmed the revocation, but says that the token is still \
     active: do not rely on it, and ask what the server revokes";

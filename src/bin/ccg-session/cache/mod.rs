@@ -93,7 +93,8 @@ const BOUND: &str =
 const WHOSE: &str = "--cache does not know whose token it would keep where the credential alone says that, \
     as with --auth assertion and tls-client: leave out --cache";
 
-/// Gives what the cache has, and asks the server for nothing but a revocation.
+/// Gives what the cache has, and asks the server for nothing: of a revocation the cache is told once the server has
+/// confirmed it.
 pub(crate) struct Unasked(pub(crate) HttpTokenManager);
 
 impl TokenManager for Unasked {
@@ -101,16 +102,12 @@ impl TokenManager for Unasked {
         Err(TokenError::denied("no_token", "the cache has none"))
     }
 
-    async fn revoke(
-        &self,
-        token: TokenText,
-        options: TokenRequestOptions,
-    ) -> Result<(), TokenError> {
-        self.0.revoke(token, options).await
+    async fn revoke(&self, _: TokenText, _: TokenRequestOptions) -> Result<(), TokenError> {
+        Ok(())
     }
 
     fn can_revoke(&self) -> bool {
-        self.0.can_revoke()
+        true
     }
 
     fn identity(&self) -> Option<Identity> {
