@@ -15,7 +15,8 @@
 //! ```
 //!
 //! With tower, use the layer from [`Attach::layer`]:
-//! `ServiceBuilder::new().layer(attach.layer()).service(client)`.
+//! `ServiceBuilder::new().layer(attach.layer()).service(client)`. The service must be `Clone + Send`, and its error
+//! must convert into a boxed error. `examples/hyper_client.rs` and `examples/tonic_client.rs` are whole programs.
 //!
 //! # Where a token goes
 //! Only to the origins [listed](Attach::to). A request to any other origin is sent without a token (with the
