@@ -1,6 +1,7 @@
 //! What callers hold: the fast path, and the messages.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -190,7 +191,7 @@ impl SessionHandle {
         let (reply, answer) = oneshot::channel();
         let message = Message::GetToken(live.next_caller(), reply, TokenRequestOptions::NONE);
         live.call(message);
-        answer.blocking_recv().ok().and_then(token).unwrap_or_else(|| Err(live.end()))
+        answer.blocking_recv().ok().and_then(AccessToken::of).unwrap_or_else(|| Err(live.end()))
     }
 
     /// Returns a token with fewer rights than the session's own, by [RFC 8693] token exchange; Box calls this
@@ -230,7 +231,7 @@ impl SessionHandle {
             return Ok(token);
         }
         let request = Box::new(request);
-        live.ask(exchanged, |caller, reply| Message::Exchange(caller, reply, request)).await
+        live.ask(|caller, reply| Message::Exchange(caller, reply, request)).await
     }
 
     /// Tells the session that a resource server refused this [`AccessToken`] or [`ExchangedToken`] (401, RFC
@@ -293,7 +294,7 @@ impl SessionHandle {
         let Backing::Live(live) = &self.0 else {
             return Err(SessionError::Unsupported("revocation"));
         };
-        live.ask(revoked, |caller, reply| Message::Revoke(caller, reply, options)).await
+        live.ask(|caller, reply| Message::Revoke(caller, reply, options)).await
     }
 
     /// What the session is doing. This neither sends a message nor waits.
@@ -390,10 +391,10 @@ impl SessionHandle {
             Some(waiting) => waiting,
             None => match self.read(&TokenRequestOptions::NONE) {
                 Ok(answer) => return (None, Poll::Ready(answer)),
-                Err(live) => Box::pin(live.get_token(TokenRequestOptions::NONE)),
+                Err(live) => Box::new(live.get_token(TokenRequestOptions::NONE)),
             },
         };
-        let answer = waiting.as_mut().poll(context);
+        let answer = Pin::new(&mut *waiting).poll(context);
         (Some(waiting), answer)
     }
 
@@ -442,7 +443,7 @@ impl Live {
     }
 
     fn get_token(&self, options: TokenRequestOptions) -> Wait<'_, AccessToken> {
-        self.ask(token, |caller, reply| Message::GetToken(caller, reply, options))
+        self.ask(|caller, reply| Message::GetToken(caller, reply, options))
     }
 
     fn exchanged(&self, request: &ExchangeRequest) -> Option<ExchangedToken> {
@@ -508,16 +509,12 @@ impl Live {
         self.next_caller.fetch_add(1, Relaxed)
     }
 
-    /// The slow path: `kind` takes its kind of answer.
-    fn ask<T>(
-        &self,
-        kind: Select<T>,
-        message: impl FnOnce(CallerId, ReplySender) -> Message,
-    ) -> Wait<'_, T> {
+    /// The slow path.
+    fn ask<T>(&self, message: impl FnOnce(CallerId, ReplySender) -> Message) -> Wait<'_, T> {
         let caller = self.next_caller();
         let (reply, answer) = oneshot::channel();
         self.call(message(caller, reply));
-        Wait { live: self, caller, answer, kind, is_over: false }
+        Wait { live: Some(self), caller, answer, kind: PhantomData }
     }
 }
 
@@ -535,9 +532,8 @@ pub struct GetToken<'a> {
     waiting: Waiting<'a>,
 }
 
-/// Boxed, and its type hidden: so the fast path has one pointer to look at before it drops the call.
-type Waiting<'a> =
-    Option<Pin<Box<dyn Future<Output = Result<AccessToken, SessionError>> + Send + Sync + 'a>>>;
+/// Boxed: a call that need not wait has one pointer to be dropped.
+type Waiting<'a> = Option<Box<Wait<'a, AccessToken>>>;
 
 impl Future for GetToken<'_> {
     type Output = Result<AccessToken, SessionError>;
@@ -561,45 +557,55 @@ impl fmt::Debug for GetToken<'_> {
     }
 }
 
-type Select<T> = fn(Reply) -> Option<Result<T, SessionError>>;
-
-fn token(answer: Reply) -> Option<Result<AccessToken, SessionError>> {
-    if let Reply::Token(answer) = answer { Some(answer) } else { None }
+/// What a kind of call is answered with.
+trait Answer: Sized {
+    fn of(reply: Reply) -> Option<Result<Self, SessionError>>;
 }
 
-fn exchanged(answer: Reply) -> Option<Result<ExchangedToken, SessionError>> {
-    if let Reply::Exchanged(answer) = answer { Some(answer) } else { None }
+impl Answer for AccessToken {
+    fn of(reply: Reply) -> Option<Result<Self, SessionError>> {
+        if let Reply::Token(answer) = reply { Some(answer) } else { None }
+    }
 }
 
-fn revoked(answer: Reply) -> Option<Result<(), SessionError>> {
-    if let Reply::Revoked(answer) = answer { Some(answer) } else { None }
+impl Answer for ExchangedToken {
+    fn of(reply: Reply) -> Option<Result<Self, SessionError>> {
+        if let Reply::Exchanged(answer) = reply { Some(answer) } else { None }
+    }
+}
+
+impl Answer for () {
+    fn of(reply: Reply) -> Option<Result<Self, SessionError>> {
+        if let Reply::Revoked(answer) = reply { Some(answer) } else { None }
+    }
 }
 
 /// A caller that waits. Dropped before its time, it says that it left.
 ///
 /// Written out, since as an async function it would be twice as large, for each caller that waits.
 struct Wait<'a, T> {
-    live: &'a Live,
+    /// `None` once it is over.
+    live: Option<&'a Live>,
     caller: CallerId,
     answer: oneshot::Receiver<Reply>,
-    kind: Select<T>,
-    is_over: bool,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl<T> Future for Wait<'_, T> {
+impl<T: Answer> Future for Wait<'_, T> {
     type Output = Result<T, SessionError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
-        self.is_over = true;
-        Poll::Ready(answer.ok().and_then(self.kind).unwrap_or_else(|| Err(self.live.end())))
+        let live = self.live.take();
+        let end = || live.map_or(SessionError::Closed, Live::end);
+        Poll::Ready(answer.ok().and_then(T::of).unwrap_or_else(|| Err(end())))
     }
 }
 
 impl<T> Drop for Wait<'_, T> {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.live.send(Message::Left(self.caller));
+        if let Some(live) = self.live {
+            live.send(Message::Left(self.caller));
         }
     }
 }

@@ -121,13 +121,19 @@ fn check_says_what_is_wrong_and_what_to_do() {
             &server,
             basic,
             &["--scope", "openid"],
-            ["grant FAILED the server does not allow these scopes for this client", "check --scope"],
+            [
+                "grant FAILED the server does not allow these scopes for this client",
+                "check --scope",
+            ],
         ),
         (
             &server,
             basic,
             &["--resource", "https://elsewhere.example/"],
-            ["grant FAILED the server does not know the requested resource or audience", "check --resource"],
+            [
+                "grant FAILED the server does not know the requested resource or audience",
+                "check --resource",
+            ],
         ),
         (
             &server,
