@@ -40,7 +40,7 @@ pub(crate) enum Message {
     GetToken(CallerId, ReplySender, TokenRequestOptions),
     Exchange(CallerId, ReplySender, Box<ExchangeRequest>),
     Revoke(CallerId, ReplySender, TokenRequestOptions),
-    Asked(u64),
+    Asked(u32),
     Invalidate(TokenId),
     InvalidateOther(Issued),
     Left(CallerId),

@@ -138,7 +138,7 @@ impl Snapshot {
     }
 
     /// Its number, which goes with an `Asked`.
-    pub fn number(&self) -> u64 {
+    pub fn number(&self) -> u32 {
         self.published.number
     }
 
@@ -274,7 +274,7 @@ impl Publisher {
     /// Nothing will come any more.
     pub fn close(&self, time_paused: bool) {
         let last = Published {
-            number: u64::MAX,
+            number: u32::MAX,
             token: None,
             ask_at: Instant::NEVER,
             cooling: None,

@@ -36,7 +36,7 @@ pub enum Event<R> {
     /// A caller wants every token gone.
     Revoke(CallerId, R, TokenRequestOptions),
     /// A caller read this snapshot at or after its `ask_at`, and does not wait.
-    Asked(u64),
+    Asked(u32),
     /// The resource server refused this token.
     Invalidate(TokenId),
     /// This caller no longer waits.
@@ -179,7 +179,7 @@ pub enum Reply {
 #[derive(Clone, Debug)]
 pub struct Published {
     /// Rises with each publication.
-    pub number: u64,
+    pub number: u32,
     /// The token held.
     pub token: Option<PublishedToken>,
     /// From here on the actor wants to hear of a reader.

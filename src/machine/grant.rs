@@ -89,7 +89,7 @@ impl<R> Machine<R> {
     }
 
     /// A reader of another snapshot than the published one asked for what has been done since.
-    pub(super) fn asked(&mut self, moment: Moment, snapshot: u64) {
+    pub(super) fn asked(&mut self, moment: Moment, snapshot: u32) {
         if snapshot == self.published.number {
             self.note_use(moment.now, &TokenRequestOptions::default());
         }

@@ -339,7 +339,7 @@ impl<R> Machine<R> {
     fn publish(&mut self, fx: &mut Effects<R>) {
         fx.exchanged.append(&mut self.exchanges.take_published());
         let next = Published {
-            number: self.published.number + 1,
+            number: self.published.number.wrapping_add(1),
             token: self.own.kept().map(|kept| PublishedToken {
                 token: AccessToken::new(kept.issued.clone()),
                 usable_until: kept.usable_until(),

@@ -1,6 +1,6 @@
 //! For reqwest. See the module's documentation.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::borrow::Cow;
 use std::pin::Pin;
 
 use ::reqwest::{Body, Request, Response};
@@ -46,30 +46,34 @@ impl Attach {
         };
         let copy = request.try_clone();
         let token = self.token().await?;
-        let (answer, again) = self.once(origin, &token, request, extensions, next.clone()).await?;
+        let sent_to = url_of(copy.as_ref(), &request);
+        let (answer, again) =
+            self.once(origin, &token, &sent_to, request, extensions, next.clone()).await?;
+        drop(sent_to);
         let Some(request) = copy.filter(|_| again != Again::No) else { return Ok(answer) };
         let Some(token) = self.token_for(again, &token).await? else { return Ok(answer) };
         drain(Body::from(answer)).await;
-        Ok(self.once(origin, &token, request, extensions, next).await?.0)
+        let sent_to = request.url().clone();
+        Ok(self.once(origin, &token, &sent_to, request, extensions, next).await?.0)
     }
 
-    /// One request, and whether it is worth another.
+    /// One request, which goes to `sent_to`, and whether it is worth another.
     async fn once(
         &self,
         origin: &Origin,
         token: &AccessToken,
+        sent_to: &Url,
         mut request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<(Response, Again)> {
-        let proof =
-            Self::proof(origin, token, request.method(), request.url()).map_err(Problem::from)?;
-        let (method, sent_to) = (request.method().clone(), fingerprint(request.url()));
+        let proof = Self::proof(origin, token, request.method(), sent_to).map_err(Problem::from)?;
+        let method = request.method().clone();
         let is_proven = proof.is_some();
         put(request.headers_mut(), token, proof);
         let answer = next.run(request, extensions).await?;
         let url = answer.url();
-        let is_redirected = fingerprint(url) != sent_to;
+        let is_redirected = url[..Position::AfterQuery] != sent_to[..Position::AfterQuery];
         if is_proven && is_redirected {
             let problem = "was followed by the client, and the proof of a token that is bound to a key is for one \
                 URL: build the client with redirect(Policy::none())";
@@ -87,9 +91,9 @@ impl Attach {
     }
 }
 
-/// Tells a URL from that of a redirect, without a copy of it.
-fn fingerprint(url: &Url) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(&url[..Position::AfterQuery])
+/// That of the request, to be kept while the client has it.
+fn url_of<'a>(copy: Option<&'a Request>, request: &Request) -> Cow<'a, Url> {
+    copy.map_or_else(|| Cow::Owned(request.url().clone()), |copy| Cow::Borrowed(copy.url()))
 }
 
 impl From<Problem> for Error {

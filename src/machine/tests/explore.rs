@@ -219,7 +219,7 @@ fn fingerprint<S: Session + Clone + Hash>(world: &World<S>) -> u64 {
     (left.asks, left.exchanges, left.revokes, left.leaves, left.doubts, left.late, left.suspends)
         .hash(&mut hasher);
     let asked_messages = world.asked_messages.iter();
-    let is_current = |number: &u64| *number == history.published.number;
+    let is_current = |number: &u32| *number == history.published.number;
     asked_messages.map(is_current).collect::<Vec<_>>().hash(&mut hasher);
     world.invalidate_messages.hash(&mut hasher);
     hasher.finish()

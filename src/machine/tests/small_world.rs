@@ -57,7 +57,7 @@ pub(super) enum Step {
     /// A reader reads what is published, and sets the bits.
     Read,
     /// The message of a reader of this snapshot arrives.
-    AskedArrives(u64),
+    AskedArrives(u32),
     /// A caller doubts the token that it read: sets the bit.
     Doubt,
     /// Its message arrives.
@@ -125,7 +125,7 @@ pub(super) struct World<S> {
     pub(super) used: bool,
     pub(super) asked: bool,
     doubted: Option<(TokenId, u64)>,
-    pub(super) asked_messages: Vec<u64>,
+    pub(super) asked_messages: Vec<u32>,
     pub(super) invalidate_messages: Vec<TokenId>,
     pub(super) last_exchanged: Option<TokenId>,
     /// Callers that asked for a token and were given an error.

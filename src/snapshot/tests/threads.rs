@@ -4,7 +4,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
@@ -135,7 +135,7 @@ fn readers_follow_what_is_published_and_never_go_back() {
     let life = published(&mut after(""), &events);
     let (revoke, revoked) = (life[3].number, 2);
     let rounds: Vec<_> = (0..ROUNDS.div_ceil(10))
-        .map(|_| (Publisher::new(life[0].clone()), AtomicU64::new(0), AtomicU64::new(0)))
+        .map(|_| (Publisher::new(life[0].clone()), AtomicU64::new(0), AtomicU32::new(0)))
         .collect();
     together(3, &rounds, |number, (publisher, gone, seen)| {
         if number == 0 {

@@ -294,7 +294,7 @@ impl Model {
         }
     }
 
-    fn asked(&mut self, snapshot: u64) {
+    fn asked(&mut self, snapshot: u32) {
         if snapshot == self.seen.number {
             self.note_caller(&TokenRequestOptions::new());
         }

@@ -65,7 +65,7 @@ pub(super) struct Asked {
 /// A publication.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Seen {
-    pub(super) number: u64,
+    pub(super) number: u32,
     pub(super) token: Option<SeenToken>,
     pub(super) ask_at: Nanos,
     pub(super) cooling: Option<(Nanos, Failure)>,
