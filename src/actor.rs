@@ -34,12 +34,13 @@ use crate::token::{Issued, TokenId};
 /// Where a caller waits for its answer.
 pub(crate) type ReplySender = oneshot::Sender<Reply>;
 
-/// What handles send.
+/// What handles send. Small, since a crowd of callers has as many of them on their way: what few calls
+/// bring with them is boxed.
 #[derive(Debug)]
 pub(crate) enum Message {
-    GetToken(CallerId, ReplySender, TokenRequestOptions),
+    GetToken(CallerId, ReplySender, Option<Box<TokenRequestOptions>>),
     Exchange(CallerId, ReplySender, Box<ExchangeRequest>),
-    Revoke(CallerId, ReplySender, TokenRequestOptions),
+    Revoke(CallerId, ReplySender, Box<TokenRequestOptions>),
     Asked(u32),
     Invalidate(TokenId),
     InvalidateOther(Issued),
@@ -59,9 +60,11 @@ pub(crate) type Mail = Box<Message>;
 impl From<Message> for Event<ReplySender> {
     fn from(message: Message) -> Self {
         match message {
-            Message::GetToken(caller, reply, options) => Self::GetToken(caller, reply, options),
+            Message::GetToken(caller, reply, options) => {
+                Self::GetToken(caller, reply, options.map(|options| *options).unwrap_or_default())
+            }
             Message::Exchange(caller, reply, request) => Self::Exchange(caller, reply, request),
-            Message::Revoke(caller, reply, options) => Self::Revoke(caller, reply, options),
+            Message::Revoke(caller, reply, options) => Self::Revoke(caller, reply, *options),
             Message::Asked(snapshot) => Self::Asked(snapshot),
             Message::Invalidate(id) => Self::Invalidate(id),
             Message::InvalidateOther(token) => Self::Invalidate(token.doubt_arrived()),

@@ -155,7 +155,7 @@ impl SessionHandle {
     ) -> Result<AccessToken, SessionError> {
         match self.read(&options) {
             Ok(answer) => answer,
-            Err(live) => live.get_token(options).await,
+            Err(live) => live.get_token(Some(Box::new(options))).await,
         }
     }
 
@@ -189,7 +189,7 @@ impl SessionHandle {
             return Err(SessionError::WouldBlock);
         }
         let (reply, answer) = oneshot::channel();
-        let message = Message::GetToken(live.next_caller(), reply, TokenRequestOptions::NONE);
+        let message = Message::GetToken(live.next_caller(), reply, None);
         live.call(message);
         answer.blocking_recv().ok().and_then(AccessToken::of).unwrap_or_else(|| Err(live.end()))
     }
@@ -294,6 +294,7 @@ impl SessionHandle {
         let Backing::Live(live) = &self.0 else {
             return Err(SessionError::Unsupported("revocation"));
         };
+        let options = Box::new(options);
         live.ask(|caller, reply| Message::Revoke(caller, reply, options)).await
     }
 
@@ -391,7 +392,7 @@ impl SessionHandle {
             Some(waiting) => waiting,
             None => match self.read(&TokenRequestOptions::NONE) {
                 Ok(answer) => return (None, Poll::Ready(answer)),
-                Err(live) => Box::new(live.get_token(TokenRequestOptions::NONE)),
+                Err(live) => Box::new(live.get_token(None)),
             },
         };
         let answer = Pin::new(&mut *waiting).poll(context);
@@ -442,7 +443,7 @@ impl Live {
         }
     }
 
-    fn get_token(&self, options: TokenRequestOptions) -> Wait<'_, AccessToken> {
+    fn get_token(&self, options: Option<Box<TokenRequestOptions>>) -> Wait<'_, AccessToken> {
         self.ask(|caller, reply| Message::GetToken(caller, reply, options))
     }
 
