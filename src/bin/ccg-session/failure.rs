@@ -120,7 +120,7 @@ impl Failure {
                 SessionError::Unsupported(_) => "unsupported",
                 SessionError::WouldBlock => "would_block",
                 SessionError::Closed => "closed",
-                error => error.token_error().map_or("session", token_error_kind),
+                error => error.token_error().map_or("session", TokenError::as_str),
             },
         }
     }
@@ -153,23 +153,6 @@ pub(crate) fn message(error: &TokenError) -> String {
 /// No word of it is the server's: those stay as they are.
 fn is_ours(error: &TokenError) -> bool {
     matches!(error, TokenError::Denied { status: 0, .. } | TokenError::Credential { .. })
-}
-
-/// The variant's name in snake case.
-fn token_error_kind(error: &TokenError) -> &'static str {
-    match error {
-        TokenError::Denied { .. } => "denied",
-        TokenError::Credential { .. } => "credential",
-        TokenError::RateLimited { .. } => "rate_limited",
-        TokenError::Server { .. } => "server",
-        TokenError::Malformed { .. } => "malformed",
-        TokenError::Expired { .. } => "expired",
-        TokenError::Transport { .. } => "transport",
-        TokenError::TimedOut { .. } => "timed_out",
-        TokenError::Panicked => "panicked",
-        // A variant that a later version of the library has.
-        _ => "token",
-    }
 }
 
 /// In the words of the command: the flag in place of the library's setting.
