@@ -126,7 +126,12 @@ impl Measured {
             Ended::Revocation(_, result) => (2, result.as_ref().err()),
         };
         let took = clock::now().since(began);
-        Self { kind, outcome: error.map_or("ok", TokenError::as_str), failed: failed(counters, kind), took }
+        Self {
+            kind,
+            outcome: error.map_or("ok", TokenError::as_str),
+            failed: failed(counters, kind),
+            took,
+        }
     }
 }
 

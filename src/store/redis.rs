@@ -206,19 +206,21 @@ fn bytes(id: Option<&Id>) -> &[u8] {
     id.map_or(&[], |id| &id.0)
 }
 
+/// `None` if it is not what the script gives.
 fn taken(answer: Value) -> Option<Taken> {
-    let Value::Array(answer) = answer else { return None };
-    let [kind, secs, micros, revoked, more] = <[Value; 5]>::try_from(answer).ok()?;
-    let (Value::BulkString(revoked), Value::BulkString(more)) = (revoked, more) else {
-        return None;
-    };
-    let found = match text(&kind)? {
-        b"entry" => Found::Entry(Sealed(more)),
-        b"leased" => Found::Leased,
-        b"busy" => Found::Busy(Id(more.try_into().ok()?)),
-        b"none" => Found::None,
+    let Value::BulkString(answer) = answer else { return None };
+    let mut parts = answer.splitn(3, |byte| *byte == b' ');
+    let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
+    let now = number()?.checked_mul(1_000_000)?.checked_add(number()?)?;
+    let (kind, rest) = parts.next()?.split_first()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (revoked, more) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+    let found = match kind {
+        b'e' => Found::Entry(Sealed(more.to_vec())),
+        b'l' => Found::Leased,
+        b'b' => Found::Busy(Id(more.try_into().ok()?)),
+        b'n' => Found::None,
         _ => return None,
     };
-    let now = number(&secs)?.checked_mul(1_000_000)?.checked_add(number(&micros)?)?;
-    Some(Taken { now: StoreTime(now), revoked, found })
+    Some(Taken { now: StoreTime(now), revoked: revoked.to_vec(), found })
 }
