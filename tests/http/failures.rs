@@ -18,12 +18,8 @@ fn manager(authority: &Authority) -> HttpTokenManager {
 }
 
 fn session(authority: &Authority) -> SessionHandle {
-    session_within(authority, Duration::from_secs(60))
-}
-
-/// Each attempt may take so long.
-fn session_within(authority: &Authority, time: Duration) -> SessionHandle {
-    session_of(manager(authority), |config| config.retry.attempt_timeout = time)
+    let minute = Duration::from_secs(60);
+    session_of(manager(authority), |config| config.retry.attempt_timeout = minute)
 }
 
 fn status(code: u16) -> StatusCode {
@@ -134,7 +130,10 @@ async fn an_error_names_the_address() {
     }
     // Whatever it was that hung.
     authority.heal();
-    let session = session_within(&authority, Duration::from_secs(3));
+    let session = session_of(manager(&authority), |config| {
+        config.retry.attempts = 1;
+        config.retry.attempt_timeout = Duration::from_secs(3);
+    });
     session.get_token().await.unwrap();
     authority.fail(Kind::Revoke, Fault::Hang);
     let error = session.revoke().await.unwrap_err().to_string();
