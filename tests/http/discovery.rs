@@ -11,7 +11,7 @@ use ccg_session::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{millis, session_of};
+use super::session_of;
 
 fn discovered(issuer: &str) -> HttpTokenManager {
     let provider = Provider::discover(issuer).client_auth(ClientAuth::Basic);
@@ -25,7 +25,8 @@ fn manager(authority: &Authority) -> HttpTokenManager {
 fn session(authority: &Authority, attempts: u32) -> SessionHandle {
     session_of(manager(authority), |config| {
         config.retry.attempts = attempts;
-        config.retry.attempt_timeout = millis(500);
+        // Of an attempt that hangs, and more than one that does not needs.
+        config.retry.attempt_timeout = Duration::from_secs(3);
     })
 }
 

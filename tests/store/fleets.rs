@@ -9,7 +9,7 @@ use http::StatusCode;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
-use crate::replica::{Local, Login, Process, load};
+use crate::replica::{ATTEMPT, Local, Login, Process, load};
 use crate::server::{Connection, Reply, Server, is_absent};
 use crate::{Directory, millis, secs};
 
@@ -49,11 +49,16 @@ pub(crate) async fn authority(ttl: Duration) -> Authority {
     Authority::builder().ttl(ttl).start().await.unwrap()
 }
 
-/// Of a token of 3 s: the next is asked for when half of it is left, give or take a tenth of that.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(1_350);
+/// How often one session asks in this time for tokens of 3 s: when half of one is left, give or take a tenth of that.
+pub(crate) fn periods(time: Duration) -> u64 {
+    u64::try_from(time.as_millis() / 1_350).unwrap() + 1
+}
 
-/// Waiting for others, a grant, and what a busy machine adds.
-const LONGEST_WAIT: Duration = Duration::from_millis(3_000 + 750);
+/// Waiting for others, and a grant. Beside all the other tests it is only less than an attempt takes that hangs: what
+/// it takes on a machine that is not busy, `.ci/long` measures.
+fn longest_wait() -> Duration {
+    if crate::long().is_some() { millis(3_000 + 750) } else { ATTEMPT }
+}
 
 on_both! {
     a_cold_start_of_eight_processes_sends_one_request => cold_start;
@@ -100,9 +105,11 @@ async fn as_often_as_one(place: &str) {
         assert!(met.contains(", 0, "), "{met}");
     }
     let grants = authority.counts().grants;
-    let periods = took.as_millis() / SHORTEST_PERIOD.as_millis();
+    let periods = periods(took);
     println!("{grants} grants in {took:?}: at most {periods} periods");
-    assert!(u128::from(grants) <= periods + 1, "{grants} grants in {periods} periods");
+    // On a busy machine one or the other misses the store, but eight that share nothing ask eight times as often.
+    let most = if crate::long().is_some() { periods } else { 4 * periods };
+    assert!(grants <= most, "{grants} grants in {periods} periods");
 }
 
 /// The first request of all is not answered; whoever comes next is.
@@ -123,7 +130,7 @@ fn gets_a_token(other: &mut Process) {
     other.tell("get");
     let (_, waited) = other.token();
     println!("a token after {waited:?}");
-    assert!(waited <= LONGEST_WAIT, "{waited:?}");
+    assert!(waited <= longest_wait(), "{waited:?}");
 }
 
 async fn killed_holder(place: &str) {
@@ -147,7 +154,7 @@ async fn broken_route(place: &str) {
     let authority = authority(secs(60)).await;
     let (mut holder, mut other) = holder_at_work(place, &authority).await;
     gets_a_token(&mut other);
-    // It fails its attempt after 10 s, and then finds what the other has put.
+    // It fails its attempt, and then finds what the other has put.
     println!("and the holder after {:?}", holder.token().1);
     assert_eq!(authority.counts().grants, 2);
 }
@@ -159,7 +166,7 @@ async fn revocation(place: &str) {
     // By a notice, or by a look each second.
     let (most, rounds) =
         if place.starts_with("redis") { (millis(50), 200) } else { (millis(1_200), 20) };
-    let rounds = if crate::long().is_some() { rounds } else { 1 };
+    let (most, rounds) = if crate::long().is_some() { (most, rounds) } else { (secs(60), 1) };
     let mut first = replicas[0].token().await;
     let mut heard = Vec::new();
     for _ in 0..rounds {
@@ -187,12 +194,12 @@ async fn revocation(place: &str) {
         first = replicas[0].token().await;
         assert!(authority.is_active(&first));
     }
-    assert!(heard.len() >= rounds * 6, "{} of {rounds} rounds", heard.len());
+    let least = if crate::long().is_some() { rounds * 6 } else { 1 };
+    assert!(heard.len() >= least, "{} of {rounds} rounds", heard.len());
     heard.sort_unstable();
     let p99 = heard[(heard.len() * 99).div_ceil(100) - 1];
     println!("{rounds} revokes, heard after {:?} (median), {p99:?} (p99)", heard[heard.len() / 2]);
-    // One alone may fall into a bad moment of the machine.
-    assert!(p99 <= if rounds == 1 { most + millis(450) } else { most }, "{p99:?}");
+    assert!(p99 <= most, "{p99:?}");
 }
 
 /// It had told the store, and not yet the server.
@@ -255,7 +262,7 @@ async fn wrong_secret(place: &str) {
     for met in loads {
         let (_, errors, longest) = met.end();
         assert_eq!(errors, 0);
-        assert!(u128::from(longest) <= LONGEST_WAIT.as_millis(), "{longest} ms");
+        assert!(u128::from(longest) <= longest_wait().as_millis(), "{longest} ms");
     }
 }
 
@@ -276,22 +283,24 @@ async fn failing_server(place: &str) {
         requests
     };
     // In each others' way they ask less often than each by itself.
-    let (one, three) = (asked(1).await, asked(3).await);
+    let (one, three) = tokio::join!(asked(1), asked(3));
     println!("one alone {one} requests, three {three}");
     assert!(three <= 3 * (one + 2), "{three} for three, {one} for one");
 }
 
 // What befalls Redis
 
-/// Three replicas with tokens of 3 s, while something happens to the store: no caller meets an error.
-async fn endures(server: &mut Server, fault: impl AsyncFnOnce(&mut Server)) -> u64 {
-    endures_at(&address(server), async || fault(server).await).await
+/// Three replicas with tokens of 3 s, while something happens to the store: no caller meets an error, and the server
+/// no more requests than those of three that share nothing.
+async fn endures(server: &mut Server, fault: impl AsyncFnOnce(&mut Server)) {
+    endures_at(&address(server), async || fault(server).await).await;
 }
 
 pub(crate) async fn endures_at(place: &str, fault: impl AsyncFnOnce()) -> u64 {
     let authority = authority(secs(3)).await;
     let login = Login::at(&authority);
-    let replicas: Vec<_> = (0..3).map(|_| Local::new(place, &login)).collect();
+    let began = Instant::now();
+    let replicas: Vec<_> = (0..3).map(|_| Local::usual(place, &login)).collect();
     let loads: Vec<_> = replicas.iter().map(|replica| load(&replica.session, 8)).collect();
     sleep(secs(2)).await;
     fault().await;
@@ -301,9 +310,13 @@ pub(crate) async fn endures_at(place: &str, fault: impl AsyncFnOnce()) -> u64 {
         println!("{calls} calls, {errors} errors, longest wait {longest} ms");
         assert_eq!(errors, 0);
         assert!(met.believed.load(Ordering::Relaxed) <= 3_000);
-        assert!(u128::from(longest) <= LONGEST_WAIT.as_millis(), "{longest} ms");
+        assert!(u128::from(longest) <= longest_wait().as_millis(), "{longest} ms");
     }
-    authority.counts().grants
+    let grants = authority.counts().grants;
+    println!("{grants} grants");
+    let most = 3 * periods(began.elapsed());
+    assert!(grants <= most, "{grants} grants, at most {most}");
+    grants
 }
 
 macro_rules! endures {
@@ -317,10 +330,7 @@ macro_rules! endures {
                         return;
                     }
                     let mut server = Server::start(&[]);
-                    let grants = endures(&mut server, $fault).await;
-                    println!("{grants} grants");
-                    // Each of the three by itself would have asked 3 * 10 times.
-                    assert!(grants <= 30, "{grants} grants");
+                    endures(&mut server, $fault).await;
                 }
             )*
         }
@@ -365,7 +375,7 @@ async fn no_caller_sees_an_error_while_the_clock_of_redis_steps() {
         other => panic!("{other:?}"),
     };
     let before = now(&server);
-    let grants = endures_at(&address(&server), async || {
+    endures_at(&address(&server), async || {
         for secs in [3_600, 0, -3_600, 0, 2, -2] {
             clock.is_off_by(secs);
             let has_stepped_back = now(&server) < before;
@@ -374,8 +384,6 @@ async fn no_caller_sees_an_error_while_the_clock_of_redis_steps() {
         }
     })
     .await;
-    println!("{grants} grants");
-    assert!(grants <= 30, "{grants} grants");
 }
 
 /// The clock of one replica is off by an hour, either way: where that is a store's clock too, as of files, and
@@ -386,6 +394,7 @@ async fn clock_of_a_replica(place: &str) {
     let login = Login::at(&authority);
     let mut replicas = Process::start_many(2, place, &login);
     replicas.push(Process::start_in(&clock.env(), place, &login));
+    let began = Instant::now();
     for replica in &mut replicas {
         replica.tell("load");
     }
@@ -401,8 +410,9 @@ async fn clock_of_a_replica(place: &str) {
     }
     let grants = authority.counts().grants;
     println!("{grants} grants");
-    let most = if place.starts_with("redis") { 7 } else { 21 };
-    assert!(grants <= most, "{grants} grants");
+    let is_one = place.starts_with("redis") && crate::long().is_some();
+    let most = if is_one { 1 } else { 3 } * periods(began.elapsed());
+    assert!(grants <= most, "{grants} grants, at most {most}");
 }
 
 /// As a server or a firewall closes what was idle for long: the next call has another, and is shared.
@@ -485,13 +495,13 @@ async fn a_replica_that_was_cut_off_learns_of_a_revocation_when_it_is_connected_
     let began = Instant::now();
     other.lets_go_of(&first).await;
     println!("heard {:?} after the channel was there again", began.elapsed());
-    assert!(began.elapsed() < secs(3));
+    assert!(crate::long().is_none() || began.elapsed() < secs(3));
 }
 
 pub(crate) async fn wait(mut until: impl FnMut() -> bool) {
     let began = Instant::now();
     while !until() {
-        assert!(began.elapsed() < secs(10), "it does not come");
+        assert!(began.elapsed() < secs(60), "it does not come");
         sleep(millis(2)).await;
     }
 }
@@ -515,6 +525,12 @@ fn get(root: &mut Connection, key: &str) -> Vec<u8> {
     }
 }
 
+/// Who waits for another's lease looks for it ten times a second.
+fn assert_does_not_wait(root: &mut Connection) {
+    let calls = root.calls();
+    assert!(calls["evalsha"] < 8, "{calls:?}");
+}
+
 /// A replica that starts anew finds the entry changed: it gets a token of the server's, at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_with_any_byte_changed_is_no_token() {
@@ -535,11 +551,11 @@ async fn an_entry_with_any_byte_changed_is_no_token() {
         let mut changed = entry.clone();
         changed[at] ^= 1;
         root.call(&[b"SET", key.as_bytes(), &changed[..]]);
-        let began = Instant::now();
+        root.count_anew();
         let other = Local::new(&address(&server), &login);
         let got = other.token().await;
         assert!(got != token && authority.is_active(&got), "byte {at}");
-        assert!(began.elapsed() < secs(2), "byte {at}: {:?}", began.elapsed());
+        assert_does_not_wait(&mut root);
         // Its own put may still be on its way.
         wait(|| get(&mut root, &key) != changed).await;
     }
@@ -632,10 +648,9 @@ async fn a_forger_that_never_rests_costs_requests_and_nothing_else() {
             }
         })
     };
-    let grants = endures(&mut server, async |_| sleep(secs(4)).await).await;
+    endures(&mut server, async |_| sleep(secs(4)).await).await;
     is_over.store(true, Ordering::Relaxed);
     forger.join().unwrap();
-    println!("{grants} grants");
 }
 
 fn get_or(root: &mut Connection, key: &str) -> Vec<u8> {
@@ -661,9 +676,9 @@ async fn a_lease_without_an_end_is_nobodys() {
     let key = keys(&mut root).remove(0);
     root.call(&["DEL", &key]);
     root.call(&[b"SET", key.replace("}e", "}l").as_bytes(), &b"0123456789abcdef"[..]]);
-    let began = Instant::now();
+    root.count_anew();
     Local::new(&address(&server), &login).token().await;
-    assert!(began.elapsed() < secs(1), "{:?}", began.elapsed());
+    assert_does_not_wait(&mut root);
 }
 
 /// The other slots do not notice.
@@ -716,7 +731,7 @@ async fn with_one_live_token_nobody_asks_without_the_store() {
     server.restart();
     let began = Instant::now();
     while session.get_token().await.is_err() {
-        assert!(began.elapsed() < secs(30));
+        assert!(began.elapsed() < secs(60));
         sleep(millis(50)).await;
     }
     assert_eq!(authority.counts().grants, 1);
