@@ -18,14 +18,14 @@ const HASH_SLOTS: u16 = 16_384;
 impl Redis {
     /// Who has this slot.
     pub(super) async fn address_of(self: &Arc<Self>, slot: &Slot) -> Result<Address, StoreError> {
+        if let Servers::One(address) = &self.servers {
+            return Ok(address.clone());
+        }
         let hash_slot = hash_slot(format!("{}:{}", slot.namespace(), slot.name()).as_bytes());
         let known = || {
             let masters = locked(&self.masters);
             masters.iter().find(|(last, _)| hash_slot <= *last).map(|(_, address)| address.clone())
         };
-        if let Servers::One(address) = &self.servers {
-            return Ok(address.clone());
-        }
         if let Some(address) = known() {
             return Ok(address);
         }
