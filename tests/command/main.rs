@@ -213,7 +213,7 @@ async fn a_server_that_cannot_help_is_exit_code_4() {
         let problem = json_problem(&run(&mut command), 4);
         assert_eq!(problem["kind"], kind);
         let wait = problem["retry_after_seconds"].as_f64().unwrap();
-        let expected = if kind == "rate_limited" { 6.0..=7.0 } else { 0.0..=1.0 };
+        let expected = if kind == "rate_limited" { 3.0..=7.0 } else { 0.0..=1.0 };
         assert!(expected.contains(&wait), "{problem}");
     }
 }
