@@ -380,6 +380,7 @@ mod tests {
     use base64::prelude::BASE64_STANDARD;
 
     use super::*;
+    use crate::tests::effort::assert_takes_little;
 
     fn html(text: &str) -> String {
         text.replace('&', "&amp;")
@@ -532,17 +533,17 @@ mod tests {
     #[test]
     fn a_long_secret_is_recognized_by_its_beginning_and_in_little_time() {
         let secret = "a".repeat(100_000) + "b";
-        let begun = std::time::Instant::now();
         for words in ["a".repeat(500_000), "%61".repeat(200_000), "a".repeat(300)] {
-            let fit = fit(&format!("x {words} y"), &[&secret], 1_024);
-            assert!(fit.starts_with("x [redacted]") && !fit.contains("aa"), "{fit}");
+            assert_takes_little(&words[..10], || {
+                let fit = fit(&format!("x {words} y"), &[&secret], 1_024);
+                assert!(fit.starts_with("x [redacted]") && !fit.contains("aa"), "{fit}");
+            });
         }
         let odd = "ä".repeat(400);
         assert_eq!(fit(&format!("{}ãx", "ä".repeat(300)), &[&odd], 1_024), "[redacted]x");
         let odd = format!("x{odd}");
         assert_eq!(fit(&format!("x{}ãx", "ä".repeat(300)), &[&odd], 1_024), "[redacted]x");
         assert_eq!(fit(&"a".repeat(200), &[&secret], 1_024), "a".repeat(200), "it may be any word");
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     proptest::proptest! {

@@ -197,7 +197,8 @@ async fn a_service_shares_its_token_with_the_command() {
     let directory = Directory::new("service");
     let first = token(&directory.0, &authority);
     let store = FileStore::open(&directory.0).unwrap();
-    let fleet = Fleet::builder(store, Credential::file(directory.join("key"))).build().unwrap();
+    let fleet = Fleet::builder(store, Credential::file(directory.join("key")));
+    let fleet = fleet.timeout(Duration::from_secs(1)).build().unwrap();
     let provider = Provider::box_ccg(Subject::enterprise("12345")).base_url(authority.base_url());
     let manager = HttpTokenManager::builder(provider, ID, SECRET).build().unwrap();
     let session = Session::builder(fleet.share(manager).build().unwrap()).spawn().unwrap();

@@ -252,7 +252,7 @@ fn wrongs() -> Vec<Wrong> {
             .fault(Kind::Grant, Answer::new(StatusCode::PROXY_AUTHENTICATION_REQUIRED)),
         Wrong::new("the same before the metadata", issuer, "the proxy wants a user name and password")
             .fault(Kind::Discovery, Answer::new(StatusCode::PROXY_AUTHENTICATION_REQUIRED)),
-        Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "500ms"], "the server does not answer in time: check --issuer")
+        Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "3s"], "the server does not answer in time: check --issuer")
             .fault(Kind::Grant, Fault::Hang),
         Wrong::new("a server that is down", issuer, "the server itself has failed: try again later")
             .fault(Kind::Grant, Answer::new(StatusCode::SERVICE_UNAVAILABLE)),

@@ -129,7 +129,7 @@ impl Store for Odd {
 }
 
 fn session(authority: &Authority, store: impl Store) -> (SessionHandle, Fleet<impl Store>) {
-    let fleet = Fleet::builder(store, KEY).build().unwrap();
+    let fleet = Fleet::builder(store, KEY).timeout(secs(1)).build().unwrap();
     let manager = fleet.share(authority.manager().unwrap()).build().unwrap();
     (Session::builder(manager).spawn().unwrap(), fleet)
 }

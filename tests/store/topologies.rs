@@ -366,7 +366,7 @@ async fn many_sessions_of_a_fleet_have_one_subscription_and_one_of_them_is_told(
     let server = Server::start(&[]);
     let fleet = || {
         let store = RedisStore::connect(address(&server)).build().unwrap();
-        Fleet::builder(store, KEY).namespace("ns").build().unwrap()
+        Fleet::builder(store, KEY).namespace("ns").timeout(secs(1)).build().unwrap()
     };
     let session = |fleet: &Fleet<RedisStore>, nth: usize| {
         let manager = fleet.share(Mint(&MINTED)).slot(format!("slot-{nth}")).build().unwrap();
@@ -423,7 +423,7 @@ async fn a_token_of_the_store_does_not_wait_at_the_gate_of_a_pool() {
     let key = keys(&mut root).remove(0);
 
     let store = RedisStore::connect(&*place).build().unwrap();
-    let fleet = Fleet::builder(store, KEY).namespace("ns").build().unwrap();
+    let fleet = Fleet::builder(store, KEY).namespace("ns").timeout(secs(1)).build().unwrap();
     let (of_pool, at) = (fleet.clone(), login.clone());
     let pool = SessionPool::builder(move |tenant: &String| {
         let manager = of_pool.share(at.manager()).slot(tenant).build()?;
