@@ -15,7 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use crate::fleets::{address, authority, endures_at, keys, wait};
+use crate::faults::endures_at;
+use crate::fleets::{address, authority, wait};
+use crate::forgers::keys;
 use crate::replica::{KEY, Local, Login};
 use crate::server::{Connection, Reply, Server, free_port, is_absent};
 use crate::{Directory, millis, secs};
