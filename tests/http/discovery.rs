@@ -11,7 +11,7 @@ use ccg_session::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{millis, session_of};
+use super::{millis, secs, session_of};
 
 fn discovered(issuer: &str) -> HttpTokenManager {
     let provider = Provider::discover(issuer).client_auth(ClientAuth::Basic);
@@ -179,6 +179,15 @@ async fn metadata_of_another_issuer_or_with_unsafe_addresses_is_not_used() {
 }
 
 /// They are tried in one attempt, so its time is theirs too.
+#[tokio::test]
+async fn a_wait_that_is_asked_for_where_nothing_is_counts_too() {
+    let authority = Authority::start().await.unwrap();
+    authority.fail(Kind::Discovery, Answer::new(StatusCode::NOT_FOUND).retry_after(secs(70)));
+    let error = grant(&manager(&authority)).await.unwrap_err();
+    assert!(matches!(error, TokenError::Denied { .. }), "{error}");
+    assert_eq!(error.retry_after(), Some(secs(70)));
+}
+
 #[tokio::test]
 async fn an_error_names_each_place_that_was_tried() {
     let authority = Authority::start().await.unwrap();
