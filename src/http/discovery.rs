@@ -215,9 +215,10 @@ impl Discovery {
             let request = request.header(ACCEPT_ENCODING, IDENTITY);
             let response = Response::read(sender.send(request).await?).await?;
             let status = response.status.as_u16();
-            let answer = response.answer(&[], &[], None).metadata();
-            wait = wait.max(answer.as_ref().err().and_then(TokenError::retry_after));
-            let problem = match answer {
+            let answer = response.answer(&[], &[], None);
+            let metadata = answer.metadata();
+            wait = wait.max(metadata.as_ref().err().and_then(TokenError::retry_after));
+            let problem = match metadata {
                 _ if nobody_there(response.status) && !response.status.is_redirection() => {
                     refusal.get_or_insert(status);
                     let name = response.status.canonical_reason().unwrap_or("nothing is there");
@@ -230,6 +231,11 @@ impl Discovery {
                         problem
                     }
                 },
+                // What a web application shows at each path that it does not know.
+                Err(TokenError::Malformed { reason, .. }) if answer.is_page() => {
+                    refusal.get_or_insert(status);
+                    reason
+                }
                 Err(TokenError::Malformed { reason, .. }) => {
                     failure.get_or_insert(None);
                     reason

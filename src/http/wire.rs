@@ -100,6 +100,10 @@ impl ServerAnswer<'_> {
         }
     }
 
+    pub(super) fn is_page(&self) -> bool {
+        matches!(self.object(), Err(Unread::Page))
+    }
+
     /// How it is coded, if it is: the first that is said of several headers, and of several codings in one; or what
     /// it begins as (RFC 1952 §2.3.1), where that is not said.
     fn coding(&self) -> Option<&[u8]> {

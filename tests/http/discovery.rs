@@ -178,7 +178,6 @@ async fn metadata_of_another_issuer_or_with_unsafe_addresses_is_not_used() {
     assert_eq!(authority.counts().grants, 0);
 }
 
-/// They are tried in one attempt, so its time is theirs too.
 #[tokio::test]
 async fn a_wait_that_is_asked_for_where_nothing_is_counts_too() {
     let authority = Authority::start().await.unwrap();
@@ -188,6 +187,7 @@ async fn a_wait_that_is_asked_for_where_nothing_is_counts_too() {
     assert_eq!(error.retry_after(), Some(secs(70)));
 }
 
+/// They are tried in one attempt, so its time is theirs too.
 #[tokio::test]
 async fn an_error_names_each_place_that_was_tried() {
     let authority = Authority::start().await.unwrap();

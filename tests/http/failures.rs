@@ -158,6 +158,16 @@ async fn metadata_that_is_nowhere_is_reported_as_that_and_looked_for_once_per_fl
         "{words}"
     );
     assert_eq!(session.status().counters().grants_started, 1);
+
+    // A web application may answer there, as at each path that it does not know.
+    authority.fail(Kind::Discovery, Fault::Html);
+    let builder = HttpTokenManager::builder(Provider::discover(base), "test-client", "s");
+    let session = Session::builder(builder.build().unwrap()).spawn().unwrap();
+    let error = session.get_token().await.unwrap_err();
+    let cause = error.token_error().unwrap();
+    assert!(matches!(cause, TokenError::Denied { error, .. } if error == "no_metadata"), "{error}");
+    assert!(error.to_string().contains("looks like a web page"), "{error}");
+    assert_eq!(session.status().counters().grants_started, 1);
 }
 
 #[tokio::test]
