@@ -258,6 +258,9 @@ pub(crate) struct DemoArgs {
     pub(crate) tenants: u16,
     /// Run the fleet demo instead: N processes share one token through a store; one is killed, and one revokes
     /// the token
+    ///
+    /// Without --redis the store is a directory, ccg-session-demo-*, in the system's temporary directory. It is
+    /// removed at the end, unless the demo itself is killed (SIGKILL).
     #[arg(
         long,
         value_name = "N",
