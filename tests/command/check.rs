@@ -431,6 +431,38 @@ fn wrongs() -> Vec<Wrong> {
         )
         .fault(Kind::Grant, Answer::new(StatusCode::FORBIDDEN)),
         Wrong::new(
+            "a wrong secret, in Keycloak's words",
+            issuer,
+            "the server does not accept this id and secret",
+        )
+        .fault(
+            Kind::Grant,
+            says(StatusCode::UNAUTHORIZED, "unauthorized_client", "Invalid client credentials"),
+        ),
+        Wrong::new(
+            "an assertion that is refused as a grant",
+            &["--issuer", "ISSUER", "--auth", "private-key-jwt"],
+            "the server does not accept what this key signs",
+        )
+        .secret(P256)
+        .refusal(Kind::Grant, "invalid_grant"),
+        Wrong::new(
+            "no audience, in Auth0's words",
+            issuer,
+            "the server wants to be told another audience: check --audience",
+        )
+        .fault(
+            Kind::Grant,
+            says(StatusCode::FORBIDDEN, "access_denied", "No audience parameter was provided"),
+        ),
+        Wrong::new(
+            "the page of a port for TLS",
+            url,
+            "the response is a web page: check --token-url and the proxy; perhaps this port does not use plain \
+             HTTP: then use https: in --token-url",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::BAD_REQUEST).body("<html>")),
+        Wrong::new(
             "a refusal without a reason",
             url,
             "the server refuses the request (its own words follow): check --token-url, and whether it wants \

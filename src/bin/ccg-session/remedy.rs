@@ -73,6 +73,16 @@ impl Known<'_> {
             TokenError::Server { status: 407, .. } => PROXY_PASSWORD.into(),
             TokenError::Server { status: 405, .. } => self.no_post(asked),
             TokenError::Server { status: 404 | 410, .. } => self.nothing_there(asked),
+            // What some servers tell whoever speaks plain HTTP to a port for TLS.
+            TokenError::Server { status: 400, description: Some(words), address: Some(address), .. }
+                if words.contains("web page") && address.starts_with("http:") =>
+            {
+                format!(
+                    "{}; perhaps this port does not use plain HTTP: then use https: in {}",
+                    self.malformed(asked, words),
+                    self.address(asked)
+                )
+            }
             // Of whoever is before it.
             TokenError::Server { status: ..500, description: Some(words), .. }
                 if words.contains("web page") =>
@@ -164,6 +174,9 @@ impl Known<'_> {
         }
         match &**code {
             "invalid_client" => self.client(asked),
+            // Keycloak says so of a wrong secret.
+            "unauthorized_client" if says.contains("credentials") => self.client(asked),
+            "invalid_grant" if is_signed => self.client(asked),
             "unauthorized_client" => format!(
                 "the server does not allow {} for this client (--client-id): allow it on the server",
                 if asked == Asked::Exchange { "token exchange" } else { "client credentials" }
@@ -226,6 +239,9 @@ impl Known<'_> {
             _ if *status == 401 => self.client(asked),
             _ if dpop_key.is_some() && asked == Asked::Grant => {
                 "the server refuses the request, possibly because of the key: try without --dpop-key".into()
+            }
+            "access_denied" if asked == Asked::Grant && says.contains("audience") => {
+                "the server wants to be told another audience: check --audience".into()
             }
             "access_denied" if asked == Asked::Grant => ALLOW.into(),
             _ if *status == 403 && asked == Asked::Grant => ALLOW.into(),
