@@ -178,13 +178,20 @@ async fn a_line_break_or_a_blank_inside_is_refused_with_its_flag_before_anything
         ("exchange", "--grant-scope", "a\nb"),
         ("exchange", "--grant-audience", "a\nb"),
         ("exchange", "--grant-resource", "urn:a\nb"),
+        ("exchange", "--resource", "urn:a b"),
+        ("exchange", "--requested-token-type", "urn:a b"),
+        ("exchange", "--shared-link", "https://box.example/s\nx"),
+        ("token", "--proxy", "http://p:1\n2"),
+        ("token", "--revocation-url", "https://as.example/a b"),
     ] {
         let output = run(as_client().arg(subcommand).args(at).args([flag, value]));
         let text = problem(&output, 2);
         assert!(text.starts_with(&format!("ccg-session: {flag} has a ")), "{subcommand}: {text}");
     }
-    let jwt = ["token", "--auth", "secret-jwt", "--assertion-audience", "a\nb"];
-    let text = problem(&run(as_client().args(jwt).args(at)), 2);
-    assert!(text.starts_with("ccg-session: --assertion-audience has a "), "{text}");
+    for flag in ["--assertion-audience", "--revocation-audience", "--key-id"] {
+        let jwt = ["token", "--auth", "secret-jwt", flag, "a\nb"];
+        let text = problem(&run(as_client().args(jwt).args(at)), 2);
+        assert!(text.starts_with(&format!("ccg-session: {flag} has a ")), "{text}");
+    }
     assert_eq!(authority.counts().of(Kind::Any), 0);
 }

@@ -82,6 +82,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
         (param("scope"), "param \"scope\" is the protocol's own"),
         (param("box_subject_id"), "param \"box_subject_id\" is there already"),
         (param(""), "param has an empty name"),
+        (param("a\n"), "param \"a\\n\" has a blank, a line break"),
         (builder(boxed().param("a", "1").param("a", "2")), "param \"a\" is there already"),
     ] {
         let error = error(builder);
