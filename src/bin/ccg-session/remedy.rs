@@ -245,21 +245,21 @@ impl Known<'_> {
             }
             "access_denied" if asked == Asked::Grant => ALLOW.into(),
             _ if *status == 403 && asked == Asked::Grant => ALLOW.into(),
-            _ => {
-                let flag = self.address(asked);
-                let refused = "the server refuses the request (its own words follow)";
-                match asked {
-                    Asked::Metadata => format!("{refused}: check {flag}"),
-                    Asked::Grant => format!(
-                        "{refused}: check {flag}, and whether it wants --scope, --audience or --param"
-                    ),
-                    Asked::Exchange => format!("{refused}: --skip exchange if it has none"),
-                    Asked::Introspection => {
-                        format!("{refused}: check {flag}, or --skip introspection")
-                    }
-                    Asked::Revocation => format!("{refused}: check {flag}, or --skip revocation"),
-                }
-            }
+            _ => self.refused_for_its_own_reason(asked),
+        }
+    }
+
+    fn refused_for_its_own_reason(&self, asked: Asked) -> String {
+        let flag = self.address(asked);
+        let refused = "the server refuses the request (its own words follow)";
+        match asked {
+            Asked::Metadata => format!("{refused}: check {flag}"),
+            Asked::Grant => format!(
+                "{refused}: check {flag}, and whether it wants --scope, --audience or --param"
+            ),
+            Asked::Exchange => format!("{refused}: --skip exchange if it has none"),
+            Asked::Introspection => format!("{refused}: check {flag}, or --skip introspection"),
+            Asked::Revocation => format!("{refused}: check {flag}, or --skip revocation"),
         }
     }
 
