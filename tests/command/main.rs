@@ -456,6 +456,15 @@ fn help_tells_the_exit_codes() {
     }
 }
 
+/// Clap shows it as it is.
+#[test]
+fn help_is_plain_text() {
+    for name in ["token", "exchange", "revoke", "check", "authority", "demo", "completions"] {
+        let help = result(&run(command().args([name, "--help"])));
+        assert!(!help.contains('`'), "{name}: {help}");
+    }
+}
+
 /// A running `ccg-session authority`, and what it said when it listened.
 struct Listening {
     process: Child,

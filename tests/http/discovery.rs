@@ -11,7 +11,7 @@ use ccg_session::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::session_of;
+use super::{secs, session_of};
 
 fn discovered(issuer: &str) -> HttpTokenManager {
     let provider = Provider::discover(issuer).client_auth(ClientAuth::Basic);
@@ -177,6 +177,15 @@ async fn metadata_of_another_issuer_or_with_unsafe_addresses_is_not_used() {
         assert!(text.contains(expected), "{text}");
     }
     assert_eq!(authority.counts().grants, 0);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_asked_for_where_nothing_is_counts_too() {
+    let authority = Authority::start().await.unwrap();
+    authority.fail(Kind::Discovery, Answer::new(StatusCode::NOT_FOUND).retry_after(secs(70)));
+    let error = grant(&manager(&authority)).await.unwrap_err();
+    assert!(matches!(error, TokenError::Denied { .. }), "{error}");
+    assert_eq!(error.retry_after(), Some(secs(70)));
 }
 
 /// They are tried in one attempt, so its time is theirs too.

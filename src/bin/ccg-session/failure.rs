@@ -204,7 +204,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 37] = [
+const SETTINGS: [(&str, &str); 39] = [
     ("algorithm", "--algorithm"),
     ("assertion_audience", "--assertion-audience"),
     ("assumed_lifetime", "--assumed-lifetime"),
@@ -217,7 +217,7 @@ const SETTINGS: [(&str, &str); 37] = [
     ("client_secret", "the client's secret"),
     ("connect_timeout", "--connect-timeout"),
     ("cooling", "the session's cooling"),
-    ("credential", "what --client-secret-file or the environment has"),
+    ("credential", "the client's credential"),
     ("dpop", "--dpop-key"),
     ("exchanges_at_once", "the session's number of exchanges at once"),
     ("expired_buffer", "--expired-buffer"),
@@ -226,10 +226,12 @@ const SETTINGS: [(&str, &str); 37] = [
     ("introspection_url", "--introspection-url"),
     ("ip", "the address of an end user"),
     ("issuer", "--issuer"),
+    ("key_id", "--key-id"),
     ("max_held", "the session's number of callers"),
     ("param", "--param"),
     ("proxy", "--proxy"),
     ("resource", "--resource"),
+    ("revocation_audience", "--revocation-audience"),
     ("revocation_url", "--revocation-url"),
     ("root_certificate", "--root-certificate"),
     ("runtime", "the runtime"),
