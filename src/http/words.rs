@@ -108,7 +108,7 @@ fn traces(secret: &str) -> Vec<Trace> {
     traces
 }
 
-/// Stands in a trace for a letter, whatever has become of it. No UTF-8 has this byte.
+/// Stands in a trace of a mangled secret for a letter, whatever has become of it. No UTF-8 has this byte.
 const ANY: u8 = 0xff;
 
 /// How many bytes a letter can have become: `&eacute;`, or what its bytes are when they are read as Latin-1.
@@ -260,7 +260,11 @@ fn find(
 
 fn match_at(view: &[Written], at: usize, trace: &Trace) -> Option<Range<usize>> {
     let (enough, rest) = trace.bytes.split_at(trace.bytes.len().min(ENOUGH));
-    let end = end_of(view, at, enough)?;
+    let end = match trace.kind {
+        Kind::Mangled => end_of(view, at, enough)?,
+        _ if alike(view, at, enough) < enough.len() => return None,
+        _ => at + enough.len(),
+    };
     let (mut start, mut end) = (at, end + alike(view, end, rest));
     let is_part = || {
         let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
@@ -283,7 +287,7 @@ fn match_at(view: &[Written], at: usize, trace: &Trace) -> Option<Range<usize>> 
     Some(start..end)
 }
 
-/// Where these bytes end that begin here.
+/// Where these bytes end that begin here, with whatever has become of the letters.
 fn end_of(view: &[Written], at: usize, bytes: &[u8]) -> Option<usize> {
     let (mut end, mut letters) = (at, 0);
     for part in bytes.split(|byte| *byte == ANY) {
@@ -559,6 +563,12 @@ mod tests {
         }
         for words in ["p - 7q-xz9", "p-ä-é7q-xz", "the po-box of 7q"] {
             assert_eq!(fit(words, &[secret], 1_024), words);
+        }
+        // A byte of Latin-1 is no such mark.
+        for secret in ["ÿ".repeat(8), "%FF".repeat(8), "aÿbÿcÿdÿ".into()] {
+            let shown = secret.replace('ÿ', "%FF");
+            assert_eq!(fit(&format!("{shown}."), &[&secret], 99), "[redacted].", "{secret}");
+            assert_eq!(fit("%FF, a%FF", &[&secret], 99), "%FF, a%FF", "{secret}");
         }
         assert_eq!(fit("für, fr, fur", &["für"], 99), "[redacted], fr, fur");
         let words = "a b c d e f g h i";
