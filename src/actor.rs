@@ -373,7 +373,7 @@ enum Done {
 
 impl Attempts {
     fn any(&self) -> bool {
-        self.out.is_some()
+        self.out.as_deref().is_some_and(|out| !out.tasks.is_empty())
     }
 
     /// For what is started next.

@@ -155,6 +155,42 @@ mod tests {
         assert!((before..=after).contains(&now), "{now:?} is not in {before:?}..={after:?}");
     }
 
+    /// In a time namespace the kernel says what it would say had the machine been suspended. Where a process
+    /// may not have one, this shows nothing.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_time_in_suspend_counts() {
+        use std::process::{Command, Output};
+
+        const INSIDE: &str = "CCG_SESSION_SUSPENDED";
+        const YEARS: u64 = 10 * 365 * 24 * 60 * 60;
+        if std::env::var_os(INSIDE).is_some() {
+            assert!(now() >= Instant::ZERO + Duration::from_secs(YEARS), "{:?}", now());
+            return;
+        }
+        let suspended = |program: &std::path::Path, arguments: &[&str]| -> Option<Output> {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--time", "--fork", "--boottime"]);
+            command.arg(YEARS.to_string()).arg(program).args(arguments);
+            command.env(INSIDE, "1").output().ok()
+        };
+        if suspended("true".as_ref(), &[]).is_none_or(|output| !output.status.success()) {
+            return;
+        }
+        let this = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "clock::tests::the_time_in_suspend_counts"];
+        let output = suspended(&this, &arguments).unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_instant_counts_nanoseconds() {
+        let read = rustix::time::Timespec { tv_sec: 3, tv_nsec: 7 };
+        assert_eq!(from_timespec(read), Instant::from_nanos(3_000_000_007));
+    }
+
     #[test]
     fn a_sleep_that_takes_less_than_half_its_time_was_skipped() {
         for (nap, took, expected) in [

@@ -569,9 +569,10 @@ impl<R> Exchanges<R> {
         !self.lists.ready.is_empty()
     }
 
-    /// Whether anybody waits for a flight that has nothing on the wire.
+    /// Whether a flight has nothing on the wire. Somebody waits for each that there is once those that nobody
+    /// wants have been [abandoned](Self::abandon_unwanted).
     pub(crate) fn is_any_held(&self) -> bool {
-        self.lists.keys.len() > self.lists.on_wire.len() + self.lists.unwanted.len()
+        self.lists.keys.len() > self.lists.on_wire.len()
     }
 
     /// When the first of the flights that wait between attempts goes on.

@@ -9,7 +9,7 @@ use crate::config::RefreshMode;
 use crate::error::SessionError;
 use crate::instant::Instant;
 use crate::machine::Reply;
-use crate::machine::tests::driver::{START, Session, secs};
+use crate::machine::tests::driver::{START, Session, scope, secs};
 use crate::request::TokenRequestOptions;
 use crate::snapshot::{Publisher, Snapshot};
 use crate::token::TokenId;
@@ -239,6 +239,83 @@ fn point_3_a_doubt_does_not_pass_to_the_next_token() {
     session.play("suspend 20s, invalidate t1, ask, granted 1h");
     let next = doubted.followed_by(session.history.published.clone());
     assert_eq!(read(&next, 21, &plain()), "token");
+}
+
+/// What a caller is given whom nobody can take up.
+#[test]
+fn a_token_near_its_end_serves_in_need_but_not_past_it_nor_in_doubt() {
+    let session = after(HOLDING);
+    let held = snapshot(&session);
+    for (seconds, is_there) in [(0, true), (3_570, true), (3_599, true), (3_600, false)] {
+        assert_eq!(held.unexpired_token(at(seconds)).is_some(), is_there, "at {seconds} s");
+    }
+    doubt(&held, token(&session));
+    for seconds in [0, 3_599, 3_600] {
+        assert!(held.unexpired_token(at(seconds)).is_none(), "in doubt, at {seconds} s");
+    }
+    assert!(snapshot(&after(COOLING)).unexpired_token(at(0)).is_none());
+}
+
+/// A publisher of a session that holds an exchanged token for `a` and one for `b`, each for an hour.
+fn with_exchanged() -> (Session, Publisher) {
+    let session = after("ask, granted 1h, exchange a, exchanged 1h, exchange b, exchanged 1h");
+    let publisher = Publisher::new(session.history.published.clone());
+    publish_exchanged(&publisher, &session);
+    (session, publisher)
+}
+
+fn publish_exchanged(publisher: &Publisher, session: &Session) {
+    let exchanged = session.history.exchanged.iter();
+    publisher.publish_exchanged(exchanged.map(|(key, it)| (key.clone(), Some(it.clone()))));
+}
+
+/// The text of what a caller who exchanges for this is given without asking the actor.
+fn exchanged(publisher: &Publisher, name: &str, seconds: u64) -> Option<String> {
+    let reader = publisher.reader();
+    let found = reader.exchanged(&reader.load(), &scope(name).key(), || at(seconds));
+    found.map(|(token, now)| {
+        assert_eq!(now, at(seconds));
+        token.secret().to_owned()
+    })
+}
+
+#[test]
+fn an_exchanged_token_is_given_until_its_last_seconds_and_one_caller_asks_once_it_is_stale() {
+    let (session, publisher) = with_exchanged();
+    let x1 = Some("x1".to_owned());
+    assert_eq!(exchanged(&publisher, "a", 0), x1);
+    assert_eq!(exchanged(&publisher, "a", 2_999), x1);
+    assert_eq!(exchanged(&publisher, "a", 3_000), None, "the first from there on asks the actor");
+    assert_eq!(exchanged(&publisher, "a", 3_000), x1, "and none after it");
+    assert_eq!(exchanged(&publisher, "a", 3_569), x1);
+    assert_eq!(exchanged(&publisher, "a", 3_570), None);
+    assert_eq!(exchanged(&publisher, "b", 3_001), None, "each key asks for itself");
+    assert_eq!(exchanged(&publisher, "b", 3_001).as_deref(), Some("x2"));
+    assert_eq!(exchanged(&publisher, "c", 0), None);
+    publish_exchanged(&publisher, &session);
+    assert_eq!(exchanged(&publisher, "a", 3_100), None, "and so does each publication");
+}
+
+#[test]
+fn an_exchanged_token_is_given_neither_in_doubt_nor_beside_a_doubt_nor_after_it_is_hidden() {
+    let (session, publisher) = with_exchanged();
+    let issued = |name| session.history.exchanged[&scope(name).key()].token.as_ref().clone();
+    issued("a").doubt(|| ());
+    assert_eq!(exchanged(&publisher, "a", 0), None);
+    assert_eq!(exchanged(&publisher, "b", 0).as_deref(), Some("x2"));
+    issued("a").doubt_arrived();
+    assert_eq!(exchanged(&publisher, "a", 0).as_deref(), Some("x1"), "the word has arrived");
+
+    let hidden = std::iter::once((scope("a").key().into(), None));
+    publisher.publish_exchanged(hidden);
+    assert_eq!(exchanged(&publisher, "a", 0), None);
+    assert_eq!(exchanged(&publisher, "b", 0).as_deref(), Some("x2"));
+
+    doubt(&publisher.reader().load(), token(&session));
+    assert_eq!(exchanged(&publisher, "b", 0), None, "its parent is in doubt");
+    let (_, publisher) = with_exchanged();
+    publisher.close(false);
+    assert_eq!(exchanged(&publisher, "b", 0), None);
 }
 
 /// `revoke` takes effect when it publishes: the next reader finds no token.

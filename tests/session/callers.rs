@@ -35,6 +35,17 @@ async fn the_first_caller_of_ten_thousand_leaves_and_takes_nothing_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_is_there_is_given_without_the_sessions_task() {
+    let (session, _endpoint) = session_holding("one", HOUR).await;
+    let plain = TokenRequestOptions::new;
+    assert_eq!(at_once(session.get_token()).expect("at once").unwrap().secret(), "one");
+    let given = at_once(session.get_token_with(plain().min_remaining(secs(60)))).expect("at once");
+    assert_eq!(given.unwrap().secret(), "one");
+    sleep(HOUR / 2).await;
+    assert!(at_once(session.get_token_with(plain().min_remaining(HOUR))).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_error_answers_all_who_waited_and_says_when_to_come_again() {
     let (session, mut endpoint) = session();
     let callers: Vec<_> = (0..100).map(|_| ask(&session)).collect();

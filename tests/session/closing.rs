@@ -1,5 +1,4 @@
-use std::pin::pin;
-use std::task::{Context, Wake, Waker};
+use std::task::Wake;
 
 use super::*;
 
@@ -127,6 +126,24 @@ async fn the_last_handles_drop_ends_the_actor_and_its_attempts() {
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
+/// Calls that were given up left their messages behind.
+#[tokio::test(start_paused = true)]
+async fn the_last_handles_drop_comes_before_what_is_in_the_mailbox() {
+    let (session, _endpoint) = session();
+    settle().await;
+    let mut changes = session.subscribe();
+    for _ in 0..1_000 {
+        assert!(at_once(session.get_token()).is_none());
+    }
+    drop(session);
+    let mut last = None;
+    while let Some(status) = changes.changed().await {
+        last = Some(status);
+    }
+    let last = last.expect("the end is told");
+    assert_eq!((last.phase(), last.counters().held_max), (Phase::Closed, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_waiting_call_keeps_the_session_alive() {
     let (session, mut endpoint) = session();
@@ -185,8 +202,8 @@ fn whoever_is_told_finds_it_closed() {
 
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
-            let asked = pin!(self.0.get_token()).poll(&mut Context::from_waker(Waker::noop()));
-            let sees = asked.is_ready() && self.0.status().phase() == Phase::Closed;
+            let sees =
+                at_once(self.0.get_token()).is_some() && self.0.status().phase() == Phase::Closed;
             let count = if sees { &self.1 } else { &self.2 };
             count.fetch_add(1, Ordering::Relaxed);
         }

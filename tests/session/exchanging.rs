@@ -23,6 +23,17 @@ async fn callers_with_the_same_key_share_one_exchange_and_its_token_is_cached() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cached_token_is_given_without_the_sessions_task() {
+    let (session, mut endpoint) = session_holding("parent", HOUR).await;
+    let asking = exchange(&session, scope("a"));
+    endpoint.exchange().await.token("child", HOUR);
+    let child = asking.await.unwrap().unwrap();
+    let given = at_once(session.exchange(scope("a"))).expect("at once");
+    assert_eq!(given.unwrap(), child);
+    assert!(at_once(session.exchange(scope("b"))).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn other_keys_have_exchanges_of_their_own_at_the_same_time() {
     let (session, mut endpoint) = session_holding("parent", HOUR).await;
     let requests = [scope("a"), scope("b"), scope("a").resource("urn:r"), scope("a").audience("x")];
@@ -139,8 +150,8 @@ async fn a_cached_token_is_not_given_beside_a_doubt_of_its_parent_nor_after_the_
     let parent = session.get_token().await.unwrap();
     let ending = session.clone();
     assert!(session.invalidate(&parent));
-    let mut call = std::pin::pin!(session.exchange(scope("a")));
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut call = pin!(session.exchange(scope("a")));
+    let mut context = Context::from_waker(Waker::noop());
     assert!(call.as_mut().poll(&mut context).is_pending());
     ending.shutdown().await;
     assert!(matches!(call.await, Err(SessionError::Closed)));

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ccg_session::test_util::suspend;
 use ccg_session::{
     AccessToken, ExchangeRequest, Grant, GrantRequest, Permit, PermitRequest, Session,
     SessionError, SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
@@ -19,6 +20,8 @@ struct Gated(Arc<Inner>);
 struct Inner {
     leave: Semaphore,
     waits: Mutex<usize>,
+    /// Permits that are out.
+    given: Mutex<usize>,
     ended: Mutex<Vec<String>>,
     hangs: bool,
     panics: bool,
@@ -30,6 +33,22 @@ struct Waits(Arc<Inner>);
 impl Drop for Waits {
     fn drop(&mut self) {
         *self.0.waits.lock().unwrap() -= 1;
+    }
+}
+
+/// Counts those that are out, however they end.
+struct Given(Arc<Inner>);
+
+impl Given {
+    fn new(inner: &Arc<Inner>) -> Self {
+        *inner.given.lock().unwrap() += 1;
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        *self.0.given.lock().unwrap() -= 1;
     }
 }
 
@@ -66,14 +85,14 @@ impl TokenManager for Gated {
         *self.0.waits.lock().unwrap() += 1;
         let _waits = Waits(Arc::clone(&self.0));
         self.0.leave.acquire().await.map_err(TokenError::transport)?.forget();
-        let inner = Arc::clone(&self.0);
+        let given = Given::new(&self.0);
         let kind = match request {
             PermitRequest::Grant(_) => "grant",
             _ => "exchange",
         };
         Ok(Permit::new(move |ended| {
             let ended = ended.map_or_else(ToString::to_string, |()| "ok".into());
-            inner.ended.lock().unwrap().push(format!("{kind}: {ended}"));
+            given.0.ended.lock().unwrap().push(format!("{kind}: {ended}"));
         }))
     }
 }
@@ -81,8 +100,8 @@ impl TokenManager for Gated {
 impl Gated {
     fn new(hangs: bool, panics: bool) -> Self {
         let leave = Semaphore::new(0);
-        let (waits, ended) = (Mutex::new(0), Mutex::new(Vec::new()));
-        Self(Arc::new(Inner { leave, waits, ended, hangs, panics }))
+        let (waits, given, ended) = Default::default();
+        Self(Arc::new(Inner { leave, waits, given, ended, hangs, panics }))
     }
 
     fn let_go(&self, many: usize) {
@@ -91,6 +110,10 @@ impl Gated {
 
     fn waits(&self) -> usize {
         *self.0.waits.lock().unwrap()
+    }
+
+    fn given(&self) -> usize {
+        *self.0.given.lock().unwrap()
     }
 
     fn ended(&self) -> Vec<String> {
@@ -136,6 +159,28 @@ async fn an_attempt_that_takes_too_long_ends_its_permit() {
     session.get_token().await.unwrap_err();
     let ended = manager.ended();
     assert!(ended.len() > 1 && ended.iter().all(|it| it.contains("10s")), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_comes_when_nothing_can_be_sent_is_given_back_at_once() {
+    let (manager, session) = gated();
+    manager.let_go(1);
+    session.get_token().await.unwrap();
+    let exchanging = tokio::spawn({
+        let session = session.clone();
+        async move { session.exchange(ExchangeRequest::scopes(["a"])).await }
+    });
+    settled().await;
+    assert_eq!((manager.waits(), manager.given()), (1, 0));
+    // The token to exchange is over, and a grant waits for leave of its own.
+    suspend(2 * HOUR);
+    manager.let_go(1);
+    settled().await;
+    assert_eq!((manager.waits(), manager.given()), (1, 0));
+    manager.let_go(2);
+    exchanging.await.unwrap().unwrap_err();
+    let ended = manager.ended();
+    assert_eq!(ended[..2], ["grant: ok", "grant: ok"], "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]

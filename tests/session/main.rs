@@ -21,8 +21,10 @@ mod storms;
 mod suspended;
 
 use std::fmt::Debug;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ccg_session::test_util::suspend;
@@ -119,6 +121,14 @@ fn denied() -> TokenError {
 
 fn fast(session: &SessionHandle) -> Option<String> {
     session.try_token().map(|token| token.secret().to_owned())
+}
+
+/// What a call comes to before the session's task has its turn: it is answered there if a handle can tell.
+fn at_once<T>(call: impl Future<Output = T>) -> Option<T> {
+    match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
 }
 
 /// The same endpoint, asked from many threads: what is on the wire is still one.

@@ -2,7 +2,9 @@
 
 use std::sync::Mutex;
 
+use tokio::time::sleep_until;
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
@@ -30,6 +32,79 @@ impl Visit for Warnings {
     }
 }
 
+/// Keeps what the crate's documentation names: each span and event, with its fields.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn keep(&self, what: &str, fields: impl FnOnce(&mut Fields)) {
+        let mut line = Fields(what.to_owned());
+        fields(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Log {
+    fn on_new_span(&self, span: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        self.keep(span.metadata().name(), |line| span.record(line));
+    }
+
+    fn on_record(&self, _: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        self.keep("", |line| values.record(line));
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.keep(event.metadata().name(), |line| event.record(line));
+    }
+}
+
+struct Fields(String);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() != "message" {
+            self.0 += &format!(" {}={value:?}", field.name());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_tells_of_attempts_tokens_and_phases() {
+    let log = Log::default();
+    let _guard = record(registry().with(log.clone()));
+    let (session, mut endpoint) = session();
+    let asking = ask(&session);
+    endpoint.grant().await.fail(TokenError::Panicked);
+    endpoint.grant().await.token("parent", HOUR);
+    text_of(asking).await;
+    let exchanging = exchange(&session, scope("a"));
+    endpoint.exchange().await.token("child", HOUR);
+    exchanging.await.unwrap().unwrap();
+    let revoking = revoke(&session);
+    for _ in 0..2 {
+        endpoint.revocation().await.revoked();
+    }
+    revoking.await.unwrap().unwrap();
+    let expected = [
+        "session.phase phase=Holding",
+        "ccg_session.attempt kind=\"grant\" attempt=1",
+        " outcome=the token manager panicked: standard error should say why",
+        "ccg_session.attempt kind=\"grant\" attempt=2",
+        " outcome=\"ok\"",
+        "token.published generation=1",
+        "session.phase phase=Fresh",
+        "ccg_session.attempt kind=\"exchange\" attempt=1",
+        " outcome=\"ok\"",
+        "session.phase phase=Revoking",
+        "ccg_session.attempt kind=\"revocation\" attempt=1",
+        "ccg_session.attempt kind=\"revocation\" attempt=1",
+        " outcome=\"ok\"",
+        " outcome=\"ok\"",
+        "session.phase phase=Empty",
+    ];
+    assert_eq!(*log.0.lock().unwrap(), expected);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_background_refresh_is_one_warning_with_its_reason_and_the_life_left() {
     let warnings = Warnings::default();
@@ -48,6 +123,22 @@ async fn a_failed_background_refresh_is_one_warning_with_its_reason_and_the_life
     assert!(warning.contains("the server failed (status 503)"), "the reason: {warning}");
 }
 
+/// Its callers get the error.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_as_its_token_ends_is_no_warning() {
+    let warnings = Warnings::default();
+    let _guard = record(registry().with(warnings.clone()));
+    let born = Instant::now();
+    let (session, mut endpoint) = session_holding("t1", HOUR).await;
+    sleep_until(born + HOUR - secs(5)).await;
+    let asking = ask(&session);
+    let grant = endpoint.grant().await;
+    sleep_until(born + HOUR).await;
+    grant.fail(denied());
+    asking.await.unwrap().unwrap_err();
+    assert_eq!(*warnings.0.lock().unwrap(), [""; 0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn status_tells_the_last_error_until_a_token_comes_and_when_one_came() {
     let (session, mut endpoint) = session();
@@ -58,14 +149,30 @@ async fn status_tells_the_last_error_until_a_token_comes_and_when_one_came() {
     let status = session.status();
     assert!(status.last_error().is_some_and(|error| error.to_string().contains("invalid_client")));
     assert_eq!(status.last_success(), None);
+    assert_eq!(status.retry_after(), Some(secs(30)));
     sleep(secs(30)).await;
+    assert_eq!(session.status().retry_after(), None);
     let asking = ask(&session);
     endpoint.grant().await.token("t1", HOUR);
     text_of(asking).await;
     sleep(secs(7)).await;
     let status = session.status();
     assert!(status.last_error().is_none());
+    assert_eq!(status.retry_after(), None);
     assert_eq!(status.last_success().map(|ago| ago.as_secs()), Some(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_tells_how_long_a_token_stays_fresh() {
+    let (session, _endpoint) = super::session();
+    assert_eq!(session.status().stale_in(), None);
+    let (session, _endpoint) = session_holding("t1", HOUR).await;
+    let fresh_for = session.status().stale_in().unwrap();
+    assert!(secs(2_900) < fresh_for && fresh_for <= secs(3_000), "{fresh_for:?}");
+    sleep(secs(600)).await;
+    assert_eq!(session.status().stale_in(), Some(fresh_for - secs(600)));
+    sleep(secs(2_400)).await;
+    assert_eq!(session.status().stale_in(), Some(Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+use tokio::runtime::Handle;
+
 use super::*;
 
 /// What a session must notice within this time of waking.
@@ -94,4 +96,19 @@ async fn a_server_that_is_left_alone_has_been_left_alone_in_suspend() {
     let asking = ask(&session);
     endpoint.grant().await.token("one", HOUR);
     assert_eq!(text_of(asking).await, "one");
+}
+
+/// It has nothing to wait for, so it need not look whether the machine was suspended either.
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_is_not_woken() {
+    let (session, mut endpoint) =
+        session_with(|config| config.refresh_mode = RefreshMode::OnRequest);
+    let asking = ask(&session);
+    endpoint.grant().await.token("one", HOUR);
+    text_of(asking).await;
+    let parked = || Handle::current().metrics().worker_park_count(0);
+    let before = parked();
+    sleep(HOUR).await;
+    assert!(parked() - before < 10, "woken {} times in an hour", parked() - before);
+    assert_eq!(fast(&session), None);
 }

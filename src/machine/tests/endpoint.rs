@@ -78,6 +78,13 @@ scripts! {
          suspend 1.125s, exchange c, exchange d, exchanged 60s -> exchange #1 of t1; 8: x1
          exchange e -> exchange #1 of t1 // all is well";
 
+    whoever_waits_to_probe_it_is_woken_for_it_and_else_nobody =>
+        "fresh_for_1h, exchange a, exchange_fails 503 5s, leave 2, exchange b
+         revoke, confirmed, +4.999s -> nothing // the pause of a has gone with it
+         +1ms -> publish nothing; grant #1
+         granted 1h -> publish t2; exchange #1 of t2",
+        "attempts 1, fresh, exchange a, exchange_fails 503, deadline -> 28.5s";
+
     each_key_counts_its_own_attempts_besides =>
         "attempts 2, fresh_for_1h, exchange a, exchange b, exchange_fails 503, exchange_fails 503
          +125ms -> exchange #2 of t1

@@ -1,7 +1,12 @@
 //! What the machine publishes for readers, as far as it is the machine that decides it.
 
+use std::sync::Arc;
+
+use super::driver::Session;
 use super::script::scripts;
-use crate::config::RefreshMode::Always;
+use crate::config::RefreshMode::{Always, WhileUsed};
+use crate::instant::Instant;
+use crate::machine::{Cooling, Published};
 
 // `ask_at`
 scripts! {
@@ -77,6 +82,32 @@ scripts! {
          doubts_dismissed -> 0";
 }
 
+#[test]
+fn publications_differ_in_each_of_their_parts_but_their_number() {
+    let published = |script| {
+        let mut session = Session::new();
+        session.play(script);
+        session.history.published.clone()
+    };
+    let differs = |from: &Published, change: &dyn Fn(&mut Published)| {
+        let mut other = from.clone();
+        change(&mut other);
+        !from.says_the_same(&other)
+    };
+    let fresh = published("fresh");
+    assert!(!differs(&fresh, &|other| other.number += 1));
+    assert!(differs(&fresh, &|other| other.token = None));
+    assert!(differs(&fresh, &|other| other.ask_at = Instant::NEVER));
+    assert!(differs(&fresh, &|other| other.closed = true));
+    let cooling = published("cooling");
+    let Some(Cooling { until, last }) = cooling.cooling.clone() else { panic!("it cools") };
+    assert!(differs(&cooling, &|other| other.cooling = None));
+    let later = Some(Cooling { until: Instant::NEVER, last: last.clone() });
+    assert!(differs(&cooling, &|other| other.cooling = later.clone()));
+    let another = Some(Cooling { until, last: Arc::new((*last).clone()) });
+    assert!(differs(&cooling, &|other| other.cooling = another.clone()));
+}
+
 // `used`
 scripts! {
     use_is_counted_from_the_last_publish_on =>
@@ -87,6 +118,9 @@ scripts! {
         "fresh, deadline -> 28.5s // it looks whether it was used
          +1d -> nothing
          deadline -> never // and then sleeps";
+
+    while_an_attempt_is_on_the_wire_there_is_nothing_to_be_woken_for in [Always, WhileUsed] =>
+        "refreshing, deadline -> never";
 
     an_always_session_is_woken_before_its_first_event in [Always] =>
         "deadline -> 0ns";

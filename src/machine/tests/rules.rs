@@ -110,6 +110,10 @@ scripts! {
         "holding, granted untold as same, revoke, suspend 20h, confirmed
          suspend 20h, ask, granted 1h as same -> nothing // it is marked";
 
+    a_life_that_is_told_after_all_ends_the_day_of_one_unknown =>
+        "fresh_for_1h, exchange a, exchange b, exchanged untold as same, exchanged 24h as same
+         suspend 20h, revoke, revocations_fail denied, suspend 4h, revoke -> 5: revoked";
+
     the_30_days_cap_the_use_of_a_token_and_not_its_revocation =>
         "holding, granted 100d, suspend 99d, revoke -> publish nothing; revoke t1",
         "holding, granted 100d, suspend 100d, revoke -> publish nothing; 2: revoked";
@@ -131,6 +135,11 @@ scripts! {
          suspend 125ms, timer -> grant #2
          granted 100d as same -> publish same; 3: same
          revoke -> publish nothing; revoke same // it is a new one",
+        // A day is over as it ends.
+        "holding, granted 100d as same, revoke, confirmed, suspend 24h
+         ask, granted 100d as same -> publish same; 3: same",
+        "holding, granted 86401s as same, revoke, confirmed, suspend 24h, ask, granted untold as same
+         suspend 23h, revoke -> publish nothing; revoke same // its life is the new one's",
         // What is repeated does not renew its mark.
         "holding, granted 100d as same, revoke, confirmed, suspend 20h
          ask, granted untold as same, suspend 4h, timer -> grant #2
@@ -162,9 +171,15 @@ fn beyond_4096_tokens_the_first_to_expire_leaves_the_ledger_with_a_warning() {
          exchange more, exchanged 20h -> 4098: x4096; warn: more live tokens than a revoke can \
          reach: TokenId { session: 7, generation: 2 } can no longer be revoked",
     );
+    // It is the first to expire, and stays nevertheless. What is only heard of stays away.
     session.play(
-        "revoke -> publish nothing; revoke t1; revoke x2; revoke x3; revoke x4; revoke x5; revoke x6; \
-         revoke x8; revoke x9 // not x1, and the session's own though it expires first",
+        "exchange soon, exchanged 60s -> 4099: x4097; warn: more live tokens than a revoke can \
+         reach: TokenId { session: 7, generation: 3 } can no longer be revoked
+         hear stranger -> nothing",
+    );
+    session.play(
+        "revoke -> publish nothing; revoke x4097; revoke t1; revoke x3; revoke x4; revoke x5; revoke x6; \
+         revoke x8; revoke x9 // not x1 and x2, and the session's own though it expires before them",
     );
 }
 
