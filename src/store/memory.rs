@@ -165,22 +165,18 @@ impl Memory {
 
 /// For the exploration, which tells situations apart and takes rules out.
 #[cfg(test)]
-pub(super) struct Facts {
-    pub(super) handed: Vec<Handed>,
-    pub(super) known: Vec<(Tag, u64)>,
-    pub(super) buried: Vec<Id>,
-    pub(super) heard: Vec<Tag>,
+pub(super) struct Facts<'a> {
+    pub(super) handed: &'a VecDeque<Handed>,
+    pub(super) known: &'a VecDeque<(Tag, u64)>,
+    pub(super) buried: &'a VecDeque<Id>,
+    pub(super) attempts: &'a [(u64, Vec<Tag>)],
 }
 
 #[cfg(test)]
 impl Memory {
-    pub(super) fn facts(&self) -> Facts {
-        Facts {
-            handed: self.handed.iter().cloned().collect(),
-            known: self.known.iter().copied().collect(),
-            buried: self.buried.iter().copied().collect(),
-            heard: self.attempts.iter().flat_map(|(_, heard)| heard).copied().collect(),
-        }
+    pub(super) fn facts(&self) -> Facts<'_> {
+        let Self { handed, known, buried, attempts, .. } = self;
+        Facts { handed, known, buried, attempts }
     }
 
     pub(super) fn forget_owed(&mut self) {

@@ -421,14 +421,15 @@ pub(crate) struct Facts<'a> {
     pub(crate) holder: Option<Id>,
     pub(crate) late: Option<Id>,
     pub(crate) bad: &'a [[u8; 16]],
+    pub(crate) sent: Instant,
     pub(crate) burials: u64,
 }
 
 #[cfg(test)]
 impl Round {
     pub(crate) fn facts(&self) -> Facts<'_> {
-        let Self { began, looks_last, holder, late, ref bad, burials, .. } = *self;
-        Facts { began, looks_last, holder, late, bad, burials }
+        let Self { began, looks_last, holder, late, ref bad, sent, burials, .. } = *self;
+        Facts { began, looks_last, holder, late, bad, sent, burials }
     }
 }
 

@@ -11,7 +11,7 @@ impl World {
     ) -> Result<Found, Verdict> {
         if scope.held_lease {
             let ends = Some(self.store_now() + micros(LEASE));
-            self.store.lease = Some(Key { value: FORGER.0.to_vec(), ends });
+            Arc::make_mut(&mut self.store).lease = Some(Key { value: FORGER.0.to_vec(), ends });
         }
         if !self.is_up {
             let verdict = self.go_on(nth, scope, Input::Took(Err(StoreError::TimedOut)));
@@ -29,7 +29,7 @@ impl World {
             {
                 lease.ends = Some(now + micros(LEASE));
             }
-            let whole = store.entry.clone();
+            let whole = if asked_check { None } else { store.entry.clone() };
             if let Some(key) = store.entry.as_mut().filter(|_| !asked_check)
                 && let Some(header) = Header::of(&key.value).filter(|it| it.asked > now)
             {
@@ -38,7 +38,7 @@ impl World {
                 key.value[9..17].copy_from_slice(&life.to_be_bytes());
             }
             let taken = store.take(now, &wanted.want());
-            if store.entry.is_some() {
+            if store.entry.is_some() && whole.is_some() {
                 store.entry = whole;
             }
             taken
@@ -64,9 +64,10 @@ impl World {
         };
         let look = Look { now: taken.now.0, revoked: listed, found };
         if matches!(taken.found, Found::Entry(_)) {
-            let replica = &mut self.replicas[nth];
+            let replica = self.replica(nth);
             if let Some(attempt) = &mut replica.attempt {
-                attempt.known = replica.memory.clone();
+                attempt.known =
+                    (!scope.on(Rule::Recheck)).then(|| Box::new(replica.memory.clone()));
                 attempt.is_listed = is_listed;
                 attempt.doing = Doing::Answered(Box::new(look));
             }
@@ -97,24 +98,16 @@ impl World {
             _ => None,
         };
         let is_listed = self.replicas[nth].attempt.as_ref().is_some_and(|it| it.is_listed);
-        if !scope.on(Rule::Recheck) {
-            // It decides by what was known when the store answered.
-            let replica = &mut self.replicas[nth];
-            if let Some(attempt) = &replica.attempt {
-                replica.memory = attempt.known.clone();
-            }
+        // Without `Recheck` it decides by what was known when the store answered.
+        let replica = self.replica(nth);
+        if let Some(known) = replica.attempt.as_mut().and_then(|attempt| attempt.known.take()) {
+            replica.memory = *known;
         }
         let held = self.replicas[nth].held;
         self.go_on(nth, scope, Input::Took(Ok(look)))?;
         let now_held = self.replicas[nth].held;
         if is_listed && now_held != held && now_held == entry.and_then(|tag| self.token_of(tag)) {
             return Err("S6: a replica takes a token that the slot's list calls revoked");
-        }
-        if !scope.on(Rule::Marked)
-            && let Some(token) = now_held.filter(|token| Some(*token) != held)
-            && has(self.replicas[nth].marked, token)
-        {
-            return Err("S7: the store makes an attempt fail");
         }
         Ok(())
     }
@@ -140,10 +133,11 @@ impl World {
                 gone
             });
             let gone = if scope.on(Rule::BuryIds) { gone } else { crate::store::Buried::default() };
-            self.replicas[nth].memory.buried(owed.tag, end, gone);
+            self.replica(nth).memory.buried(owed.tag, end, gone);
             let Some(token) = self.token_of(owed.tag) else { continue };
             for (other, replica) in self.replicas.iter_mut().enumerate() {
                 if other != nth && replica.is_linked && !has(replica.told, token) {
+                    let replica = Arc::make_mut(replica);
                     replica.notices.retain(|(already, _)| *already != token);
                     replica.notices.push((token, end));
                 }
@@ -152,7 +146,7 @@ impl World {
     }
 
     pub(super) fn publish(&mut self, nth: usize, scope: &Scope) {
-        let Some((token, lease)) = self.replicas[nth].put.take() else { return };
+        let Some((token, lease)) = self.replica(nth).put.take() else { return };
         if !self.is_up || self.tokens[token].is_none() {
             return;
         }
@@ -171,9 +165,7 @@ impl World {
             }
             is_put
         });
-        if let Some(facts) =
-            self.tokens[token].as_mut().filter(|_| is_put && scope.can(Kind::Forge))
-        {
+        if let Some(facts) = self.tokens()[token].as_mut().filter(|_| is_put) {
             facts.put = Some((asked, lease.id));
         }
     }

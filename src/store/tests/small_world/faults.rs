@@ -11,7 +11,7 @@ impl World {
         label: Label,
         change: impl FnOnce(&mut World),
     ) -> Judged {
-        if self.faults == 0 || !scope.can(kind) {
+        if !self.may_yet(scope, kind) {
             return Ok(());
         }
         self.then(out, label, |it| {
@@ -23,10 +23,10 @@ impl World {
 
     /// Nor is the lease given back that it may have taken.
     pub(super) fn late_take(&self, nth: usize, scope: &Scope, out: &mut Next) -> Judged {
-        let Some(Attempt { doing: Doing::Take(wanted), .. }) = &self.replicas[nth].attempt else {
+        let Some(Doing::Take(wanted)) = self.replicas[nth].doing() else {
             return Ok(());
         };
-        if self.faults == 0 || !scope.can(Kind::Late) || !self.is_up {
+        if !self.may_yet(scope, Kind::Late) || !self.is_up {
             return Ok(());
         }
         self.then(out, (Some(nth), "FAULT: looks, and has no answer in time"), |it| {
@@ -40,11 +40,11 @@ impl World {
         let (me, replica) = (Some(nth), &self.replicas[nth]);
         if replica.held.is_some() || replica.attempt.is_some() || replica.ledger != 0 {
             self.fault(scope, out, Kind::Kill, (me, "FAULT: killed, and started anew"), |it| {
-                it.replicas[nth] = Replica::new();
-                it.tokens.iter_mut().flatten().for_each(|token| token.after &= !bit(nth));
-                for replica in &mut it.replicas {
-                    if let Some(Attempt { doing: Doing::Ask { after, .. }, .. }) =
-                        &mut replica.attempt
+                it.replicas[nth] = Arc::new(Replica::new());
+                it.tokens().iter_mut().flatten().for_each(|token| token.after &= !bit(nth));
+                for other in 0..it.replicas.len() {
+                    if let Some(attempt) = &mut it.replica(other).attempt
+                        && let Doing::Ask { after, .. } = &mut attempt.doing
                     {
                         *after &= !bit(nth);
                     }
@@ -53,33 +53,33 @@ impl World {
         }
         if !replica.notices.is_empty() {
             self.fault(scope, out, Kind::Notice, (me, "FAULT: notices are lost"), |it| {
-                it.replicas[nth].notices.clear();
-                it.replicas[nth].is_linked = false;
+                it.replica(nth).notices.clear();
+                it.replica(nth).is_linked = false;
             })?;
         }
         let revokes = matches!(replica.revoke, Revoke::Bury | Revoke::Send);
         if scope.prompt && (replica.attempt.is_some() || replica.put.is_some() || revokes) {
             self.fault(scope, out, Kind::Stop, (me, "FAULT: stopped"), |it| {
-                it.replicas[nth].is_stopped = true;
+                it.replica(nth).is_stopped = true;
             })?;
         }
         if replica.has_route {
             self.fault(scope, out, Kind::Route, (me, "FAULT: its route breaks"), |it| {
-                it.replicas[nth].has_route = false;
+                it.replica(nth).has_route = false;
             })?;
         }
         Ok(())
     }
 
     pub(super) fn faults_of_the_store(&self, scope: &Scope, out: &mut Next) -> Judged {
-        if self.store != Content::default() {
+        if *self.store != Content::default() {
             self.fault(scope, out, Kind::Empty, (None, "FAULT: the store restarts empty"), |it| {
                 it.write(|store, _| *store = Content::default());
             })?;
         }
         if self.before != self.store {
             let label = (None, "FAULT: a failover loses the last write");
-            self.fault(scope, out, Kind::Rollback, label, |it| it.store = it.before.clone())?;
+            self.fault(scope, out, Kind::Rollback, label, |it| it.store = Arc::clone(&it.before))?;
         }
         if self.is_up {
             self.fault(scope, out, Kind::Down, (None, "FAULT: the store is down"), |it| {
@@ -100,7 +100,7 @@ impl World {
             it.clock -= step;
             it.stepped += step;
         })?;
-        if !scope.can(Kind::Forge) {
+        if !self.may_yet(scope, Kind::Forge) {
             return Ok(());
         }
         let now = self.store_now();
@@ -119,6 +119,7 @@ impl World {
                 if let Some(list) = &mut store.revoked {
                     list.value.drain(40 * nth..40 * (nth + 1));
                 }
+                store.revoked.take_if(|list| list.value.is_empty());
             })?;
         }
         let value = entry(now, micros(scope.life()), 0, FORGER, 0);

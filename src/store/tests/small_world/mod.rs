@@ -2,10 +2,11 @@
 //! [`Round`], [`Memory`] and [`Content`], with a session, an authorization server and a network as plain as
 //! can be around them.
 //!
-//! Time is counted in ticks of 1.5 s: a lease lasts for two, a token for four (or less). No horizon: what has
-//! ended is forgotten, so leases and lives run out after every fault. In *prompt* time a replica that is
-//! neither stopped nor cut off does at once what it can, and looks once a tick while it waits: that shows
-//! liveness. In *lazy* time any replica may stand still between any two steps: that shows safety.
+//! Time is counted in ticks of 1.5 s: a lease lasts for two, a token for four. No horizon: what has ended is
+//! forgotten, so leases and lives run out after every fault. In *prompt* time a replica that is neither
+//! stopped nor cut off does at once what it can, and looks once a tick while it waits: that shows liveness. In
+//! *lazy* time, where two ticks pass at once, any replica may stand still between any two steps: that shows
+//! safety.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -27,13 +28,14 @@ mod time;
 mod turns;
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant as Stopwatch};
 
 use crate::error::TokenError;
 use crate::grant::{Grant, TokenText};
 use crate::instant::Instant;
-use crate::store::contract::{Found, Id, LEASE, Record, Sealed, StoreError, Tag};
+use crate::store::contract::{Found, Id, LEASE, Record, Sealed, StoreError, Tag, Want};
 use crate::store::memory::Memory;
 use crate::store::micros;
 use crate::store::round::{
@@ -58,6 +60,8 @@ struct Scope {
     replicas: usize,
     prompt: bool,
     one_live_token: bool,
+    /// How many ticks pass at once.
+    pace: u64,
     /// In ticks.
     life: u64,
     tokens: usize,
@@ -129,7 +133,8 @@ const LAZY: Scope = Scope {
     replicas: 2,
     prompt: false,
     one_live_token: false,
-    life: 2,
+    pace: 2,
+    life: 4,
     tokens: 2,
     faults: 0,
     kinds: &[],
@@ -141,9 +146,9 @@ const LAZY: Scope = Scope {
     one_request: false,
     held_lease: false,
 };
-const PROMPT: Scope = Scope { prompt: true, life: 4, tokens: TOKENS, ..LAZY };
+const PROMPT: Scope = Scope { prompt: true, pace: 1, tokens: TOKENS, ..LAZY };
 
-#[derive(Clone, Copy, Hash, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Token {
     serial: u64,
     born: u64,
@@ -183,12 +188,12 @@ struct Attempt {
     replaces: bool,
     /// Tokens that the session had refused or marked when it began.
     refused: u8,
-    /// What was known when the store answered, and whether its list named the token.
-    known: Memory,
+    /// Whether the store's list named the token when it answered, and, without `Recheck`, what was known then.
     is_listed: bool,
+    known: Option<Box<Memory>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Revoke {
     None,
     Bury,
@@ -199,7 +204,7 @@ enum Revoke {
 #[derive(Clone)]
 struct Replica {
     memory: Memory,
-    attempt: Option<Attempt>,
+    attempt: Option<Box<Attempt>>,
     put: Option<(usize, Lease)>,
     held: Option<usize>,
     end: u64,
@@ -222,12 +227,15 @@ struct Replica {
     need: u64,
 }
 
+/// A situation. What follows on it has most of it unchanged, and shares that.
 #[derive(Clone)]
 struct World {
-    replicas: Vec<Replica>,
-    tokens: [Option<Token>; TOKENS],
-    store: Content,
-    before: Content,
+    replicas: Vec<Arc<Replica>>,
+    /// In the order of their births.
+    tokens: Arc<[Option<Token>; TOKENS]>,
+    store: Arc<Content>,
+    /// What it held before the last write.
+    before: Arc<Content>,
     is_up: bool,
     /// In ticks, of the replicas and of the store.
     now: u64,
@@ -247,7 +255,7 @@ struct World {
 
 type Label = (Option<usize>, &'static str);
 type Verdict = Result<(), &'static str>;
-type Judged = Result<(), (Label, &'static str)>;
+type Judged<T = ()> = Result<T, (Label, &'static str)>;
 type Next = Vec<(Label, World)>;
 
 fn bit(nth: usize) -> u8 {
@@ -312,9 +320,9 @@ impl Scope {
         TICK * u32::try_from(self.life).unwrap_or(1)
     }
 
-    /// When a token is over for every clock.
-    fn long(&self) -> u64 {
-        self.life + self.step
+    /// Whether a replica waits for others until its attempt times out.
+    fn waits_on(&self) -> bool {
+        self.one_live_token || !self.on(Rule::Patience)
     }
 
     /// So that the patience is as long as a lease; without it there is no end to it.
@@ -355,6 +363,16 @@ impl Replica {
         self.attempt.is_none() && matches!(self.revoke, Revoke::None | Revoke::Done)
     }
 
+    fn doing(&self) -> Option<&Doing> {
+        self.attempt.as_ref().map(|attempt| &attempt.doing)
+    }
+
+    fn do_next(&mut self, doing: Doing) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.doing = doing;
+        }
+    }
+
     fn drop_held(&mut self) {
         self.refused = self.held.take().map_or(self.refused, bit);
         self.end = 0;
@@ -364,10 +382,10 @@ impl Replica {
 impl World {
     fn new(scope: &Scope) -> Self {
         Self {
-            replicas: vec![Replica::new(); scope.replicas],
-            tokens: [None; TOKENS],
-            store: Content::default(),
-            before: Content::default(),
+            replicas: (0..scope.replicas).map(|_| Arc::new(Replica::new())).collect(),
+            tokens: Arc::new([None; TOKENS]),
+            store: Arc::default(),
+            before: Arc::default(),
             is_up: true,
             now: START,
             clock: START,
@@ -390,6 +408,14 @@ impl World {
         Moment { now: at(self.now), random: 0.5, id: Id(id) }
     }
 
+    fn replica(&mut self, nth: usize) -> &mut Replica {
+        Arc::make_mut(&mut self.replicas[nth])
+    }
+
+    fn tokens(&mut self) -> &mut [Option<Token>; TOKENS] {
+        Arc::make_mut(&mut self.tokens)
+    }
+
     fn token_of(&self, tag_wanted: Tag) -> Option<usize> {
         self.tokens.iter().position(|token| token.is_some_and(|it| tag(it.serial) == tag_wanted))
     }
@@ -406,6 +432,20 @@ impl World {
         store_time(self.clock)
     }
 
+    fn may_yet(&self, scope: &Scope, kind: Kind) -> bool {
+        self.faults > 0 && scope.can(kind)
+    }
+
+    /// By how many ticks the store's clock may yet step back.
+    fn may_step(&self, scope: &Scope) -> u64 {
+        if scope.can(Kind::Clock) { scope.step * u64::from(self.faults) } else { 0 }
+    }
+
+    /// When a token is over for every clock.
+    fn long(&self, scope: &Scope) -> u64 {
+        scope.life + self.stepped + self.may_step(scope)
+    }
+
     fn revoking(&self) -> u8 {
         let revoking = self.replicas.iter().enumerate().filter(|(_, it)| it.revoke != Revoke::None);
         revoking.fold(0, |mask, (nth, _)| mask | bit(nth))
@@ -413,9 +453,11 @@ impl World {
 
     /// What a failover may lose is the last write.
     fn write<T>(&mut self, change: impl FnOnce(&mut Content, u64) -> T) -> T {
-        let (before, now) = (self.store.clone(), self.store_now());
-        let result = change(&mut self.store, now);
-        if self.store != before {
+        let (before, now) = (Arc::clone(&self.store), self.store_now());
+        let result = change(Arc::make_mut(&mut self.store), now);
+        if self.store == before {
+            self.store = before;
+        } else {
             self.before = before;
         }
         result

@@ -2,10 +2,26 @@
 
 use super::*;
 
+impl Doing {
+    fn number(&self) -> u8 {
+        match self {
+            Self::Bury => 1,
+            Self::Take(_) => 2,
+            Self::Answered(_) => 3,
+            Self::Wait(has_looked) => 4 + u8::from(*has_looked),
+            Self::Ask { .. } => 6,
+            Self::HandOver { .. } => 7,
+            Self::Rest => 8,
+        }
+    }
+}
+
 /// Ids are named in the order in which they appear, tokens by their place.
 struct Print<'a> {
     world: &'a World,
     scope: &'a Scope,
+    /// The replicas are named by their places in it.
+    order: &'a [usize],
     names: Vec<Id>,
     sum: Sum,
 }
@@ -40,17 +56,28 @@ impl Print<'_> {
         self.add(name as u64);
     }
 
+    /// A set of replicas.
+    fn replicas(&self, mask: u8) -> u8 {
+        let places = self.order.iter().enumerate().filter(|(_, nth)| has(mask, **nth));
+        places.fold(0, |mask, (place, _)| mask | bit(place))
+    }
+
     /// Of a token that may matter.
     fn tag(&mut self, tag: Tag) {
         let token = self.world.token_of(tag).map_or(99, |token| token as u64);
         self.add(token);
     }
 
-    /// An instant of the store's, as far as it can matter.
-    fn store_time(&mut self, time: u64) {
-        let now = self.world.store_now();
-        let most = store_time(self.scope.long());
-        self.add(time.saturating_sub(now - most));
+    /// When something was asked for, by the store's clock: what is older than this is as old as that.
+    fn asked(&mut self, time: u64) {
+        let most = store_time(self.scope.life + self.world.may_step(self.scope));
+        self.add(time.saturating_sub(self.world.store_now() - most));
+    }
+
+    /// An end by the store's clock: what lies back for good has ended.
+    fn store_end(&mut self, time: u64) {
+        let step = store_time(self.world.may_step(self.scope));
+        self.add(time.saturating_sub(self.world.store_now() - step));
     }
 
     /// Of a token's birth, or of a request: what is older than this is as old as that.
@@ -68,7 +95,7 @@ impl Print<'_> {
         self.add(u8::from(content.entry.is_some()));
         if let Some(key) = &content.entry {
             if let Some(header) = Header::of(&key.value) {
-                self.store_time(header.asked);
+                self.asked(header.asked);
                 self.tag(Tag(header.tag));
                 self.id(&Id(header.id));
                 self.add(key.value[HEADER]);
@@ -79,15 +106,14 @@ impl Print<'_> {
         if let Some(key) = &content.lease {
             self.id(&Id(key.value.clone().try_into().unwrap_or_default()));
             self.add(u8::from(key.ends.is_some()));
-            self.store_time(key.ends.unwrap_or(0));
+            self.store_end(key.ends.unwrap_or(0));
         }
-        let now = self.world.store_now();
         let list = content.revoked.as_ref().map_or(&[][..], |key| &key.value);
         for record in list.chunks_exact(40) {
-            let end = u64::from_be_bytes(record[16..24].try_into().unwrap_or_default());
-            if now < end + store_time(self.scope.step) {
-                self.tag(Tag(record[..16].try_into().unwrap_or_default()));
-                self.store_time(end);
+            let tag = Tag(record[..16].try_into().unwrap_or_default());
+            if self.world.token_of(tag).is_some() {
+                self.tag(tag);
+                self.store_end(u64::from_be_bytes(record[16..24].try_into().unwrap_or_default()));
             }
         }
         self.add(77_u8);
@@ -105,6 +131,7 @@ impl Print<'_> {
                     .is_some_and(|header| header.id == id.0)
         });
         in_store
+            || *id == FORGER && world.may_yet(self.scope, Kind::Forge)
             || world.tokens.iter().flatten().any(|it| it.put.is_some_and(|(_, put)| put == *id))
             || world.replicas.iter().any(|replica| {
                 replica.put.is_some_and(|(_, lease)| lease.id == *id)
@@ -122,51 +149,50 @@ impl Print<'_> {
         let facts = memory.facts();
         for handed in facts.handed {
             let is_about = handed.id.is_some_and(|id| self.is_about(&id));
-            if at(self.world.now) < handed.ends || is_about {
+            if is_about || self.world.token_of(handed.tag).is_some() {
                 self.tag(handed.tag);
                 self.add(u8::from(handed.id.is_some()));
                 if let Some(id) = handed.id.filter(|_| is_about) {
                     self.id(&id);
                 }
                 self.end(handed.ends);
-                self.store_time(handed.entry_ends);
+                self.store_end(handed.entry_ends);
             }
         }
         self.add(78_u8);
         for owed in memory.owed() {
             self.tag(owed.tag);
             self.end(owed.ends);
-            self.store_time(owed.entry_ends);
+            self.store_end(owed.entry_ends);
         }
         self.add(79_u8);
-        let mut known: Vec<_> = facts.known.clone();
-        known.retain(|(tag, _)| self.world.token_of(*tag).is_some());
-        known.sort_unstable();
-        for (tag, end) in known {
-            self.tag(tag);
-            self.store_time(end);
+        for token in self.world.tokens.iter().flatten() {
+            let tag = tag(token.serial);
+            let known = facts.known.iter().find(|(other, _)| *other == tag);
+            self.store_end(known.map_or(0, |(_, end)| *end));
+            self.add(known.is_some());
         }
-        self.add(80_u8);
         for id in facts.buried {
-            if self.is_about(&id) {
-                self.id(&id);
+            if self.is_about(id) {
+                self.id(id);
             }
         }
         self.add(81_u8);
-        for tag in facts.heard {
-            if self.world.token_of(tag).is_some() {
-                self.tag(tag);
+        for tag in facts.attempts.iter().flat_map(|(_, heard)| heard) {
+            if self.world.token_of(*tag).is_some() {
+                self.tag(*tag);
             }
         }
         self.add(82_u8);
     }
 
-    fn attempt(&mut self, attempt: &Attempt, memory: &Memory) {
+    fn attempt(&mut self, attempt: &Attempt, replica: &Replica) {
         let facts = attempt.round.facts();
         self.add(attempt.replaces);
         self.add(attempt.refused);
-        let waited = at(self.world.now).since(facts.began).min(TICK * 3);
-        self.add(ticks(waited));
+        let (now, scope) = (at(self.world.now), self.scope);
+        let is_late = if scope.waits_on() { scope.timeout() * 2 / 3 } else { TICK * 3 };
+        self.add(ticks(now.since(facts.began).min(is_late)));
         self.add(facts.looks_last);
         match facts.holder {
             Some(holder) if self.is_about(&holder) => self.id(&holder),
@@ -180,19 +206,33 @@ impl Print<'_> {
         for tag in facts.bad {
             self.tag(Tag(*tag));
         }
+        self.add(attempt.doing.number());
         match &attempt.doing {
-            Doing::Bury => self.add(1_u8),
-            Doing::Take(_) => self.add(2_u8),
+            Doing::Bury | Doing::Wait(_) | Doing::Rest => {}
+            Doing::Take(wanted) => {
+                self.add(ticks(now.since(facts.sent)).min(scope.life));
+                let Want { seen, not, .. } = wanted.want();
+                self.add(seen.is_some());
+                // What was revoked since it was sent may still be the answer.
+                let tokens = not.iter().filter_map(|it| self.world.token_of(Tag(*it)));
+                self.add(tokens.fold(0, |mask, token| mask | bit(token)));
+                for id in not.iter().map(|it| Id(*it)) {
+                    if self.is_about(&id) {
+                        self.id(&id);
+                    }
+                }
+                self.add(85_u8);
+            }
             Doing::Answered(look) => {
-                self.add(3_u8);
-                self.store_time(look.now);
+                self.add(ticks(now.since(facts.sent)).min(scope.life));
+                self.asked(look.now);
                 for (tag, end) in &look.revoked {
                     self.tag(*tag);
-                    self.store_time(*end);
+                    self.store_end(*end);
                 }
                 match &look.found {
                     Seen::Entry(entry) => {
-                        self.store_time(entry.asked);
+                        self.add(look.now.wrapping_sub(entry.asked));
                         self.tag(entry.tag);
                         self.id(&entry.id);
                     }
@@ -200,29 +240,25 @@ impl Print<'_> {
                     _ => {}
                 }
                 self.add(attempt.is_listed && !self.scope.on(Rule::List));
-                if !self.scope.on(Rule::Recheck) {
-                    self.memory(&attempt.known);
+                if let Some(known) = &attempt.known {
+                    self.memory(known);
                 }
             }
-            Doing::Wait(has_looked) => self.add(4 + u8::from(*has_looked)),
             Doing::Ask { lease, since, after } => {
-                self.add(6_u8);
                 if let Some(lease) = lease {
                     self.id(&lease.id);
-                    self.store_time(lease.asked);
-                    self.add(facts.burials == memory.burials);
+                    self.asked(lease.asked);
+                    self.add(facts.burials == replica.memory.burials);
                 }
-                let scope = self.scope;
-                let most = if scope.prompt { scope.long().max(ATTEMPT) + 1 } else { scope.life };
-                self.age(*since, most);
-                self.add(*after);
+                let may_fail = !replica.has_route || self.world.may_yet(scope, Kind::Route);
+                self.age(*since, if may_fail { scope.life.max(ATTEMPT) } else { scope.life });
+                let after = self.replicas(*after);
+                self.add(after);
             }
             Doing::HandOver { token, end } => {
-                self.add(7_u8);
                 self.add(*token as u64);
                 self.add(end.saturating_sub(self.world.now));
             }
-            Doing::Rest => self.add(8_u8),
         }
     }
 
@@ -243,46 +279,47 @@ impl Print<'_> {
         }
         self.add(replica.revoke as u8);
         self.add(replica.need);
-        let mut notices = replica.notices.clone();
-        notices.sort_unstable();
-        for (token, end) in notices {
-            self.add(token as u64);
-            self.store_time(end);
+        for token in 0..TOKENS {
+            let notice = replica.notices.iter().find(|(other, _)| *other == token);
+            self.store_end(notice.map_or(0, |(_, end)| *end));
+            self.add(notice.is_some());
         }
-        self.add(83_u8);
         if let Some((token, lease)) = replica.put {
             self.add(token as u64);
             self.id(&lease.id);
-            self.store_time(lease.asked);
+            self.asked(lease.asked);
         }
         self.memory(&replica.memory);
         if let Some(attempt) = &replica.attempt {
-            self.attempt(attempt, &replica.memory);
+            self.attempt(attempt, replica);
         }
         self.add(84_u8);
     }
 }
 
-fn print(world: &World, scope: &Scope) -> u128 {
-    let mut print = Print { world, scope, names: vec![FORGER], sum: Sum::default() };
+fn print(world: &World, scope: &Scope, order: &[usize]) -> u128 {
+    let mut names = Vec::with_capacity(16);
+    names.push(FORGER);
+    let mut print = Print { world, scope, order, names, sum: Sum::default() };
     print.content(&world.store);
-    if world.faults > 0 && scope.can(Kind::Rollback) {
+    if world.may_yet(scope, Kind::Rollback) {
         print.content(&world.before);
     }
-    for token in &world.tokens {
+    for token in world.tokens.iter() {
         print.add(u8::from(token.is_some()));
         if let Some(token) = token {
-            print.age(token.born, scope.long());
-            print.add(token.after);
+            print.age(token.born, world.long(scope));
+            let after = print.replicas(token.after);
+            print.add(after);
             print.add(token.dead);
-            if let Some((asked, id)) = token.put {
-                print.store_time(asked);
-                print.id(&id);
+            if let Some((asked, id)) = &token.put {
+                print.asked(*asked);
+                print.id(id);
             }
         }
     }
-    for replica in &world.replicas {
-        print.replica(replica);
+    for nth in order {
+        print.replica(&world.replicas[*nth]);
     }
     for number in [world.faults, world.revokes, world.refreshes, world.false_401s] {
         print.add(number);
@@ -293,28 +330,20 @@ fn print(world: &World, scope: &Scope) -> u128 {
     u128::from(print.sum.0) << 64 | u128::from(print.sum.1)
 }
 
-/// Replicas that differ by name alone count once.
+/// Replicas that differ by name alone count once: they are named in the order of what is plain to see, and
+/// where that is the same, in each.
 pub(super) fn print_once(world: &World, scope: &Scope) -> u128 {
-    let mut least = print(world, scope);
-    let swaps: &[&[usize]] = match world.replicas.len() {
-        2 => &[&[1, 0]],
-        3 => &[&[0, 2, 1], &[1, 0, 2], &[1, 2, 0], &[2, 0, 1], &[2, 1, 0]],
-        _ => &[],
+    let orders: &[&[usize]] = match world.replicas.len() {
+        2 => &[&[0, 1], &[1, 0]],
+        _ => &[&[0, 1, 2], &[0, 2, 1], &[1, 0, 2], &[1, 2, 0], &[2, 0, 1], &[2, 1, 0]],
     };
-    for order in swaps {
-        let mut swapped = world.clone();
-        swapped.replicas = order.iter().map(|nth| world.replicas[*nth].clone()).collect();
-        let moved = |mask: u8| {
-            let places = order.iter().enumerate().filter(|(_, from)| has(mask, **from));
-            places.fold(0, |mask, (to, _)| mask | bit(to))
-        };
-        swapped.tokens.iter_mut().flatten().for_each(|token| token.after = moved(token.after));
-        for replica in &mut swapped.replicas {
-            if let Some(Attempt { doing: Doing::Ask { after, .. }, .. }) = &mut replica.attempt {
-                *after = moved(*after);
-            }
-        }
-        least = least.min(print(&swapped, scope));
-    }
-    least
+    let plain = |nth: &usize| plain(&world.replicas[*nth]);
+    let orders = orders.iter().filter(|order| order.is_sorted_by_key(plain));
+    orders.map(|order| print(world, scope, order)).min().unwrap_or_default()
+}
+
+fn plain(replica: &Replica) -> impl PartialOrd {
+    let Replica { held, end, ledger, marked, revoke, need, put, .. } = replica;
+    let doing = replica.doing().map_or(0, Doing::number);
+    (doing, *held, *end, [*ledger, *marked], *revoke as u8, *need, put.map(|(token, _)| token))
 }

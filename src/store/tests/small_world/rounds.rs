@@ -15,22 +15,22 @@ impl World {
             least_life: Duration::ZERO,
             buffer: Duration::ZERO,
             not: not.map(|token| tag(self.serial(token)).0).collect(),
-            one_live_token: scope.one_live_token || !scope.on(Rule::Patience),
+            one_live_token: scope.waits_on(),
             call: crate::store::round::CALL,
             only_looks: false,
         };
-        let replica = &mut self.replicas[nth];
+        let replica = self.replica(nth);
         let round = Round::new(asked, &at, &mut replica.memory);
-        let known = Memory::default();
-        replica.attempt =
-            Some(Attempt { round, doing: Doing::Bury, replaces, refused, known, is_listed: false });
+        let (doing, is_listed) = (Doing::Bury, false);
+        let attempt = Attempt { round, doing, replaces, refused, is_listed, known: None };
+        replica.attempt = Some(Box::new(attempt));
         self.go_on(nth, scope, Input::Start)
     }
 
     /// Tells the round, and does what it says as far as it is done by itself.
     pub(super) fn go_on(&mut self, nth: usize, scope: &Scope, input: Input) -> Verdict {
         let at = self.moment();
-        let replica = &mut self.replicas[nth];
+        let replica = self.replica(nth);
         let Some(attempt) = &mut replica.attempt else { return Ok(()) };
         let owed = (!scope.on(Rule::Owed)).then(|| replica.memory.owes());
         if owed == Some(true) {
@@ -53,9 +53,7 @@ impl World {
                 return self.done(nth, scope, *result, then.as_ref());
             }
         };
-        if let Some(attempt) = &mut self.replicas[nth].attempt {
-            attempt.doing = doing;
-        }
+        self.replica(nth).do_next(doing);
         Ok(())
     }
 
@@ -69,7 +67,7 @@ impl World {
         let now = self.now;
         let given = result.as_ref().map_or(0, |grant| serial_of(grant.text()));
         let token = self.token_of(tag(given));
-        let replica = &mut self.replicas[nth];
+        let replica = self.replica(nth);
         let Some(attempt) = &mut replica.attempt else { return Ok(()) };
         let number = attempt.round.attempt();
         let Ok(grant) = result else {
@@ -107,7 +105,8 @@ impl World {
     ) -> Verdict {
         let (now, stepped, is_forged) = (self.now, self.stepped, self.is_forged);
         let Some(facts) = self.tokens[token] else { return Err("a token of nobody's") };
-        let replica = &mut self.replicas[nth];
+        let life = self.life;
+        let replica = self.replica(nth);
         replica.ledger |= bit(token);
         if replica.before {
             // It was on the wire when the revoke began: it is revoked too, before that is over.
@@ -129,7 +128,7 @@ impl World {
             return Err("S3: a replica takes a token after it was told of its revocation");
         }
         let age = now - facts.born;
-        if is_alive && end > facts.born + self.life + stepped.min(age) {
+        if is_alive && end > facts.born + life + stepped.min(age) {
             return Err("S4: a token is believed to live longer than it does");
         }
         if !own && replaces && replica.held == Some(token) {
@@ -143,10 +142,12 @@ impl World {
 
     /// What the round learnt of its session's tokens.
     pub(super) fn hear_news(&mut self, nth: usize) {
-        let news = std::mem::take(&mut self.replicas[nth].memory.news);
-        for (text, _) in news {
+        if self.replicas[nth].memory.news.is_empty() {
+            return;
+        }
+        for (text, _) in std::mem::take(&mut self.replica(nth).memory.news) {
             let Some(token) = self.token_of(tag(serial_of(&text))) else { continue };
-            let replica = &mut self.replicas[nth];
+            let replica = self.replica(nth);
             replica.ledger |= bit(token);
             replica.marked |= bit(token);
             replica.told |= bit(token);

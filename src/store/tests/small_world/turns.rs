@@ -8,7 +8,7 @@ impl World {
         for nth in 0..self.replicas.len() {
             if self.replicas[nth].is_stopped {
                 self.then(out, (Some(nth), "goes on"), |it| {
-                    it.replicas[nth].is_stopped = false;
+                    it.replica(nth).is_stopped = false;
                     Ok(())
                 })?;
                 continue;
@@ -30,10 +30,8 @@ impl World {
             self.then(out, (None, "tick"), |it| it.tick(scope))?;
         }
         for (label, next) in out.iter_mut() {
-            let asks = next
-                .replicas
-                .iter()
-                .filter(|it| matches!(&it.attempt, Some(Attempt { doing: Doing::Ask { .. }, .. })));
+            let asks =
+                next.replicas.iter().filter(|it| matches!(it.doing(), Some(Doing::Ask { .. })));
             if scope.one_request && asks.count() > 1 {
                 return Err((*label, "G: two requests are on the wire at once"));
             }
@@ -58,7 +56,7 @@ impl World {
     pub(super) fn must(&self, nth: usize, scope: &Scope, out: &mut Next) -> Judged {
         let replica = &self.replicas[nth];
         let me = Some(nth);
-        match replica.attempt.as_ref().map(|attempt| &attempt.doing) {
+        match replica.doing() {
             None if replica.may_ask() && !replica.is_usable(self.now) => {
                 self.then(out, (me, "asks"), |it| it.begin(nth, scope, false))?;
             }
@@ -89,7 +87,7 @@ impl World {
             Some(Doing::HandOver { token, end }) if replica.put.is_none() => {
                 let (token, end) = (*token, *end);
                 self.then(out, (me, "uses its own"), |it| {
-                    let replica = &mut it.replicas[nth];
+                    let replica = it.replica(nth);
                     if has(replica.marked | replica.told, token) && !replica.before {
                         return Err("S10: a token just granted is turned away");
                     }
@@ -106,20 +104,17 @@ impl World {
             })?;
         }
         self.revoke_goes_on(nth, scope, out)?;
-        if let Some(token) =
-            replica.held.filter(|token| replica.is_usable(self.now) && self.is_dead(*token))
-            && replica.revoke != Revoke::Bury
-        {
-            let _ = token;
+        let has_dead = replica.held.is_some_and(|token| self.is_dead(token));
+        if has_dead && replica.is_usable(self.now) && replica.revoke != Revoke::Bury {
             self.then(out, (me, "meets a 401"), |it| {
-                it.replicas[nth].drop_held();
+                it.replica(nth).drop_held();
                 Ok(())
             })?;
         }
         for (at, (token, _)) in replica.notices.iter().enumerate() {
             let token = *token;
             self.then(out, (me, "hears of a revocation"), |it| {
-                let (_, end) = it.replicas[nth].notices.remove(at);
+                let (_, end) = it.replica(nth).notices.remove(at);
                 it.hear(nth, token, end);
                 Ok(())
             })?;
@@ -129,7 +124,7 @@ impl World {
 
     pub(super) fn hear(&mut self, nth: usize, token: usize, end: u64) {
         let (now, serial) = (at(self.now), self.serial(token));
-        let replica = &mut self.replicas[nth];
+        let replica = self.replica(nth);
         replica.told |= bit(token);
         replica.memory.learn(now, tag(serial), end);
         self.hear_news(nth);
@@ -142,12 +137,13 @@ impl World {
                 let marked = it.replicas[nth].marked;
                 for token in (0..TOKENS).filter(|token| has(marked, *token)) {
                     let text = grant(it.serial(token));
-                    it.replicas[nth].has_buried |= it.replicas[nth].memory.revoke(text.text());
+                    let replica = it.replica(nth);
+                    replica.has_buried |= replica.memory.revoke(text.text());
                 }
                 if it.is_up {
                     it.bury(nth, scope);
                 }
-                it.replicas[nth].revoke = Revoke::Send;
+                it.replica(nth).revoke = Revoke::Send;
                 Ok(())
             }),
             Revoke::Send => {
@@ -161,13 +157,13 @@ impl World {
                     return Ok(());
                 }
                 self.then(out, label, |it| {
-                    for (token, facts) in it.tokens.iter_mut().enumerate() {
+                    for (token, facts) in it.tokens().iter_mut().enumerate() {
                         if let Some(facts) = facts.as_mut().filter(|_| has(sent, token)) {
                             facts.dead = true;
                         }
                     }
                     let (now, life) = (it.now, scope.life);
-                    let replica = &mut it.replicas[nth];
+                    let replica = Arc::make_mut(&mut it.replicas[nth]);
                     if replica.before {
                         return Ok(());
                     }
@@ -189,17 +185,9 @@ impl World {
     }
 
     /// Whether it has to, before the next tick.
-    pub(super) fn server_answers(
-        &self,
-        nth: usize,
-        scope: &Scope,
-        out: &mut Next,
-    ) -> Result<bool, (Label, &'static str)> {
+    pub(super) fn server_answers(&self, nth: usize, scope: &Scope, out: &mut Next) -> Judged<bool> {
         let replica = &self.replicas[nth];
-        let Some(Attempt { doing: Doing::Ask { lease, since, after }, .. }) = &replica.attempt
-        else {
-            return Ok(false);
-        };
+        let Some(Doing::Ask { lease, since, after }) = replica.doing() else { return Ok(false) };
         let (lease, waited, after) = (*lease, self.now - since, *after);
         if let Some(lease) = lease.filter(|_| !scope.prompt && self.is_up) {
             let mut next = self.clone();
@@ -223,9 +211,10 @@ impl World {
             it.serials += 1;
             let serial = it.serials;
             if scope.one_live_token {
-                it.tokens.iter_mut().flatten().for_each(|token| token.dead = true);
+                it.tokens().iter_mut().flatten().for_each(|token| token.dead = true);
             }
-            it.tokens[free] = Some(Token { serial, born: it.now, after, dead: false, put: None });
+            let token = Token { serial, born: it.now, after, dead: false, put: None };
+            it.tokens()[free] = Some(token);
             let granted = Granted {
                 grant: grant(serial).expires_in(scope.life()),
                 tag: tag(serial),
@@ -238,12 +227,7 @@ impl World {
     }
 
     /// Whether it has to, before the next tick.
-    pub(super) fn may(
-        &self,
-        nth: usize,
-        scope: &Scope,
-        out: &mut Next,
-    ) -> Result<bool, (Label, &'static str)> {
+    pub(super) fn may(&self, nth: usize, scope: &Scope, out: &mut Next) -> Judged<bool> {
         let replica = &self.replicas[nth];
         let (me, is_usable) = (Some(nth), replica.is_usable(self.now));
         if replica.may_ask() && is_usable && self.refreshes > 0 && replica.put.is_none() {
@@ -255,11 +239,10 @@ impl World {
         if self.revokes > 0 && replica.revoke == Revoke::None && replica.ledger != 0 {
             self.then(out, (me, "begins to revoke"), |it| {
                 it.revokes -= 1;
-                let replica = &mut it.replicas[nth];
+                let replica = it.replica(nth);
                 replica.revoke = Revoke::Bury;
                 replica.marked |= replica.ledger;
-                let rests = matches!(&replica.attempt, Some(Attempt { doing: Doing::Rest, .. }));
-                replica.before = replica.attempt.is_some() && !rests;
+                replica.before = !matches!(replica.doing(), None | Some(Doing::Rest));
                 replica.drop_held();
                 Ok(())
             })?;
@@ -270,7 +253,7 @@ impl World {
         {
             self.then(out, (me, "meets a false 401"), |it| {
                 it.false_401s -= 1;
-                it.replicas[nth].drop_held();
+                it.replica(nth).drop_held();
                 Ok(())
             })?;
         }
@@ -284,7 +267,7 @@ impl World {
     }
 
     pub(super) fn read_list(&mut self, nth: usize, scope: &Scope) -> Verdict {
-        self.replicas[nth].is_linked = true;
+        self.replica(nth).is_linked = true;
         if !self.is_up {
             return Ok(());
         }
