@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatfs, ftruncate,
-    openat, renameat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock, fstat,
+    fstatfs, ftruncate, openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use tokio::sync::oneshot;
@@ -307,12 +307,23 @@ impl Locked {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let new = file(&self.directory, &temporary, flags)?;
         let written = File::from(new).write_all(bytes);
-        let done = written
-            .and_then(|()| Ok(renameat(&self.directory, &temporary, &self.directory, name)?));
-        if done.is_err() {
-            let _ = unlinkat(&self.directory, &temporary, AtFlags::empty());
-        }
+        let done = written.and_then(|()| Ok(self.replace(name, &temporary)?));
+        // What failed, or what was there before.
+        let _ = unlinkat(&self.directory, &temporary, AtFlags::empty());
         done
+    }
+
+    /// A file that is there changes places with the new one: to rename that over it would make ext4 write it to
+    /// the disk first, and wait for as long as the disk is busy. It is missing at no time.
+    fn replace(&self, name: &str, new: &str) -> rustix::io::Result<()> {
+        let directory = &self.directory;
+        let is_file = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+        if is_file && renameat_with(directory, new, directory, name, RenameFlags::EXCHANGE).is_ok()
+        {
+            return Ok(());
+        }
+        renameat(directory, new, directory, name)
     }
 
     /// Also where there is no space left: what is written is no longer than what it replaces.
@@ -471,5 +482,34 @@ impl Store for FileStore {
             }
             sleep(LOOK_EACH).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_replaced_without_a_gap_and_leaves_nothing_behind() {
+        let path = std::env::temp_dir().join(format!("ccg-replaced-{:032x}", random()));
+        let store = FileStore::open(&path).unwrap();
+        let slot = Slot::new("replaced", [7; 16]).name();
+        let write = |nth: u64| {
+            let lease = Some(Key { value: nth.to_be_bytes().to_vec(), ends: Some(u64::MAX) });
+            store.files.call(&slot, |content, _| content.lease = lease, false, || false).unwrap();
+        };
+        write(0);
+        std::thread::scope(|side| {
+            let writing = side.spawn(|| (1..=500).for_each(write));
+            while !writing.is_finished() {
+                let bytes = std::fs::read(path.join(&slot)).expect("it is missing at no time");
+                assert!(decoded(&bytes).is_some(), "it is whole at any time");
+            }
+        });
+        let entries = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, [slot, LOCK.into(), NEWS.into()]);
+        std::fs::remove_dir_all(path).unwrap();
     }
 }

@@ -44,7 +44,15 @@ impl World {
 
     /// Forgets what can matter to nobody any more, so that situations come back to each other.
     pub(super) fn tidy(&mut self, scope: &Scope) {
-        let (now, long) = (self.now, self.long(scope));
+        self.end_what_is_over(scope);
+        self.tidy_tokens(scope);
+        self.tidy_replicas();
+        if !self.may_yet(scope, Kind::Rollback) {
+            self.before = Arc::clone(&self.store);
+        }
+    }
+
+    fn end_what_is_over(&mut self, scope: &Scope) {
         let gone = store_time(self.clock - self.may_step(scope));
         for store in [&mut self.store, &mut self.before] {
             let has_ended =
@@ -58,52 +66,40 @@ impl World {
             }
         }
         for replica in &mut self.replicas {
-            if replica.held.is_some() && replica.end <= now {
+            if replica.held.is_some() && replica.end <= self.now {
                 let replica = Arc::make_mut(replica);
                 replica.held = None;
                 replica.end = 0;
             }
         }
+    }
+
+    fn tidy_tokens(&mut self, scope: &Scope) {
+        let gone = store_time(self.clock - self.may_step(scope));
         let can_forge = self.may_yet(scope, Kind::Forge);
         for token in (0..TOKENS).rev() {
             let Some(mut facts) = self.tokens[token] else { continue };
-            let is_over = now - facts.born >= long;
-            facts.dead |= now - facts.born >= scope.life;
+            let age = self.now - facts.born;
+            let is_over = age >= self.long(scope);
+            facts.dead |= age >= scope.life;
             facts.after = if is_over { 0 } else { facts.after };
             facts.put.take_if(|(asked, _)| !can_forge || *asked + micros(scope.life()) <= gone);
             if self.tokens[token] != Some(facts) {
                 self.tokens()[token] = Some(facts);
             }
-            if !is_over {
-                continue;
+            if is_over && !self.is_anywhere(token) {
+                self.forget(token);
             }
-            let name = tag(facts.serial);
-            let in_store = [&self.store, &self.before].iter().any(|store| {
-                let entry = store.entry.as_ref().and_then(|key| Header::of(&key.value));
-                entry.is_some_and(|it| it.tag == name.0)
-            });
-            let in_use = self.replicas.iter().any(|replica| {
-                let used = match replica.doing() {
-                    Some(Doing::HandOver { token: used, .. }) => *used == token,
-                    Some(Doing::Answered(look)) => {
-                        matches!(&look.found, Seen::Entry(entry) if entry.tag == name)
-                    }
-                    _ => false,
-                };
-                used || replica.held == Some(token)
-                    || replica.put.is_some_and(|(put, _)| put == token)
-            });
-            if in_store || in_use {
-                continue;
-            }
-            self.forget(token);
         }
-        let is_quiet = self.tokens.iter().all(Option::is_none);
         let is_asked = |it: &Arc<Replica>| matches!(it.doing(), Some(Doing::Ask { .. }));
-        if is_quiet && !self.replicas.iter().any(is_asked) {
+        if self.tokens.iter().all(Option::is_none) && !self.replicas.iter().any(is_asked) {
             self.stepped = 0;
             self.is_forged = false;
         }
+    }
+
+    fn tidy_replicas(&mut self) {
+        let is_quiet = self.tokens.iter().all(Option::is_none);
         for replica in &mut self.replicas {
             if replica.revoke == Revoke::Done
                 && is_quiet
@@ -119,9 +115,27 @@ impl World {
                 Arc::make_mut(replica).ledger &= replica.marked;
             }
         }
-        if !self.may_yet(scope, Kind::Rollback) {
-            self.before = Arc::clone(&self.store);
-        }
+    }
+
+    /// In the store, or with a replica.
+    fn is_anywhere(&self, token: usize) -> bool {
+        let name = tag(self.serial(token));
+        let in_store = |store: &Arc<Content>| {
+            let entry = store.entry.as_ref().and_then(|key| Header::of(&key.value));
+            entry.is_some_and(|it| it.tag == name.0)
+        };
+        let in_use = |replica: &Arc<Replica>| match replica.doing() {
+            Some(Doing::HandOver { token: used, .. }) => *used == token,
+            Some(Doing::Answered(look)) => {
+                matches!(&look.found, Seen::Entry(entry) if entry.tag == name)
+            }
+            _ => false,
+        };
+        let is_with = |replica: &Arc<Replica>| {
+            replica.held == Some(token) || replica.put.is_some_and(|(put, _)| put == token)
+        };
+        [&self.store, &self.before].into_iter().any(in_store)
+            || self.replicas.iter().any(|replica| in_use(replica) || is_with(replica))
     }
 
     /// The younger ones move up, so that tokens are named in the order of their births.
