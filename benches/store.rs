@@ -45,6 +45,7 @@ fn main() {
     println!("GET {get:?}, take {take:?}: {ratio:.2} times, the median of {TURNS} turns\n");
     divan::main();
     let _ = server.kill().and_then(|()| server.wait());
+    assert!(ratio < 4.0, "a look costs {ratio:.2} times a GET");
 }
 
 static PORT: LazyLock<u16> = LazyLock::new(|| {

@@ -218,6 +218,21 @@ impl TokenError {
         self
     }
 
+    /// The variant's name, in lower case with underscores: `"denied"`, `"rate_limited"`. For logs and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Denied { .. } => "denied",
+            Self::Credential { .. } => "credential",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Server { .. } => "server",
+            Self::Malformed { .. } => "malformed",
+            Self::Expired { .. } => "expired",
+            Self::Transport { .. } => "transport",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Panicked => "panicked",
+        }
+    }
+
     /// Whether another attempt may succeed. [`Denied`](Self::Denied) says no, and so does a server that does
     /// not know the method or the protocol (501, 505); a malformed response may come from a proxy and be
     /// temporary, so it is retryable.

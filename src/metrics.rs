@@ -126,7 +126,12 @@ impl Measured {
             Ended::Revocation(_, result) => (2, result.as_ref().err()),
         };
         let took = clock::now().since(began);
-        Self { kind, outcome: error.map_or("ok", outcome), failed: failed(counters, kind), took }
+        Self {
+            kind,
+            outcome: error.map_or("ok", TokenError::as_str),
+            failed: failed(counters, kind),
+            took,
+        }
     }
 }
 
@@ -418,20 +423,6 @@ impl GateMetrics {
                 counter!(REFUSED_ATTEMPTS, "session" => name()).increment(refused as u64);
             }
         });
-    }
-}
-
-fn outcome(error: &TokenError) -> &'static str {
-    match error {
-        TokenError::Denied { .. } => "denied",
-        TokenError::Credential { .. } => "credential",
-        TokenError::RateLimited { .. } => "rate_limited",
-        TokenError::Server { .. } => "server",
-        TokenError::Malformed { .. } => "malformed",
-        TokenError::Expired { .. } => "expired",
-        TokenError::Transport { .. } => "transport",
-        TokenError::TimedOut { .. } => "timed_out",
-        TokenError::Panicked => "panicked",
     }
 }
 

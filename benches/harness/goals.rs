@@ -124,6 +124,12 @@ pub const GOALS: &[Goal] = &[
     goal("an event beside a ledger that is full: × 1,000", AtMost(2.0), |r| {
         over_few(r, 4_000, "ledger_us")
     }),
+    goal("8,000 exchanges behind a revocation: another's turn, ms", AtMost(20.0), |r| {
+        crowd(r, "turn_ms")
+    }),
+    goal("8,000 exchanges behind a revocation of 2 s: revoke(), ms", AtMost(2_200.0), |r| {
+        crowd(r, "revoke_ms")
+    }),
     goal("100,000 sessions: bytes each", AtMost(4_352.0), |r| sessions(r, 100_000, "bytes")),
     goal("100,000 sessions: spawn, µs each", AtMost(10.0), |r| sessions(r, 100_000, "spawn_us")),
     goal("100,000 sessions: hot call × one session's", AtMost(1.2), |r| {
@@ -189,6 +195,10 @@ fn exchange(results: &Results, keys: usize) -> Option<f64> {
 fn over_few(results: &Results, keys: usize, figure: &'static str) -> Option<f64> {
     let event = |keys| ("events", keys, OURS, figure);
     ratio(results, event(keys), event(1_000))
+}
+
+fn crowd(results: &Results, figure: &'static str) -> Option<f64> {
+    results.median(("crowd", 8_000, OURS, figure))
 }
 
 fn sessions(results: &Results, count: usize, figure: &'static str) -> Option<f64> {

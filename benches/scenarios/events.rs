@@ -1,8 +1,10 @@
-//! What the session's task does for one message, beside much that waits or is kept.
+//! What the session's task does for one message, beside much that waits or is kept; and what others notice of it.
 
 use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -12,9 +14,10 @@ use ccg_session::{
 };
 use tokio::runtime::Builder;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 
 use crate::harness::results::{Column, Scenario, Who};
-use crate::harness::{Figures, cpu, figures, median};
+use crate::harness::{Figures, cpu, figures, median, now};
 use crate::subjects::ours::{self, InProcess};
 
 pub const EVENTS: Scenario = Scenario {
@@ -35,6 +38,22 @@ pub const EVENTS: Scenario = Scenario {
     rounds: None,
 };
 
+pub const CROWD: Scenario = Scenario {
+    name: "crowd",
+    title: "A crowd behind a revocation",
+    told: "So many exchanges come, each for a key of its own, while the server takes 2 s for a revocation; all on \
+           one thread. *Another's turn*: how long a task that never waits for anything but its turn waited for \
+           that at most.",
+    case: "exchanges",
+    cases: &[1_000, 8_000],
+    columns: &[
+        Column::plain("turn_ms", "another's turn, ms"),
+        Column::plain("revoke_ms", "revoke() takes, ms"),
+    ],
+    who: Who::Ours,
+    rounds: None,
+};
+
 const EVENTS_EACH: usize = 2_000;
 
 pub fn play(keys: usize) -> Figures {
@@ -43,7 +62,7 @@ pub fn play(keys: usize) -> Figures {
         figures([
             ("kept_us", of_an_exchange(InProcess { token_length: 32 }, keys, keys).await),
             ("waiting_us", of_one_who_leaves(keys).await),
-            ("ledger_us", of_an_exchange(Endless, keys, 0).await),
+            ("ledger_us", of_an_exchange(Revoking(None), keys, 0).await),
         ])
     })
 }
@@ -72,7 +91,7 @@ async fn of_an_exchange(manager: impl TokenManager, seen: usize, kept: usize) ->
 async fn of_one_who_leaves(waiting: usize) -> f64 {
     let mut config = SessionConfig::default();
     config.retry.attempt_timeout = Duration::from_secs(3_600);
-    let session = ours::spawn(Endless, config);
+    let session = ours::spawn(Revoking(None), config);
     session.get_token().await.expect("it is granted");
     let mut revoke = Box::pin(session.revoke());
     assert!(poll(&mut revoke).is_none(), "the server does not answer");
@@ -90,6 +109,51 @@ async fn of_one_who_leaves(waiting: usize) -> f64 {
         *cost = (cpu() - used) as f64 / 1e3 / EVENTS_EACH as f64;
     }
     median(&mut costs)
+}
+
+pub fn crowd(exchanges: usize) -> Figures {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async move {
+        let config = SessionConfig::default();
+        let session = ours::spawn(Revoking(Some(Duration::from_secs(2))), config);
+        session.get_token().await.expect("it is granted");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let other = tokio::spawn({
+            let is_over = Arc::clone(&is_over);
+            async move {
+                let (mut longest, mut last) = (0, now());
+                while !is_over.load(Relaxed) {
+                    yield_now().await;
+                    let turn = now();
+                    longest = longest.max(turn - last);
+                    last = turn;
+                }
+                longest
+            }
+        });
+        let start = now();
+        let revoking = tokio::spawn({
+            let session = session.clone();
+            async move {
+                session.revoke().await.expect("the server answers");
+                now() - start
+            }
+        });
+        yield_now().await;
+        let mut exchanging = Vec::new();
+        for key in 0..exchanges {
+            let session = session.clone();
+            exchanging.push(tokio::spawn(async move { session.exchange(request(key)).await }));
+            yield_now().await;
+        }
+        let revoke = revoking.await.expect("no panic");
+        for exchange in exchanging {
+            exchange.await.expect("no panic").expect("it is granted");
+        }
+        is_over.store(true, Relaxed);
+        let longest = other.await.expect("no panic");
+        figures([("turn_ms", longest as f64 / 1e6), ("revoke_ms", revoke as f64 / 1e6)])
+    })
 }
 
 async fn held(session: &SessionHandle, callers: usize) {
@@ -118,10 +182,10 @@ fn poll<F: Future + ?Sized>(call: &mut Pin<Box<F>>) -> Option<F::Output> {
     }
 }
 
-/// [`InProcess`], with revocations that do not end.
-struct Endless;
+/// [`InProcess`], with revocations that take so long, or do not end.
+struct Revoking(Option<Duration>);
 
-impl TokenManager for Endless {
+impl TokenManager for Revoking {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         InProcess { token_length: 32 }.grant(request).await
     }
@@ -139,7 +203,13 @@ impl TokenManager for Endless {
     }
 
     async fn revoke(&self, _: TokenText, _: TokenRequestOptions) -> Result<(), TokenError> {
-        pending().await
+        match self.0 {
+            Some(time) => {
+                sleep(time).await;
+                Ok(())
+            }
+            None => pending().await,
+        }
     }
 
     fn can_revoke(&self) -> bool {

@@ -27,6 +27,7 @@ pub const ALL: &[&Scenario] = &[
     &refresh::TIGHT,
     &exchange::EXCHANGE,
     &events::EVENTS,
+    &events::CROWD,
     &sessions::SESSIONS,
     &sessions::IDLE,
 ];
@@ -45,6 +46,7 @@ pub fn play<S: Subject>(scenario: &str, case: usize) -> Figures {
         "tight" => refresh::tight::<S>(),
         "exchange" => exchange::play(case),
         "events" => events::play(case),
+        "crowd" => events::crowd(case),
         "sessions" => sessions::play(case),
         "idle" => sessions::idle(case),
         _ => panic!("there is no scenario {scenario:?}"),

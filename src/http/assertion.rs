@@ -129,21 +129,27 @@ impl JwtAuth {
 
     /// `has_issuer`: the provider knows its issuer.
     pub(super) fn check(&self, has_issuer: bool) -> Result<(), ConfigError> {
-        let audiences = [Some(&self.audience), self.revocation_audience.as_ref()];
-        if audiences.contains(&Some(&AssertionAudience::Issuer)) && !has_issuer {
-            return Err(ConfigError::new(
-                "assertion_audience",
-                "is AssertionAudience::Issuer, but this provider's issuer is not known: give \
-                 AssertionAudience::value(…)",
-            ));
-        }
-        for audience in audiences.into_iter().flatten() {
-            if let AssertionAudience::Value(text) = audience {
-                check_line(trimmed(text))
-                    .map_err(|problem| ConfigError::new("assertion_audience", problem))?;
+        for (setting, audience) in [
+            ("assertion_audience", Some(&self.audience)),
+            ("revocation_audience", self.revocation_audience.as_ref()),
+        ] {
+            match audience {
+                Some(AssertionAudience::Issuer) if !has_issuer => {
+                    return Err(ConfigError::new(
+                        setting,
+                        "is AssertionAudience::Issuer, but this provider's issuer is not known: give \
+                         AssertionAudience::value(…)",
+                    ));
+                }
+                Some(AssertionAudience::Value(text)) => {
+                    check_line(trimmed(text))
+                        .map_err(|problem| ConfigError::new(setting, problem))?;
+                }
+                _ => {}
             }
         }
-        Ok(())
+        let key_id = check_line(self.get_key_id().unwrap_or_default());
+        key_id.map_err(|problem| ConfigError::new("key_id", problem))
     }
 
     /// The header and the claims of an assertion by this client (RFC 7523 §3), at this time by the server's

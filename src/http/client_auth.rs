@@ -360,7 +360,7 @@ mod tests {
             (
                 private(JwtAuth::new().revocation_audience(AssertionAudience::Issuer)),
                 P256,
-                "assertion_audience is AssertionAudience::Issuer, but this provider's issuer is not known",
+                "revocation_audience is AssertionAudience::Issuer, but this provider's issuer is not known",
             ),
         ] {
             let error = new("id", key.into(), auth.clone()).unwrap_err();

@@ -209,13 +209,16 @@ impl Discovery {
 
     /// Tries each place. A server that cannot be reached, or wants fewer requests, is left alone at once.
     async fn ask(&self, sender: &Sender) -> Result<Endpoints, TokenError> {
-        let (mut problems, mut failure, mut refusal) = (Vec::new(), None, None);
+        let (mut problems, mut failure, mut refusal, mut wait) = (Vec::new(), None, None, None);
         for place in &self.places {
             let request = sender.get(place).header(ACCEPT, JSON);
             let request = request.header(ACCEPT_ENCODING, IDENTITY);
             let response = Response::read(sender.send(request).await?).await?;
             let status = response.status.as_u16();
-            let problem = match response.answer(&[], &[], None).metadata() {
+            let answer = response.answer(&[], &[], None);
+            let metadata = answer.metadata();
+            wait = wait.max(metadata.as_ref().err().and_then(TokenError::retry_after));
+            let problem = match metadata {
                 _ if nobody_there(response.status) && !response.status.is_redirection() => {
                     refusal.get_or_insert(status);
                     let name = response.status.canonical_reason().unwrap_or("nothing is there");
@@ -228,6 +231,11 @@ impl Discovery {
                         problem
                     }
                 },
+                // What a web application shows at each path that it does not know.
+                Err(TokenError::Malformed { reason, .. }) if answer.is_page() => {
+                    refusal.get_or_insert(status);
+                    reason
+                }
                 Err(TokenError::Malformed { reason, .. }) => {
                     failure.get_or_insert(None);
                     reason
@@ -249,13 +257,14 @@ impl Discovery {
         let issuer = &self.issuer;
         let words =
             format!("no metadata was found for the issuer {issuer:?} ({})", problems.join("; "));
-        Err(match (failure, refusal) {
+        let error = match (failure, refusal) {
             (Some(failure), _) => failure.unwrap_or_else(|| TokenError::malformed(words)),
             // It is nowhere, and will not be there in a second.
             (None, refusal) => {
                 TokenError::denied("no_metadata", words).with_status(refusal.unwrap_or_default())
             }
-        })
+        };
+        Err(error.with_retry_after(wait))
     }
 
     fn endpoints(&self, metadata: &Object) -> Result<Endpoints, String> {

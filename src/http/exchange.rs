@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::blanks::{check_line, trimmed};
+use super::blanks::{check_line, check_word, trimmed};
 use super::form::{Form, check_resources, push_extras, scope_text};
 use super::jwt::{self, Object};
 use super::limits::ACTOR_LIFE;
@@ -31,6 +31,13 @@ impl Texts {
         check_resources(&request.resources).map_err(|problem| format!("resource {problem}"))?;
         for audience in &request.audiences {
             check_line(trimmed(audience)).map_err(|problem| format!("audience {problem}"))?;
+        }
+        for (name, text) in [
+            ("shared_link", &request.shared_link),
+            ("requested_token_type", &request.requested_token_type),
+        ] {
+            let text = trimmed(text.as_deref().unwrap_or_default());
+            check_word(text).map_err(|problem| format!("{name} {problem}"))?;
         }
         let unknown = |what| format!("this provider knows of no {what}, which only Box has");
         let actor_token = match (&request.actor, provider.actor_audience) {
@@ -62,10 +69,10 @@ pub(super) fn form<'a>(
     form.extend(request.resources.iter().map(|resource| ("resource", trimmed(resource))));
     form.extend(request.audiences.iter().map(|audience| ("audience", trimmed(audience))));
     if let Some(link) = &request.shared_link {
-        form.push(("box_shared_link", link));
+        form.push(("box_shared_link", trimmed(link)));
     }
     if let Some(kind) = &request.requested_token_type {
-        form.push(("requested_token_type", kind));
+        form.push(("requested_token_type", trimmed(kind)));
     }
     if let Some(token) = &texts.actor_token {
         form.push(("actor_token", token.expose_secret()));
@@ -155,12 +162,17 @@ mod tests {
         let generic = Provider::generic("https://login.example.com/token");
         let request =
             ExchangeRequest::scopes([" a\n", "b  c"]).audience("\tx ").resource("urn:1\n");
+        let request = request.requested_token_type(" urn:k\n");
         let sent = pairs(&generic, &request).unwrap();
-        assert_eq!(sent, ["scope=a b c", "resource=urn:1", "audience=x"]);
+        let expected =
+            ["scope=a b c", "resource=urn:1", "audience=x", "requested_token_type=urn:k"];
+        assert_eq!(sent, expected);
         for request in [
             ExchangeRequest::default().audience("x\ny"),
             ExchangeRequest::default().resource("urn:x\ny"),
             ExchangeRequest::scopes(["a", "b\nc"]),
+            ExchangeRequest::default().requested_token_type("urn: k"),
+            ExchangeRequest::default().shared_link("https://box.example/s\nx"),
         ] {
             assert!(pairs(&generic, &request).unwrap_err().contains("a line break"), "{request:?}");
         }

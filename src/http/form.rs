@@ -31,6 +31,7 @@ pub(super) fn push_extras<'a>(
         if name.is_empty() {
             return Err("has an empty name: give it one, or leave it out".into());
         }
+        check_word(name).map_err(|problem| format!("{name:?} {problem}"))?;
         if RESERVED.contains(&name) {
             return Err(format!(
                 "{name:?} is the protocol's own: leave it out, there is a setting for it"

@@ -17,6 +17,7 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::Value;
 use url::form_urlencoded;
 
+use super::blanks::trimmed;
 use super::crypto::ec_key_pair;
 use super::crypto::library::digest::{SHA256, digest};
 use super::crypto::library::error::KeyRejected;
@@ -79,7 +80,7 @@ impl FromStr for JwtAlgorithm {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| {
+        Self::ALL.into_iter().find(|known| known.name() == trimmed(name)).ok_or_else(|| {
             let known = Self::ALL.map(Self::name).join(", ");
             ConfigError::new("algorithm", format!("is {name:?}, but must be one of {known}"))
         })
@@ -153,6 +154,8 @@ impl SigningKey {
             from_jwk(&text)?
         } else if text.contains("-----BEGIN ") {
             (from_pem(&text)?, None, None)
+        } else if let Some(pair) = from_base64(&text) {
+            (pair?, None, None)
         } else if text.starts_with("PuTTY-User-Key-File") {
             return Err(
                 "is in PuTTY's own format: convert it with `puttygen KEY -O private-openssh-new`, \
@@ -422,6 +425,14 @@ fn from_pem(text: &str) -> Result<Pair, Problem> {
     })
 }
 
+/// What is between the marks of PEM alone, as some variables have it. Which kind it is, it says itself.
+fn from_base64(text: &str) -> Option<Result<Pair, Problem>> {
+    let bare: Zeroizing<String> = Zeroizing::new(text.split_whitespace().collect());
+    let der = Zeroizing::new(BASE64_ANY.decode(bare.trim_end_matches('=')).ok()?);
+    let other = |problem| from_pkcs1(&der).or_else(|_| from_sec1(&der, None)).map_err(|_| problem);
+    is_private_der(&der).then(|| from_pkcs8(&der).or_else(other))
+}
+
 /// RFC 5208, RFC 5958: what kind of key it is, and the key inside.
 fn from_pkcs8(der: &[u8]) -> Result<Pair, Problem> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
@@ -470,7 +481,8 @@ fn from_sec1(der: &[u8], curve: Option<&[u8]>) -> Result<Pair, Problem> {
         Some((private, inside, public))
     };
     let (private, inside, public) = parts().ok_or("is broken: no EC key is in it")?;
-    let public = public.ok_or("lacks its public half: `openssl ec` adds it")?;
+    let public =
+        public.ok_or("lacks its public half: add it with `openssl ec -in KEY -out WHOLE`")?;
     let curve = CURVES.into_iter().find(|known| curve.or(inside) == Some(known.oid()));
     let curve = curve.ok_or("is on a curve that is not known: use P-256 or P-384")?;
     from_ec_parts(curve, private, public)
@@ -487,8 +499,11 @@ fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), 
     // Its own words could hold a part of the key.
     let jwk: Object =
         serde_json::from_str(text).map_err(|_| "begins like a JWK, but is not JSON")?;
-    if jwk.contains_key("keys") {
-        return Err("is a set of keys: give one of them".into());
+    if let Some(keys) = jwk.get("keys") {
+        return match keys.as_array().map(Vec::as_slice) {
+            Some([Value::Object(only)]) => from_jwk(&Value::Object(only.clone()).to_string()),
+            _ => Err("is a set of keys: give one of them".into()),
+        };
     }
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let number = |name: &str| {
@@ -551,7 +566,14 @@ fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), 
 
 /// The library's words are about the key's form, never of what is in it.
 fn rejected(error: KeyRejected) -> Problem {
-    format!("cannot be used ({error})")
+    match error.to_string().as_str() {
+        "TooSmall" => {
+            "is an RSA key of fewer than 2,048 bits: make a longer one with `openssl genpkey \
+            -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out KEY`"
+                .into()
+        }
+        error => format!("cannot be used ({error})"),
+    }
 }
 
 const INTEGER: u8 = 0x02;

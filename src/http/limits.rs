@@ -43,6 +43,9 @@ pub(super) const MAX_NAME: usize = 256;
 /// of them.
 pub(super) const MAX_SCOPE: usize = 16 * 1024;
 
+/// The longest wait that a server can ask for: a hundred years, which errors can still show in one word.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(100 * 31_557_600);
+
 /// How deep the values of an answer may be nested that are read: `serde_json` gives up at 128.
 pub(super) const MAX_DEPTH: usize = 100;
 

@@ -4,6 +4,8 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use secrecy::zeroize::Zeroizing;
 
+use super::words::is_visible;
+
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
@@ -40,7 +42,8 @@ fn unpacked(text: Zeroizing<String>) -> Zeroizing<String> {
 /// Each section with its marks and its base64 in lines of their own. What is not PEM stays as it is, and is
 /// said to be broken by whoever reads it.
 fn in_lines(text: &str) -> Zeroizing<String> {
-    let text = Zeroizing::new(text.replace("\\r", "").replace("\\n", "\n"));
+    let once = Zeroizing::new(text.replace("\\\\", "\\"));
+    let text = Zeroizing::new(once.replace("\\r", "").replace("\\n", "\n"));
     let mut lines = Zeroizing::new(String::new());
     let mut rest = text.as_str();
     while let Some((_, section)) = rest.split_once(BEGIN) {
@@ -57,7 +60,8 @@ fn in_lines(text: &str) -> Zeroizing<String> {
         let parts: Vec<_> = if has_header {
             body.lines().map(str::trim).collect()
         } else {
-            body.split_whitespace().collect()
+            let is_blank = |char: char| char.is_whitespace() || !is_visible(char);
+            body.split(is_blank).filter(|line| !line.is_empty()).collect()
         };
         let body = Zeroizing::new(parts.join("\n"));
         for part in [BEGIN, name, DASHES, "\n", body.trim(), "\n", END, name, DASHES, "\n"] {
@@ -83,6 +87,8 @@ mod tests {
             KEY.to_owned(),
             KEY.replace('\n', "\\n"),
             KEY.replace('\n', "\\r\\n"),
+            KEY.replace('\n', "\\\\n"),
+            KEY.replace('\n', "\u{200b}\n\u{a0}"),
             KEY.replace('\n', "\r\n"),
             format!("\"{}\"", KEY.replace('\n', "\\n")),
             format!("'{KEY}'"),

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::address::without_secrets;
+use super::blanks::{check_word, trimmed};
 use crate::error::ConfigError;
 
 /// By what the environment says, as curl and reqwest read it, or by what was set.
@@ -30,7 +31,7 @@ impl Proxies {
     pub(super) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let read = |names: [&'static str; 2]| {
             let found = names.into_iter().find_map(|name| Some((name, variable(name)?)));
-            let found = found.filter(|(_, text)| !text.trim().is_empty());
+            let found = found.filter(|(_, text)| !trimmed(text).is_empty());
             found.map(|(name, text)| parse(name, &text)).transpose()
         };
         let all = read(["ALL_PROXY", "all_proxy"])?;
@@ -91,7 +92,8 @@ pub(super) fn name(proxy: &Url) -> String {
 }
 
 fn parse(setting: &'static str, text: &str) -> Result<Url, ConfigError> {
-    let text = text.trim();
+    let text = trimmed(text);
+    check_word(text).map_err(|problem| ConfigError::new(setting, problem))?;
     let shown = without_secrets(text);
     let refuse = |problem: &str| Err(ConfigError::new(setting, format!("is {shown:?}, {problem}")));
     let written_out = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -281,11 +283,19 @@ mod tests {
                 "ftp://p:21",
                 "HTTP_PROXY is \"ftp://p:21\", but a proxy's address begins",
             ),
-            ("ALL_PROXY", "not a proxy", "ALL_PROXY is \"not a proxy\", which is not a proxy's"),
+            (
+                "ALL_PROXY",
+                "not-a-proxy:x",
+                "ALL_PROXY is \"not-a-proxy:x\", which is not a proxy's",
+            ),
+            ("ALL_PROXY", "not a proxy", "ALL_PROXY has a blank, a line break"),
+            ("https_proxy", "http://u:s3cr3t@p\n:1", "https_proxy has a blank, a line break"),
         ] {
             let error = from(&[(name, text)]).unwrap_err();
             assert!(error.starts_with(expected) && !error.contains("s3cr3t"), "{error}");
         }
+        let around = from(&[("HTTPS_PROXY", "\u{a0}http://p:1\r\n")]).unwrap();
+        assert_eq!(of(&around, "https://login.example/"), "http://p:1");
         assert_eq!(of(&from(&[("HTTPS_PROXY", " ")]).unwrap(), "https://login.example/"), "-");
         let socks = from(&[("ALL_PROXY", "socks5h://p:1080")]);
         if cfg!(feature = "socks") {

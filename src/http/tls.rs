@@ -10,6 +10,7 @@ use rustls_platform_verifier::{BuilderVerifierExt, Verifier};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::crypto::tls_provider;
+use super::keys::SigningKey;
 use super::pem::tidied;
 use crate::error::ConfigError;
 
@@ -72,13 +73,8 @@ impl Tls {
             return Ok(builder.with_no_client_auth());
         };
         let chain = certificates(CLIENT_CERTIFICATE, chain)?;
-        // The library's words about a key could hold a part of it.
-        let key = PrivateKeyDer::from_pem_slice(tidied(key.expose_secret()).as_bytes()).map_err(
-            |_| {
-                let problem = "has no private key that can be read: give it in PEM, not encrypted";
-                ConfigError::new(CLIENT_CERTIFICATE, problem)
-            },
-        )?;
+        let key = private_key(key.expose_secret())
+            .map_err(|problem| ConfigError::new(CLIENT_CERTIFICATE, problem))?;
         builder.with_client_auth_cert(chain, key).map_err(|error| {
             ConfigError::new(
                 CLIENT_CERTIFICATE,
@@ -86,6 +82,17 @@ impl Tls {
             )
         })
     }
+}
+
+/// That of a certificate, or what is wrong with it.
+pub(super) fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, String> {
+    // The library's words about a key could hold a part of it.
+    PrivateKeyDer::from_pem_slice(tidied(text).as_bytes()).map_err(|_| {
+        let problem = SigningKey::parse(text, None).err();
+        let problem =
+            problem.unwrap_or("is not in PEM: write it as \"-----BEGIN PRIVATE KEY-----\"".into());
+        format!("has a key that {problem}")
+    })
 }
 
 fn certificates(

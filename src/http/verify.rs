@@ -5,8 +5,8 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::Value;
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
@@ -17,6 +17,7 @@ use super::crypto::library::signature::{
 use super::crypto::tls_provider;
 use super::jwt::Object;
 use super::keys::{SigningKey, sha256};
+use super::tls::private_key;
 
 /// The public half of a key, as a JWK: of a private key (PEM or JWK), or of a JWK that has no other.
 pub(crate) fn public_jwk(key: &str) -> Result<Object, String> {
@@ -99,10 +100,9 @@ pub(crate) fn server_config(
             config.with_client_cert_verifier(verifier.map_err(|error| failed(&error))?)
         }
     };
-    // The library's words about a key could hold a part of it.
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-        .map_err(|_| "has no private key that can be read".to_owned())?;
-    config.with_single_cert(certificates(certificate)?, key).map_err(|error| failed(&error))
+    config
+        .with_single_cert(certificates(certificate)?, private_key(key)?)
+        .map_err(|error| failed(&error))
 }
 
 /// The members that a public key must have (RFC 7638 §3.2).

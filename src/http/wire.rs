@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 use ::http::header::{CONTENT_ENCODING, DATE, LOCATION, RETRY_AFTER};
 use ::http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::address::without_secrets;
 use super::dpop::DpopKey;
 use super::jwt::Object;
-use super::limits::{MAX_DEPTH, MAX_SCOPE, MAX_TOKENS, MAX_WORDS, SHORT_SECRET};
+use super::limits::{MAX_DEPTH, MAX_SCOPE, MAX_TOKENS, MAX_WAIT, MAX_WORDS, SHORT_SECRET};
 use super::names::CODINGS;
 use super::words::{REDACTED, fit};
 use crate::error::TokenError;
@@ -100,13 +100,20 @@ impl ServerAnswer<'_> {
         }
     }
 
-    /// How it is coded, if it is: the first that is said of several headers, and of several codings in one.
+    pub(super) fn is_page(&self) -> bool {
+        matches!(self.object(), Err(Unread::Page))
+    }
+
+    /// How it is coded, if it is: the first that is said of several headers, and of several codings in one; or what
+    /// it begins as (RFC 1952 §2.3.1), where that is not said.
     fn coding(&self) -> Option<&[u8]> {
         let headers = self.headers.get_all(CONTENT_ENCODING).iter();
         let mut codings = headers
             .flat_map(|header| header.as_bytes().split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii);
-        codings.find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
+        let said = codings.find(|it| !it.is_empty() && !it.eq_ignore_ascii_case(b"identity"));
+        let is_gzip = self.body.is_some_and(|body| body.starts_with(&[0x1f, 0x8b]));
+        said.or(is_gzip.then_some(b"gzip"))
     }
 
     fn why(&self, unread: &Unread) -> String {
@@ -220,32 +227,36 @@ impl ServerAnswer<'_> {
         TokenError::malformed(reason).with_retry_after(self.retry_after())
     }
 
-    /// What a server says in words: in the RFC's member, or in one of those that others have in its place.
+    /// What a server says in words: in the RFC's member, or in those that others have in its place.
     fn description(&self, object: &Object) -> Option<String> {
-        // Of Okta, of Spring and others, of RFC 9457.
-        const OTHERS: [&str; 9] = [
-            "errorSummary",
-            "error_message",
-            "errorMessage",
+        // A part of their names: of Okta's, Google's, Spring's, Apigee's and AWS's, of RFC 9457's.
+        const OTHERS: [&str; 8] = [
+            "summary",
             "message",
             "msg",
+            "faultstring",
             "description",
             "title",
             "detail",
             "reason",
         ];
-        let nested = object.get("error").and_then(Value::as_object);
-        let first = object.get("errors").and_then(|errors| errors.get(0)?.as_object());
         let own = text(object, "error_description").filter(|words| !words.is_empty());
         let mut found: Vec<&str> = own.into_iter().collect();
         if found.is_empty() {
-            for object in [Some(object), nested, first].into_iter().flatten() {
-                for words in OTHERS.iter().filter_map(|name| text(object, name)) {
-                    if !words.is_empty() && !found.contains(&words) {
-                        found.push(words);
+            let first = object.get("errors").and_then(|errors| errors.get(0));
+            let nested = [object.get("error"), object.get("fault"), first].into_iter().flatten();
+            for object in [object].into_iter().chain(nested.clone().filter_map(Value::as_object)) {
+                for part in OTHERS {
+                    let named =
+                        object.iter().filter(|(name, _)| name.to_lowercase().contains(part));
+                    for words in named.filter_map(|(_, words)| words.as_str()) {
+                        if !words.is_empty() && !found.contains(&words) {
+                            found.push(words);
+                        }
                     }
                 }
             }
+            found.extend(first.and_then(Value::as_str));
         }
         let words = self.words(&found.join("; "), Some(object));
         (!words.is_empty()).then_some(words)
@@ -258,13 +269,27 @@ impl ServerAnswer<'_> {
             Some(target) => format!(
                 "the server redirects to {}; token requests follow no redirect: if that is the \
                  right address, configure it",
-                self.words(without_secrets(target), object)
+                self.words(&self.absolute(target), object)
             ),
             None => "the server redirects without saying where to".into(),
         };
         TokenError::denied(self.status.canonical_reason().unwrap_or("redirect"), description)
             .with_status(self.status.as_u16())
             .with_retry_after(self.retry_after())
+    }
+
+    /// Where a `Location` leads, without what could be secret. It may be relative (RFC 9110 §10.2.2).
+    fn absolute(&self, target: &str) -> String {
+        // What follows a blank is the proxy.
+        let here = self.address.split(' ').next().and_then(|here| Url::parse(here).ok());
+        match here.and_then(|here| here.join(target).ok()) {
+            Some(mut there) => {
+                // Where there is a host, both can be set.
+                let _ = there.set_username("").and(there.set_password(None));
+                without_secrets(there.as_str()).to_owned()
+            }
+            None => without_secrets(target).to_owned(),
+        }
     }
 
     fn grant(&self, object: &Object, asked: Asked) -> Result<Grant, TokenError> {
@@ -349,11 +374,12 @@ impl ServerAnswer<'_> {
         let header = |name| self.headers.get(name)?.to_str().ok();
         let after = header(RETRY_AFTER)?.trim();
         if !after.is_empty() && after.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Some(Duration::from_secs(after.parse().unwrap_or(u64::MAX)));
+            return Some(Duration::from_secs(after.parse().unwrap_or(u64::MAX)).min(MAX_WAIT));
         }
         let at = httpdate::parse_http_date(after).ok()?;
         let now = header(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-        Some(at.duration_since(now.unwrap_or(self.received)).unwrap_or_default())
+        let wait = at.duration_since(now.unwrap_or(self.received)).unwrap_or_default();
+        Some(wait.min(MAX_WAIT))
     }
 
     /// A server's words, fit to be kept: without what was sent, nor the tokens that it gave itself.
@@ -441,12 +467,13 @@ fn with_possible_values(text: &str) -> Option<String> {
     any.then_some(possible)
 }
 
-/// A form in place of JSON, as some servers answer: one that gives a token or an error.
+/// A form in place of JSON, as some servers answer: one that gives a token or says what is wrong.
 fn form(text: &str) -> Option<Object> {
     let pairs = form_urlencoded::parse(text.as_bytes());
     let object: Object =
         pairs.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
-    (object.contains_key("access_token") || object.contains_key("error")).then_some(object)
+    let members = ["access_token", "error", "error_description"];
+    members.iter().any(|name| object.contains_key(*name)).then_some(object)
 }
 
 /// A code that says "later", whatever the status.

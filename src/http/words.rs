@@ -55,16 +55,24 @@ struct Trace {
     bytes: Zeroizing<Vec<u8>>,
     /// It is so short that it would be found in other words.
     only_whole_words: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Plain,
     /// The rest of its word is of the same secret.
-    is_base64: bool,
+    Base64,
+    /// In place of a letter that is not ASCII it has [`ANY`].
+    Mangled,
 }
 
 impl Trace {
-    fn new(bytes: &[u8], is_base64: bool) -> Self {
+    fn new(bytes: &[u8], kind: Kind) -> Self {
         // Counted as characters, whatever was undone.
         let length = bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count();
         let only_whole_words = length < SHORT_SECRET;
-        Self { bytes: Zeroizing::new(bytes.to_vec()), only_whole_words, is_base64 }
+        Self { bytes: Zeroizing::new(bytes.to_vec()), only_whole_words, kind }
     }
 }
 
@@ -83,10 +91,10 @@ fn traces(secret: &str) -> Vec<Trace> {
     push_mangled(secret, &mut traces);
     for text in [Some(secret), signature.filter(|text| text.len() >= SHORT_SECRET)] {
         let Some(text) = text else { continue };
-        traces.push(Trace::new(text.as_bytes(), false));
+        traces.push(Trace::new(text.as_bytes(), Kind::Plain));
         // It may look like an escape itself, and then is undone with those around it.
         if let Some(undone) = undone(text) {
-            traces.push(Trace::new(&undone, false));
+            traces.push(Trace::new(&undone, Kind::Plain));
         }
         let encoded: Zeroizing<String> =
             Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect());
@@ -100,21 +108,41 @@ fn traces(secret: &str) -> Vec<Trace> {
     traces
 }
 
-/// What becomes of letters that are not ASCII, where a server takes them for another encoding or normalizes them:
-/// Latin-1, the mark for what cannot be read, or anything. The longer parts between them stay what they are.
+/// Stands in a trace of a mangled secret for a letter, whatever has become of it. No UTF-8 has this byte.
+const ANY: u8 = 0xff;
+
+/// How many bytes a letter can have become: `&eacute;`, or what its bytes are when they are read as Latin-1.
+const LONGEST_MANGLED: usize = 8;
+
+/// What becomes of letters that are not ASCII, where a server takes them for another encoding, normalizes them or has
+/// no such letters: Latin-1, a question mark, a name, or anything. What is between them stays what it is.
 fn push_mangled(secret: &str, traces: &mut Vec<Trace>) {
+    /// With less of it left, it would be found anywhere.
+    const LEAST: usize = 4;
     if secret.is_ascii() {
         return;
     }
     let latin1 = secret.chars().map(|char| u8::try_from(u32::from(char)).ok());
     if let Some(latin1) = latin1.collect::<Option<Vec<u8>>>().map(Zeroizing::new) {
-        traces.push(Trace::new(&latin1, false));
-        let unread = Zeroizing::new(String::from_utf8_lossy(&latin1).into_owned());
-        traces.push(Trace::new(unread.as_bytes(), false));
+        traces.push(Trace::new(&latin1, Kind::Plain));
     }
-    let parts = secret.split(|char: char| !char.is_ascii()).map(str::trim);
-    for part in parts.filter(|part| part.len() >= SHORT_SECRET) {
-        traces.push(Trace::new(part.as_bytes(), false));
+    let ascii =
+        secret.chars().map(|char| u8::try_from(char).ok().filter(u8::is_ascii).unwrap_or(ANY));
+    let ascii = Zeroizing::new(ascii.collect::<Vec<u8>>());
+    let parts: Vec<&[u8]> = ascii.split(|byte| *byte == ANY).collect();
+    let first = parts.iter().position(|part| !part.is_empty());
+    let last = parts.iter().rposition(|part| !part.is_empty());
+    if let (Some(first), Some(last)) = (first, last)
+        && ascii.len() >= SHORT_SECRET
+        && parts.iter().map(|part| part.len()).sum::<usize>() >= LEAST
+    {
+        let bytes = Zeroizing::new(parts[first..=last].join(&ANY));
+        traces.push(Trace { only_whole_words: false, ..Trace::new(&bytes, Kind::Mangled) });
+    }
+    // Somebody may have cut it.
+    for part in parts.iter().map(|part| part.trim_ascii()).filter(|part| part.len() >= SHORT_SECRET)
+    {
+        traces.push(Trace::new(part, Kind::Plain));
     }
 }
 
@@ -128,9 +156,9 @@ fn push_base64(text: &str, traces: &mut Vec<Trace>) {
             let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
             match base64.get(own) {
                 Some(own) if own.len() >= SHORT_SECRET => {
-                    traces.push(Trace::new(own.as_bytes(), true));
+                    traces.push(Trace::new(own.as_bytes(), Kind::Base64));
                 }
-                _ if before == 0 => traces.push(Trace::new(base64.as_bytes(), true)),
+                _ if before == 0 => traces.push(Trace::new(base64.as_bytes(), Kind::Base64)),
                 _ => {}
             }
         }
@@ -231,16 +259,13 @@ fn find(
 }
 
 fn match_at(view: &[Written], at: usize, trace: &Trace) -> Option<Range<usize>> {
-    let alike = |at: usize, bytes: &[u8]| {
-        let pairs = view[at..].iter().zip(bytes);
-        pairs.take_while(|(seen, wanted)| plain(seen.byte) == plain(**wanted)).count()
-    };
     let (enough, rest) = trace.bytes.split_at(trace.bytes.len().min(ENOUGH));
-    if alike(at, enough) < enough.len() {
-        return None;
-    }
-    let end = at + enough.len();
-    let (mut start, mut end) = (at, end + alike(end, rest));
+    let end = match trace.kind {
+        Kind::Mangled => end_of(view, at, enough)?,
+        _ if alike(view, at, enough) < enough.len() => return None,
+        _ => at + enough.len(),
+    };
+    let (mut start, mut end) = (at, end + alike(view, end, rest));
     let is_part = || {
         let around = [start.checked_sub(1).and_then(|at| view.get(at)), view.get(end)];
         around.iter().flatten().any(|seen| is_of_word(seen.byte))
@@ -248,15 +273,41 @@ fn match_at(view: &[Written], at: usize, trace: &Trace) -> Option<Range<usize>> 
     if trace.only_whole_words && is_part() {
         return None;
     }
-    if trace.is_base64 {
-        while start > 0 && is_base64(view[start - 1].byte) {
-            start -= 1;
-        }
-        while view.get(end).is_some_and(|next| is_base64(next.byte)) {
-            end += 1;
-        }
+    let is_of_secret = |byte: u8| match trace.kind {
+        Kind::Plain => false,
+        Kind::Base64 => is_base64(byte),
+        Kind::Mangled => !byte.is_ascii(),
+    };
+    while start > 0 && is_of_secret(view[start - 1].byte) {
+        start -= 1;
+    }
+    while view.get(end).is_some_and(|next| is_of_secret(next.byte)) {
+        end += 1;
     }
     Some(start..end)
+}
+
+/// Where these bytes end that begin here, with whatever has become of the letters.
+fn end_of(view: &[Written], at: usize, bytes: &[u8]) -> Option<usize> {
+    let (mut end, mut letters) = (at, 0);
+    for part in bytes.split(|byte| *byte == ANY) {
+        if !part.is_empty() {
+            let starts = end..=end + letters * LONGEST_MANGLED;
+            let start = starts.into_iter().find(|start| alike(view, *start, part) == part.len())?;
+            if view[end..start].iter().any(|seen| seen.byte.is_ascii_whitespace()) {
+                return None;
+            }
+            (end, letters) = (start + part.len(), 0);
+        }
+        letters += 1;
+    }
+    Some(end)
+}
+
+/// How many of these bytes are there.
+fn alike(view: &[Written], at: usize, bytes: &[u8]) -> usize {
+    let pairs = view.get(at..).unwrap_or_default().iter().zip(bytes);
+    pairs.take_while(|(seen, wanted)| plain(seen.byte) == plain(**wanted)).count()
 }
 
 fn is_of_word(byte: u8) -> bool {
@@ -380,6 +431,7 @@ mod tests {
     use base64::prelude::BASE64_STANDARD;
 
     use super::*;
+    use crate::tests::effort::assert_takes_little;
 
     fn html(text: &str) -> String {
         text.replace('&', "&amp;")
@@ -488,7 +540,39 @@ mod tests {
         }
         // Decomposed, or whatever else: what is ASCII of it is gone.
         let decomposed = "p+s3cr3t/u\u{308}-and-mo\u{308}re\u{308}";
-        assert_eq!(fit(decomposed, &[secret], 99), "[redacted]u\u{308}-and-mo\u{308}re\u{308}");
+        assert_eq!(fit(decomposed, &[secret], 99), "[redacted]e\u{308}");
+        assert_eq!(fit("s3cr3t, p+s3cr3t/ and more", &[secret], 99), "s3cr3t, [redacted] and more");
+    }
+
+    #[test]
+    fn a_secret_is_recognized_whatever_has_become_of_its_letters() {
+        let secret = "pä-ßö-é7q-xz9";
+        for shown in [
+            "pÃ¤-Ã\u{9f}Ã¶-Ã©7q-xz9",
+            "pÃ¤-ÃŸÃ¶-Ã©7q-xz9",
+            "p?-??-?7q-xz9",
+            "p??-????-??7q-xz9",
+            "p--7q-xz9",
+            "pa\u{308}-ßo\u{308}-e\u{301}7q-xz9",
+            "p&auml;-&szlig;&ouml;-&eacute;7q-xz9",
+            "p\\xc3\\xa4-\\xc3\\x9f\\xc3\\xb6-\\xc3\\xa97q-xz9",
+            "pae-ssoe-e7q-xz9",
+        ] {
+            let words = format!("the secret ({shown}), no");
+            assert_eq!(fit(&words, &[secret], 1_024), "the secret ([redacted]), no", "{shown}");
+        }
+        for words in ["p - 7q-xz9", "p-ä-é7q-xz", "the po-box of 7q"] {
+            assert_eq!(fit(words, &[secret], 1_024), words);
+        }
+        // A byte of Latin-1 is no such mark.
+        for secret in ["ÿ".repeat(8), "%FF".repeat(8), "aÿbÿcÿdÿ".into()] {
+            let shown = secret.replace('ÿ', "%FF");
+            assert_eq!(fit(&format!("{shown}."), &[&secret], 99), "[redacted].", "{secret}");
+            assert_eq!(fit("%FF, a%FF", &[&secret], 99), "%FF, a%FF", "{secret}");
+        }
+        assert_eq!(fit("für, fr, fur", &["für"], 99), "[redacted], fr, fur");
+        let words = "a b c d e f g h i";
+        assert_eq!(fit(words, &["ä€ßüöé漢字", "ab€", "a€b€c€d€"], 99), words);
     }
 
     #[test]
@@ -532,17 +616,17 @@ mod tests {
     #[test]
     fn a_long_secret_is_recognized_by_its_beginning_and_in_little_time() {
         let secret = "a".repeat(100_000) + "b";
-        let begun = std::time::Instant::now();
         for words in ["a".repeat(500_000), "%61".repeat(200_000), "a".repeat(300)] {
-            let fit = fit(&format!("x {words} y"), &[&secret], 1_024);
-            assert!(fit.starts_with("x [redacted]") && !fit.contains("aa"), "{fit}");
+            assert_takes_little(&words[..10], || {
+                let fit = fit(&format!("x {words} y"), &[&secret], 1_024);
+                assert!(fit.starts_with("x [redacted]") && !fit.contains("aa"), "{fit}");
+            });
         }
         let odd = "ä".repeat(400);
         assert_eq!(fit(&format!("{}ãx", "ä".repeat(300)), &[&odd], 1_024), "[redacted]x");
         let odd = format!("x{odd}");
         assert_eq!(fit(&format!("x{}ãx", "ä".repeat(300)), &[&odd], 1_024), "[redacted]x");
         assert_eq!(fit(&"a".repeat(200), &[&secret], 1_024), "a".repeat(200), "it may be any word");
-        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     proptest::proptest! {

@@ -11,7 +11,7 @@ use super::counts::Kind;
 use crate::config::duration;
 
 /// The longest time: the clocks of all systems can count to its end, and a date can be written of it.
-pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
 
 /// Decides which requests fail, by number or by time. The first rule that matches a request applies; a request
 /// that matches none is answered normally. An empty script means a healthy server.

@@ -7,28 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, unconstrained, yield_now};
 use tokio::time::sleep;
 
+use crate::machine::tests::cost::touched_so_far;
 use crate::{
     AccessToken, ExchangeRequest, Grant, GrantRequest, Session, SessionConfig, SessionError,
     SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
-/// Nobody else waits longer. (Without optimization the thousands of callers who are woken at once take so
-/// long by themselves.)
-const LONGEST_TURN: Duration = Duration::from_millis(if cfg!(debug_assertions) { 80 } else { 20 });
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// How long this thread has run: what other processes do meanwhile does not count, so a debug build on a
-/// machine that is busy keeps these bounds too.
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -39,7 +29,8 @@ fn runtime() -> Runtime {
 struct Manager {
     tokens: AtomicUsize,
     revocation_takes: Duration,
-    revoked_at: Arc<std::sync::Mutex<Option<Duration>>>,
+    /// What the machine had looked at when the server had revoked.
+    touched_when_revoked: Arc<AtomicUsize>,
 }
 
 impl Manager {
@@ -60,7 +51,7 @@ impl TokenManager for Manager {
 
     async fn revoke(&self, _: TokenText, _: TokenRequestOptions) -> Result<(), TokenError> {
         sleep(self.revocation_takes).await;
-        *self.revoked_at.lock().unwrap() = Some(thread_time());
+        self.touched_when_revoked.store(touched_so_far(), SeqCst);
         Ok(())
     }
 
@@ -73,31 +64,30 @@ impl TokenManager for Manager {
     }
 }
 
-/// Takes a turn whenever it gets one, and knows for how long others ran at most.
+/// Takes a turn whenever it gets one, and knows how much the session did between two of them at most.
 struct Other {
-    task: JoinHandle<Duration>,
+    task: JoinHandle<usize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Other {
-    fn start() -> Self {
+    fn start(done: impl Fn() -> usize + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let mut last = thread_time();
         let task = tokio::spawn(async move {
-            let mut longest = Duration::ZERO;
+            let (mut most, mut last) = (0, done());
             while !stopped.load(SeqCst) {
                 yield_now().await;
-                let now = thread_time();
-                longest = longest.max(now.abs_diff(last));
+                let now = done();
+                most = most.max(now - last);
                 last = now;
             }
-            longest
+            most
         });
         Self { task, stop }
     }
 
-    async fn longest_wait(self) -> Duration {
+    async fn most_between_turns(self) -> usize {
         self.stop.store(true, SeqCst);
         self.task.await.unwrap()
     }
@@ -109,11 +99,13 @@ fn exchange(session: &SessionHandle, number: usize) -> JoinHandle<bool> {
     tokio::spawn(async move { session.exchange(request).await.is_ok() })
 }
 
+const EXCHANGES: usize = 8_000;
+
 #[test]
 fn eight_thousand_exchanges_behind_a_revocation_keep_no_other_task_waiting() {
     let revocation_takes = Duration::from_secs(2);
     let manager = Manager { revocation_takes, ..Manager::default() };
-    let revoked_at = Arc::clone(&manager.revoked_at);
+    let touched_when_revoked = Arc::clone(&manager.touched_when_revoked);
     runtime().block_on(async {
         let session = Session::builder(manager).spawn().unwrap();
         session.get_token().await.unwrap();
@@ -121,25 +113,23 @@ fn eight_thousand_exchanges_behind_a_revocation_keep_no_other_task_waiting() {
             let session = session.clone();
             async move {
                 session.revoke().await.unwrap();
-                thread_time()
+                touched_so_far()
             }
         });
         yield_now().await;
-        let other = Other::start();
+        let other = Other::start(touched_so_far);
         let mut exchanging = Vec::new();
-        for number in 0..8_000 {
+        for number in 0..EXCHANGES {
             exchanging.push(exchange(&session, number));
             yield_now().await;
         }
-        let answered_at = revoking.await.unwrap();
-        let took = answered_at.abs_diff(revoked_at.lock().unwrap().unwrap());
-        assert!(took < Duration::from_millis(200), "the revoke took {took:?} more");
+        let touched = revoking.await.unwrap() - touched_when_revoked.load(SeqCst);
         for exchanging in exchanging {
             assert!(exchanging.await.unwrap());
         }
-        let waited = other.longest_wait().await;
-        println!("the revoke took {took:?} more; another task waited for {waited:?} at most");
-        assert!(waited < LONGEST_TURN, "another task waited for {waited:?}");
+        let most = other.most_between_turns().await;
+        println!("{touched} keys were looked at before the answer, {most} between two turns");
+        assert!(touched < EXCHANGES && most < EXCHANGES, "{touched} and {most}");
     });
 }
 
@@ -189,13 +179,14 @@ fn a_flood_of_messages_keeps_no_other_task_waiting() {
         let (session, _held) = crowded(Held(Arc::default()));
         sleep(Duration::from_millis(1)).await;
         let waiting = flood(&session, FLOOD);
-        let other = Other::start();
+        let flooded = session.clone();
+        let other = Other::start(move || usize::try_from(turned_away(&flooded)).unwrap());
         while turned_away(&session) < FLOOD as u64 {
             yield_now().await;
         }
-        let waited = other.longest_wait().await;
-        println!("another task waited for {waited:?} at most");
-        assert!(waited < LONGEST_TURN, "another task waited for {waited:?}");
+        let most = other.most_between_turns().await;
+        println!("{most} messages of {FLOOD} between two turns");
+        assert!(most < FLOOD / 4, "{most} messages");
         drop(waiting);
     });
 }
@@ -247,10 +238,13 @@ fn a_flood_of_messages_delays_no_timer() {
         let (session, held) = crowded(FailsOnce(AtomicBool::new(false)));
         sleep(Duration::from_millis(1)).await;
         // The pause is a second. The mailbox is never empty.
-        let began = Instant::now();
+        let (began, mut late) = (Instant::now(), None);
         let mut waiting = Vec::new();
         while !held.is_finished() {
-            assert!(began.elapsed() < Duration::from_secs(20), "the timer is starved");
+            if began.elapsed() > Duration::from_secs(2) {
+                let came_since = turned_away(&session) - *late.get_or_insert(turned_away(&session));
+                assert!(came_since < 100 * SOON, "the timer is starved");
+            }
             let behind = waiting.len() as u64 - turned_away(&session);
             if behind < 1_000 && session.try_token().is_none() {
                 waiting.extend(flood(&session, 1_000));
@@ -258,7 +252,8 @@ fn a_flood_of_messages_delays_no_timer() {
             yield_now().await;
         }
         assert!(held.await.unwrap());
-        assert!(turned_away(&session) > SOON, "that was no flood");
+        // How many there were in that second is a matter of the machine.
+        assert!(turned_away(&session) > 0, "that was no flood");
     });
 }
 

@@ -4,6 +4,8 @@
 mod anything;
 #[cfg(all(feature = "test-util", target_os = "linux"))]
 mod crowds;
+#[cfg(feature = "http")]
+pub(crate) mod effort;
 #[cfg(feature = "test-util")]
 mod foreign;
 #[cfg(all(feature = "http", feature = "testing"))]

@@ -145,9 +145,14 @@ impl Wrong {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn wrongs() -> Vec<Wrong> {
     let unauthorized = || Answer::new(StatusCode::UNAUTHORIZED).error("invalid_client");
-    let moved = || {
-        let there = HeaderValue::from_static("https://as.example/token");
+    let moved_to = |there| {
+        let there = HeaderValue::from_static(there);
         Answer::new(StatusCode::MOVED_PERMANENTLY).header(LOCATION, there)
+    };
+    let moved = || moved_to("https://as.example/token");
+    let says = |status, error, description| {
+        Answer::new(status)
+            .body(json!({ "error": error, "error_description": description }).to_string())
     };
     let token = |more: Value| {
         let mut token =
@@ -207,9 +212,27 @@ fn wrongs() -> Vec<Wrong> {
         )
         .fault(Kind::Discovery, moved()),
         Wrong::new(
+            "metadata that has moved to another issuer",
+            issuer,
+            "the server redirects, which no request follows: give --issuer https://as.example/tenant",
+        )
+        .fault(Kind::Discovery, moved_to("https://as.example/tenant/.well-known/openid-configuration")),
+        Wrong::new(
+            "a slash that is missing",
+            url,
+            "the server redirects, which no request follows: give --token-url TOKEN/",
+        )
+        .fault(Kind::Grant, moved_to("/oauth2/token/")),
+        Wrong::new(
+            "metadata that names nobody",
+            issuer,
+            "the server's metadata names no issuer: have it fixed, or give --token-url in place of --issuer",
+        )
+        .fault(Kind::Discovery, Answer::new(StatusCode::OK).body("{}")),
+        Wrong::new(
             "another issuer's metadata",
             issuer,
-            "the metadata belongs to another issuer: spell --issuer exactly as the server does",
+            "the metadata belongs to another issuer: if that is who is meant, give --issuer https://as.example",
         )
         .fault(
             Kind::Discovery,
@@ -252,7 +275,7 @@ fn wrongs() -> Vec<Wrong> {
             .fault(Kind::Grant, Answer::new(StatusCode::PROXY_AUTHENTICATION_REQUIRED)),
         Wrong::new("the same before the metadata", issuer, "the proxy wants a user name and password")
             .fault(Kind::Discovery, Answer::new(StatusCode::PROXY_AUTHENTICATION_REQUIRED)),
-        Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "500ms"], "the server does not answer in time: check --issuer")
+        Wrong::new("no answer", &["--issuer", "ISSUER", "--attempt-timeout", "3s"], "the server does not answer in time: check --issuer")
             .fault(Kind::Grant, Fault::Hang),
         Wrong::new("a server that is down", issuer, "the server itself has failed: try again later")
             .fault(Kind::Grant, Answer::new(StatusCode::SERVICE_UNAVAILABLE)),
@@ -378,9 +401,74 @@ fn wrongs() -> Vec<Wrong> {
         )
         .fault(
             Kind::Grant,
-            Answer::new(StatusCode::BAD_REQUEST)
-                .body(r#"{"error":"invalid_request","error_description":"DPoP proof is missing"}"#),
+            says(StatusCode::BAD_REQUEST, "invalid_request", "DPoP proof is missing"),
         ),
+        Wrong::new(
+            "the same with a code of another kind",
+            issuer,
+            "the server requires DPoP: set --dpop-key",
+        )
+        .fault(Kind::Grant, says(StatusCode::UNAUTHORIZED, "invalid_client", "missing DPoP header")),
+        Wrong::new("tokens that are bound unasked", issuer, "the server requires DPoP: set --dpop-key")
+            .fault(Kind::Grant, token(json!({ "token_type": "DPoP" }))),
+        Wrong::new(
+            "one that wants a certificate and says so in words",
+            issuer,
+            "the server requires a client certificate: set --client-certificate and --client-key",
+        )
+        .fault(Kind::Grant, says(StatusCode::UNAUTHORIZED, "invalid_client", "no mTLS certificate")),
+        Wrong::new(
+            "a certificate that an assertion should be signed with",
+            &["--issuer", "ISSUER", "--auth", "private-key-jwt"],
+            "the server does not accept what this key signs",
+        )
+        .secret(P256)
+        .fault(Kind::Grant, says(StatusCode::UNAUTHORIZED, "invalid_client", "unknown certificate")),
+        Wrong::new(
+            "a client that may not, by its status",
+            issuer,
+            "the server does not let this client (--client-id) have a token: allow it on the server",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::FORBIDDEN)),
+        Wrong::new(
+            "a wrong secret, in Keycloak's words",
+            issuer,
+            "the server does not accept this id and secret",
+        )
+        .fault(
+            Kind::Grant,
+            says(StatusCode::UNAUTHORIZED, "unauthorized_client", "Invalid client credentials"),
+        ),
+        Wrong::new(
+            "an assertion that is refused as a grant",
+            &["--issuer", "ISSUER", "--auth", "private-key-jwt"],
+            "the server does not accept what this key signs",
+        )
+        .secret(P256)
+        .refusal(Kind::Grant, "invalid_grant"),
+        Wrong::new(
+            "no audience, in Auth0's words",
+            issuer,
+            "the server wants to be told another audience: check --audience",
+        )
+        .fault(
+            Kind::Grant,
+            says(StatusCode::FORBIDDEN, "access_denied", "No audience parameter was provided"),
+        ),
+        Wrong::new(
+            "the page of a port for TLS",
+            url,
+            "the response is a web page: check --token-url and the proxy; perhaps this port does not use plain \
+             HTTP: then use https: in --token-url",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::BAD_REQUEST).body("<html>")),
+        Wrong::new(
+            "a refusal without a reason",
+            url,
+            "the server refuses the request (its own words follow): check --token-url, and whether it wants \
+             --scope",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::BAD_REQUEST)),
         // What is asked for.
         Wrong::new(
             "no scope",
@@ -419,6 +507,18 @@ fn wrongs() -> Vec<Wrong> {
             &["--issuer", "ISSUER", "--exchange-scope", "root"],
             "the token cannot be exchanged for these scopes: use --exchange-scope with a subset of its scopes",
         ),
+        Wrong::new(
+            "an exchange that is refused without a reason",
+            url,
+            "the server refuses the request (its own words follow): --skip exchange if it has none",
+        )
+        .refusal(Kind::Exchange, "invalid_request"),
+        Wrong::new(
+            "an introspection that does not answer",
+            &["--issuer", "ISSUER", "--attempt-timeout", "300ms"],
+            "the server does not answer in time: check --issuer",
+        )
+        .fault(Kind::Introspect, Fault::Hang),
         Wrong::new(
             "introspection for others only",
             issuer,
@@ -636,19 +736,51 @@ async fn metadata_that_cannot_be_used_is_not_said_to_be_missing() {
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// A proxy that answers whatever is asked of it with 407.
-#[test]
-fn a_proxy_that_wants_a_password_is_named_with_the_flag() {
+/// A proxy that answers whatever is asked of it with this status, and its address.
+fn proxy(status: u16) -> String {
     use std::io::Read as _;
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
+        let answer = format!("HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n");
         while let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.read(&mut [0; 4_096]);
-            let _ = stream.write_all(b"HTTP/1.1 407 -\r\ncontent-length: 0\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes());
         }
     });
+    proxy
+}
+
+#[test]
+fn a_proxy_that_is_of_no_use_is_named_with_the_flag() {
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let forbids = proxy(403);
+    for (proxy, says) in [
+        (&closed, format!("nobody is there at the proxy {closed}: check ")),
+        (&forbids, format!("the proxy {forbids} does not connect to the server: check ")),
+    ] {
+        for by_flag in [true, false] {
+            let mut check = as_client();
+            check.args(["check", "--token-url", "https://as.example/token", "--attempts", "1"]);
+            let flag = if by_flag { "--proxy" } else { "HTTPS_PROXY (or --proxy)" };
+            if by_flag {
+                check.args(["--proxy", proxy]);
+            } else {
+                check.env("HTTPS_PROXY", proxy);
+            }
+            let said = stdout(&run(&mut check));
+            assert!(cause(&said).starts_with(&format!("{says}{flag}")), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_wants_a_password_is_named_with_the_flag() {
+    let proxy = proxy(407);
     for args in [
         &["--token-url", "https://as.example/token"][..],
         &["--token-url", "http://as.example/token", "--allow-insecure-http"],
@@ -667,6 +799,22 @@ fn a_proxy_that_wants_a_password_is_named_with_the_flag() {
             let says = "the proxy wants a user name and password: write them into its address";
             assert!(cause(&said).starts_with(says), "{args:?}: {said}");
         }
+    }
+}
+
+/// As an attempt of a session does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_answer_in_time_is_named_with_its_address() {
+    let authority = Authority::start().await.unwrap();
+    let base = authority.base_url();
+    for (kind, address) in
+        [(Kind::Discovery, base.to_owned()), (Kind::Introspect, authority.introspection_url())]
+    {
+        authority.fail(kind, Fault::Hang);
+        let (said, _) =
+            check(&authority, SECRET, &["--issuer", base, "--attempt-timeout", "300ms"]);
+        let expected = format!("no answer within 300ms from {address}\n");
+        assert!(said.contains(&expected), "{expected}: {said}");
     }
 }
 

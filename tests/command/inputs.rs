@@ -38,6 +38,8 @@ fn no_argument_that_may_be_secret_is_repeated() {
         (with(&["--format", "T0K3N"]), vec!["T0K3N"], "a value that it does not take"),
         (vec!["completions", "T0K3N"], vec!["T0K3N"], "a value that it does not take"),
         (vec!["authority", "hunter2"], vec!["hunter2"], "left over"),
+        (with(&["--verbose=hunter2"]), vec!["hunter2"], "a value that it does not take"),
+        (with(&["--allow-insecure-http=T0K3N"]), vec!["T0K3N"], "a value that it does not take"),
         // What belongs in the file, in place of its path.
         (with(&["--client-secret-file", KEY]), vec![&KEY[30..50]], "left over"),
         (with(&[KEY_FLAG]), vec![&KEY[30..50]], "which is no path"),
@@ -58,6 +60,26 @@ fn no_argument_that_may_be_secret_is_repeated() {
     ] {
         let text = problem(&run(as_client().args(&args)), 2);
         assert!(text.contains(sentence), "{args:?}: {text}");
+    }
+}
+
+/// As any other error with that format.
+#[test]
+fn arguments_that_are_not_understood_are_told_in_json_where_errors_are() {
+    for (args, expected) in [
+        (&["token", "--format", "json", "--frob"][..], "unexpected argument '--frob' found"),
+        (&["token", "--format=json", "--attempts", "x"], "invalid value 'x' for '--attempts <N>'"),
+        (
+            &["exchange", "--format", "json", "--actor-id", "7"],
+            "required arguments were not provided: --actor-name",
+        ),
+        (&["token", "--format", "json", "hunter2"], "an argument is left over"),
+    ] {
+        let problem = json_problem(&run(as_client().args(args)), 2);
+        assert_eq!((&problem["kind"], &problem["attempts"]), (&json!("config"), &json!(0)));
+        let message = problem["message"].as_str().unwrap();
+        assert!(message.contains(expected) && !message.contains("hunter2"), "{message}");
+        assert!(!message.contains("Usage"), "{message}");
     }
 }
 
@@ -156,13 +178,20 @@ async fn a_line_break_or_a_blank_inside_is_refused_with_its_flag_before_anything
         ("exchange", "--grant-scope", "a\nb"),
         ("exchange", "--grant-audience", "a\nb"),
         ("exchange", "--grant-resource", "urn:a\nb"),
+        ("exchange", "--resource", "urn:a b"),
+        ("exchange", "--requested-token-type", "urn:a b"),
+        ("exchange", "--shared-link", "https://box.example/s\nx"),
+        ("token", "--proxy", "http://p:1\n2"),
+        ("token", "--revocation-url", "https://as.example/a b"),
     ] {
         let output = run(as_client().arg(subcommand).args(at).args([flag, value]));
         let text = problem(&output, 2);
         assert!(text.starts_with(&format!("ccg-session: {flag} has a ")), "{subcommand}: {text}");
     }
-    let jwt = ["token", "--auth", "secret-jwt", "--assertion-audience", "a\nb"];
-    let text = problem(&run(as_client().args(jwt).args(at)), 2);
-    assert!(text.starts_with("ccg-session: --assertion-audience has a "), "{text}");
+    for flag in ["--assertion-audience", "--revocation-audience", "--key-id"] {
+        let jwt = ["token", "--auth", "secret-jwt", flag, "a\nb"];
+        let text = problem(&run(as_client().args(jwt).args(at)), 2);
+        assert!(text.starts_with(&format!("ccg-session: {flag} has a ")), "{text}");
+    }
     assert_eq!(authority.counts().of(Kind::Any), 0);
 }

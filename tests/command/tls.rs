@@ -13,6 +13,9 @@ struct World {
     _own: (TempFile, TempFile),
 }
 
+/// For a handshake on a machine that is busy.
+const TIME: [&str; 4] = ["--connect-timeout", "30s", "--attempt-timeout", "60s"];
+
 fn files(name: &str, pair: &Pair) -> (TempFile, TempFile) {
     let certificate = TempFile::new(&format!("{name}.crt"), &pair.certificate);
     (certificate, TempFile::new(&format!("{name}.key"), &pair.key))
@@ -34,6 +37,7 @@ impl World {
     fn command(&self, subcommand: &str) -> Command {
         let mut command = as_client();
         command.args([subcommand, "--issuer", self.authority.get("issuer"), "--attempts", "1"]);
+        command.args(TIME);
         command
     }
 
@@ -124,6 +128,7 @@ fn a_certificate_that_nobody_has_issued_is_named_with_what_would_do() {
         let authority = Listening::start(&mut authority);
         let mut check = as_client();
         check.args(["check", "--issuer", authority.get("issuer"), "--attempts", "1"]);
+        check.args(TIME);
         if trusted {
             check.arg("--root-certificate").arg(&own.0.0);
         }

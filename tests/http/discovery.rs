@@ -11,7 +11,7 @@ use ccg_session::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{millis, session_of};
+use super::{secs, session_of};
 
 fn discovered(issuer: &str) -> HttpTokenManager {
     let provider = Provider::discover(issuer).client_auth(ClientAuth::Basic);
@@ -25,7 +25,8 @@ fn manager(authority: &Authority) -> HttpTokenManager {
 fn session(authority: &Authority, attempts: u32) -> SessionHandle {
     session_of(manager(authority), |config| {
         config.retry.attempts = attempts;
-        config.retry.attempt_timeout = millis(500);
+        // Of an attempt that hangs, and more than one that does not needs.
+        config.retry.attempt_timeout = Duration::from_secs(3);
     })
 }
 
@@ -176,6 +177,15 @@ async fn metadata_of_another_issuer_or_with_unsafe_addresses_is_not_used() {
         assert!(text.contains(expected), "{text}");
     }
     assert_eq!(authority.counts().grants, 0);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_asked_for_where_nothing_is_counts_too() {
+    let authority = Authority::start().await.unwrap();
+    authority.fail(Kind::Discovery, Answer::new(StatusCode::NOT_FOUND).retry_after(secs(70)));
+    let error = grant(&manager(&authority)).await.unwrap_err();
+    assert!(matches!(error, TokenError::Denied { .. }), "{error}");
+    assert_eq!(error.retry_after(), Some(secs(70)));
 }
 
 /// They are tried in one attempt, so its time is theirs too.

@@ -1,5 +1,6 @@
 //! What a failure says is obeyed and kept; and what is no refusal is not taken for one.
 
+use std::error::Error;
 use std::time::Duration;
 
 use ccg_session::testing::{Answer, Authority, Fault, Kind, Rule, Script};
@@ -9,6 +10,7 @@ use ccg_session::{
 };
 use http::{HeaderValue, StatusCode};
 
+use super::loopback::Server;
 use super::{millis, session_of};
 
 const PAGE: &str = "<!doctype html><title>Blocked</title>";
@@ -18,9 +20,8 @@ fn manager(authority: &Authority) -> HttpTokenManager {
 }
 
 fn session(authority: &Authority) -> SessionHandle {
-    let mut config = SessionConfig::default();
-    config.retry.attempt_timeout = Duration::from_millis(500);
-    Session::builder(manager(authority)).config(config).spawn().unwrap()
+    let minute = Duration::from_secs(60);
+    session_of(manager(authority), |config| config.retry.attempt_timeout = minute)
 }
 
 fn status(code: u16) -> StatusCode {
@@ -61,7 +62,7 @@ async fn infrastructure_is_not_a_refusal() {
         let session = session(&authority);
         let error = session.get_token().await.unwrap_err();
         assert!(matches!(error.token_error(), Some(TokenError::Denied { .. })), "{error}");
-        assert!(error.retry_after().unwrap() > Duration::from_secs(29), "{error}");
+        assert!(error.retry_after().unwrap() > Duration::from_secs(20), "{error}");
         assert_eq!(authority.counts().grants, before + 1, "{answer:?}");
     }
 }
@@ -81,7 +82,7 @@ async fn a_server_that_does_not_know_the_method_is_not_asked_again() {
 #[tokio::test]
 async fn a_refusal_with_retry_after_is_left_alone_for_the_longer_of_it_and_cooling() {
     let authority = Authority::start().await.unwrap();
-    for (asked, least, most) in [(70, 69, 70), (5, 29, 30), (86_400, 599, 600)] {
+    for (asked, least, most) in [(70, 60, 70), (5, 20, 30), (86_400, 590, 600)] {
         let refusal = Answer::new(status(400)).body(r#"{"error":"unauthorized_client"}"#);
         authority.fail(Kind::Grant, refusal.retry_after(Duration::from_secs(asked)));
         let error = session(&authority).get_token().await.unwrap_err();
@@ -105,6 +106,53 @@ async fn a_description_is_kept_to_its_end() {
 }
 
 #[tokio::test]
+async fn an_error_names_its_cause_and_nothing_is_said_twice() {
+    let nobody = Provider::generic("http://127.0.0.1:1/token");
+    let builder = HttpTokenManager::builder(nobody, "test-client", "test-secret");
+    let mut config = SessionConfig::default();
+    config.retry.attempts = 1;
+    let session = Session::builder(builder.build().unwrap()).config(config).spawn().unwrap();
+    let failed = session.get_token().await.unwrap_err();
+    let cooling = session.get_token().await.unwrap_err();
+    assert!(matches!(cooling, SessionError::Cooling { .. }), "{cooling:?}");
+    for error in [&failed as &dyn Error, failed.token_error().unwrap(), &cooling] {
+        let mut said = vec![error.to_string()];
+        let mut next = error.source();
+        while let Some(error) = next {
+            said.push(error.to_string());
+            next = error.source();
+        }
+        assert!(said[0].contains("Connection refused"), "the cause is not lost: {said:?}");
+        assert!(said.len() > 1, "{said:?}");
+        for (nth, text) in said.iter().enumerate() {
+            let others = said.iter().enumerate().filter(|(other, _)| *other != nth);
+            assert!(
+                others.into_iter().all(|(_, other)| !other.contains(text.as_str())),
+                "{said:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn durations_in_messages_are_rounded() {
+    let authority = Authority::start().await.unwrap();
+    authority.fail(Kind::Grant, Answer::new(status(401)).error("invalid_client"));
+    let session = session(&authority);
+    session.get_token().await.unwrap_err();
+    let error = session.get_token().await.unwrap_err().to_string();
+    assert!(error.starts_with("no request is sent for another 30s after an error: "), "{error}");
+    let limited = TokenError::rate_limited(Some(Duration::from_micros(29_999_999)));
+    assert_eq!(limited.to_string(), "too many requests; try again in 30s");
+    let endless =
+        format!("HTTP/1.1 503 -\r\nretry-after: {}\r\ncontent-length: 0\r\n\r\n", "9".repeat(30));
+    let server = Server::start(move |_| endless.clone()).await;
+    let builder = HttpTokenManager::builder(Provider::generic(&server.base), "id", "s3cr3t");
+    let error = builder.build().unwrap().grant(GrantRequest::default()).await.unwrap_err();
+    assert!(error.to_string().ends_with("; it asked to wait 100years"), "{error}");
+}
+
+#[tokio::test]
 async fn an_error_names_the_address() {
     let authority = Authority::start().await.unwrap();
     let base = authority.base_url().to_owned();
@@ -121,7 +169,8 @@ async fn an_error_names_the_address() {
         let builder = HttpTokenManager::builder(with_key.clone(), "test-client", "test-secret");
         let mut config = SessionConfig::default();
         config.retry.attempts = 1;
-        config.retry.attempt_timeout = Duration::from_millis(500);
+        let hangs = begins.contains("500ms");
+        config.retry.attempt_timeout = if hangs { millis(500) } else { Duration::from_secs(60) };
         let session = Session::builder(builder.build().unwrap()).config(config).spawn().unwrap();
         let error = session.get_token().await.unwrap_err();
         let error = error.token_error().unwrap();
@@ -130,12 +179,15 @@ async fn an_error_names_the_address() {
     }
     // Whatever it was that hung.
     authority.heal();
-    let session = session(&authority);
+    let session = session_of(manager(&authority), |config| {
+        config.retry.attempts = 1;
+        config.retry.attempt_timeout = Duration::from_secs(3);
+    });
     session.get_token().await.unwrap();
     authority.fail(Kind::Revoke, Fault::Hang);
     let error = session.revoke().await.unwrap_err().to_string();
     assert!(
-        error.contains(&format!("no answer within 500ms from {}", authority.revocation_url())),
+        error.contains(&format!("no answer within 3s from {}", authority.revocation_url())),
         "{error}"
     );
 }
@@ -157,6 +209,16 @@ async fn metadata_that_is_nowhere_is_reported_as_that_and_looked_for_once_per_fl
         words.starts_with(&format!("no metadata was found for the issuer {issuer:?}")),
         "{words}"
     );
+    assert_eq!(session.status().counters().grants_started, 1);
+
+    // A web application may answer there, as at each path that it does not know.
+    authority.fail(Kind::Discovery, Fault::Html);
+    let builder = HttpTokenManager::builder(Provider::discover(base), "test-client", "s");
+    let session = Session::builder(builder.build().unwrap()).spawn().unwrap();
+    let error = session.get_token().await.unwrap_err();
+    let cause = error.token_error().unwrap();
+    assert!(matches!(cause, TokenError::Denied { error, .. } if error == "no_metadata"), "{error}");
+    assert!(error.to_string().contains("looks like a web page"), "{error}");
     assert_eq!(session.status().counters().grants_started, 1);
 }
 

@@ -1,7 +1,5 @@
 //! Managers that are made from one: what they share, what each has of its own, and what they cost.
 
-use std::time::{Duration, Instant};
-
 use allocation_counter::measure;
 use ccg_session::testing::{Authority, Kind};
 use ccg_session::{
@@ -86,17 +84,15 @@ async fn managers_that_are_made_from_one_share_its_discovery() {
 async fn five_thousand_sessions_share_one_client() {
     let base = of(Provider::box_ccg(Subject::enterprise("12345")));
     let mut sessions = Vec::with_capacity(5_000);
-    let begun = Instant::now();
     let counted = measure(|| {
         sessions.extend((0..5_000).map(|id| {
             let manager = base.for_subject(Subject::user(format!("user-{id}")));
             Session::builder(manager).spawn().unwrap()
         }));
     });
-    let elapsed = begun.elapsed();
-    println!("5,000 sessions: {elapsed:?}, {} bytes on the heap", counted.bytes_current);
+    println!("5,000 sessions: {counted:?}");
     assert!(counted.bytes_current <= 5_000 * 5_632, "{counted:?}");
-    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    assert!(counted.count_total <= 5_000 * 64, "{counted:?}");
 }
 
 /// Each with a client of its own took 40 ms and 142 KiB.
@@ -104,15 +100,13 @@ async fn five_thousand_sessions_share_one_client() {
 fn five_thousand_subjects_cost_little_more_than_one() {
     let base = of(Provider::box_ccg(Subject::enterprise("12345")));
     let mut managers = Vec::with_capacity(5_000);
-    let begun = Instant::now();
     let counted = measure(|| {
         managers.extend((0..5_000).map(|id| base.for_subject(Subject::user(format!("user-{id}")))));
     });
-    let elapsed = begun.elapsed();
     assert_eq!(managers.len(), 5_000);
-    println!("5,000 managers: {elapsed:?}, {} bytes on the heap", counted.bytes_current);
+    println!("5,000 managers: {counted:?}");
     // An id each, and the two texts that are formatted and cloned on the way.
     assert!(counted.bytes_current <= 5_000 * 64, "{counted:?}");
     assert!(size_of::<HttpTokenManager>() <= 80, "{}", size_of::<HttpTokenManager>());
-    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    assert!(counted.count_total <= 5_000 * 8, "{counted:?}");
 }

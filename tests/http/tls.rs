@@ -156,9 +156,19 @@ async fn certificates_that_cannot_be_used_are_refused_before_anything_is_sent() 
         (
             tls().client_certificate(&*one.certificate, public),
             "client_certificate",
-            "no private key",
+            "has a key that is a public key or a certificate",
         ),
-        (tls().client_certificate(&*one.certificate, cut), "client_certificate", "no private key"),
+        (tls().client_certificate(&*one.certificate, cut), "client_certificate", "is broken PEM"),
+        (
+            tls().client_certificate(&*one.certificate, include_str!("../keys/p256-encrypted.pem")),
+            "client_certificate",
+            "has a key that is encrypted: decrypt it with `openssl pkey -in KEY -out DECRYPTED`",
+        ),
+        (
+            tls().client_certificate(&*one.certificate, include_str!("../keys/p256.jwk")),
+            "client_certificate",
+            "has a key that is not in PEM",
+        ),
         (
             tls().client_certificate(&*one.certificate, &*two.key),
             "client_certificate",

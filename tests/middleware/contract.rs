@@ -92,7 +92,7 @@ async fn a_limit_of_concurrency_inside_gives_each_request_a_place() {
     let mut service: Attached<ConcurrencyLimit<Strict>> = stack.service(strict());
     for _ in 0..3 {
         let answer = service.ready().await.unwrap().call(get());
-        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await;
+        let answer = tokio::time::timeout(Duration::from_secs(60), answer).await;
         assert_eq!(answer.expect("it has its place").unwrap().status(), 200);
     }
 }

@@ -105,7 +105,7 @@ async fn a_directory_that_was_removed_or_replaced_is_found_again() {
         assert!(leased(&store, 2).await.unwrap());
         let later = FileStore::open(&path).unwrap();
         assert!(!leased(&later, 3).await.unwrap());
-        let heard = tokio::time::timeout(Duration::from_secs(5), async {
+        let heard = tokio::time::timeout(Duration::from_secs(60), async {
             store.heard("ns").await;
             later.bury(&Slot::new("ns", [3; 16]), &Record([5; 40])).await.unwrap();
             store.heard("ns").await;

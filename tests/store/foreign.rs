@@ -129,7 +129,7 @@ impl Store for Odd {
 }
 
 fn session(authority: &Authority, store: impl Store) -> (SessionHandle, Fleet<impl Store>) {
-    let fleet = Fleet::builder(store, KEY).build().unwrap();
+    let fleet = Fleet::builder(store, KEY).timeout(secs(1)).build().unwrap();
     let manager = fleet.share(authority.manager().unwrap()).build().unwrap();
     (Session::builder(manager).spawn().unwrap(), fleet)
 }
@@ -143,7 +143,7 @@ async fn goes_on(call: &'static str, fault: Fault) {
     let (other, _its_fleet) = session(&authority, store());
     for round in 0..2 {
         let tokens = async { (odd.get_token().await, other.get_token().await) };
-        let (one, two) = timeout(secs(8), tokens).await.expect("in time");
+        let (one, two) = timeout(secs(60), tokens).await.expect("in time");
         let (one, two) = (one.unwrap(), two.unwrap());
         assert!(authority.is_active(one.secret()), "{call} {fault:?} {round}");
         odd.revoke().await.unwrap();

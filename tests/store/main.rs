@@ -4,9 +4,12 @@
 mod clock;
 mod contract;
 mod directory;
+mod faults;
 mod fleets;
 mod foreign;
+mod forgers;
 mod identity;
+mod over_redis;
 mod place;
 mod programs;
 mod replica;

@@ -4,7 +4,8 @@ use ccg_session::testing::Authority;
 use ccg_session::{FileStore, Fleet, Session};
 use tokio::runtime::{Builder, Runtime};
 
-use super::Directory;
+use crate::replica::KEY;
+use crate::{Directory, secs};
 
 #[test]
 fn a_program_that_flushes_leaves_its_token_to_the_next_one() {
@@ -16,7 +17,7 @@ fn a_program_that_flushes_leaves_its_token_to_the_next_one() {
         let program = Builder::new_current_thread().enable_all().build().unwrap();
         program.block_on(async {
             let store = FileStore::open(directory.path()).unwrap();
-            let fleet = Fleet::builder(store, "0123456789abcdef0123456789abcdef").build().unwrap();
+            let fleet = Fleet::builder(store, KEY).timeout(secs(1)).build().unwrap();
             let manager = fleet.share(authority.manager().unwrap()).build().unwrap();
             let session = Session::builder(manager).spawn().unwrap();
             session.get_token().await.unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ccg_session::testing::Authority;
 use ccg_session::{
-    Fleet, HttpTokenManager, Provider, Session, SessionConfig, SessionHandle, Subject,
+    Fleet, FleetBuilder, HttpTokenManager, Provider, Session, SessionConfig, SessionHandle, Subject,
 };
 
 use tokio::time::timeout;
@@ -18,6 +18,9 @@ use crate::place::Place;
 use crate::secs;
 
 pub(crate) const KEY: &str = "a key for tests, of more than 32 bytes";
+
+/// The time of an attempt: who waits for less has not waited for an attempt that hangs.
+pub(crate) const ATTEMPT: Duration = secs(20);
 
 /// Where the authority is, and as whom to come.
 #[derive(Clone, Debug)]
@@ -54,8 +57,23 @@ impl Local {
         Self::slotted(place, login, "one")
     }
 
+    /// A call of its store may take all the time that there is: the machine may be busy.
     pub(crate) fn slotted(place: &str, login: &Login, slot: &str) -> Self {
-        let fleet = Fleet::builder(Place::open(place), KEY).namespace("ns").build().unwrap();
+        Self::built(|place| Fleet::builder(place, KEY).timeout(secs(1)), place, login, slot)
+    }
+
+    /// A call of its store may take as long as usual.
+    pub(crate) fn usual(place: &str, login: &Login) -> Self {
+        Self::built(|place| Fleet::builder(place, KEY), place, login, "one")
+    }
+
+    fn built(
+        builder: impl FnOnce(Place) -> FleetBuilder<Place>,
+        place: &str,
+        login: &Login,
+        slot: &str,
+    ) -> Self {
+        let fleet = builder(Place::open(place)).namespace("ns").build().unwrap();
         let session = session(&fleet, login, slot);
         Self { fleet, session }
     }
@@ -78,12 +96,14 @@ pub(crate) async fn lets_go_of(session: &SessionHandle, token: &str) {
             status.changed().await.expect("it goes on");
         }
     };
-    timeout(secs(10), gone).await.expect("it is still handed out");
+    timeout(secs(60), gone).await.expect("it is still handed out");
 }
 
 pub(crate) fn session(fleet: &Fleet<Place>, login: &Login, slot: &str) -> SessionHandle {
     let manager = fleet.share(login.manager()).slot(slot).build().unwrap();
-    Session::builder(manager).config(SessionConfig::default()).spawn().unwrap()
+    let mut config = SessionConfig::default();
+    config.retry.attempt_timeout = ATTEMPT;
+    Session::builder(manager).config(config).spawn().unwrap()
 }
 
 /// What callers met.

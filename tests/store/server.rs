@@ -1,5 +1,6 @@
 //! A `redis-server` process of a test's own, and a connection to it that says whatever a test wants said.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -132,7 +133,7 @@ fn is_up(child: &mut Child) -> bool {
             }
         }
     });
-    ready.recv_timeout(Duration::from_secs(20)).is_ok()
+    ready.recv_timeout(Duration::from_secs(60)).is_ok()
 }
 
 impl Drop for Server {
@@ -176,6 +177,21 @@ impl Connection {
             Ok(reply) => reply,
             Err(error) => Reply::Error(error.to_string()),
         }
+    }
+
+    pub(crate) fn count_anew(&mut self) {
+        self.call(&["CONFIG", "RESETSTAT"]);
+    }
+
+    /// How often the server has run each command since it counts anew, those of scripts among them.
+    pub(crate) fn calls(&mut self) -> BTreeMap<String, u64> {
+        let Reply::Bytes(info) = self.call(&["INFO", "commandstats"]) else { panic!("no bytes") };
+        let stats = String::from_utf8(info).unwrap();
+        let calls = stats.lines().filter_map(|line| {
+            let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), stats.split_once(',')?.0.parse().unwrap()))
+        });
+        calls.filter(|(name, _)| name != "config|resetstat").collect()
     }
 
     pub(crate) fn read(&mut self) -> io::Result<Reply> {

@@ -1,6 +1,8 @@
 //! The command-line arguments. Only their syntax is checked here; the library rejects invalid values, with its
 //! own messages.
 
+#![expect(clippy::doc_markdown, reason = "clap prints them as they are")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,7 +73,7 @@ impl Command {
 
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
-  1  a check of the demo failed, a step of `check` failed, or the result could not be written
+  1  a check of the demo failed, a step of check failed, or the result could not be written
   2  invalid usage or configuration: nothing was sent
   3  the server refused the request
   4  the server could not be reached, was busy, or sent an invalid response
@@ -140,13 +142,13 @@ pub(crate) struct ExchangeArgs {
     /// A scope of the new token; may be repeated
     #[arg(long = "scope", value_name = "S")]
     pub(crate) scopes: Vec<String>,
-    /// A scope to request for the subject token, like --scope of `token`; may be repeated
+    /// A scope to request for the subject token, like --scope of "token"; may be repeated
     #[arg(long, value_name = "S")]
     pub(crate) grant_scope: Vec<String>,
-    /// A resource for the subject token, like --resource of `token`; may be repeated
+    /// A resource for the subject token, like --resource of "token"; may be repeated
     #[arg(long, value_name = "URI")]
     pub(crate) grant_resource: Vec<String>,
-    /// An audience for the subject token, like --audience of `token`; may be repeated
+    /// An audience for the subject token, like --audience of "token"; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) grant_audience: Vec<String>,
     /// A resource that the new token is for; may be repeated
@@ -181,7 +183,7 @@ pub(crate) struct RevokeArgs {
     #[command(
         flatten,
         next_help_heading = "Selects the cached token; without --cache these flags have no effect, and are \
-            accepted so that `revoke` takes the same flags as `token`"
+            accepted so that revoke takes the same flags as token"
     )]
     pub(crate) grant: GrantArgs,
 }
@@ -194,7 +196,7 @@ pub(crate) struct AuthorityArgs {
     /// A JSON file that describes which failures to simulate, and when
     ///
     /// {"rules": [{"on": "grant", "requests": [2, 3], "fault": {"answer": {"status": 503}}}]}. All keys are
-    /// documented at `ccg_session::testing::Script`.
+    /// documented at ccg_session::testing::Script.
     #[arg(long, value_name = "FILE")]
     pub(crate) script: Option<PathBuf>,
     /// How long tokens live [default: 1h]
@@ -256,6 +258,9 @@ pub(crate) struct DemoArgs {
     pub(crate) tenants: u16,
     /// Run the fleet demo instead: N processes share one token through a store; one is killed, and one revokes
     /// the token
+    ///
+    /// Without --redis the store is a directory, ccg-session-demo-*, in the system's temporary directory. It is
+    /// removed at the end, unless the demo itself is killed (SIGKILL).
     #[arg(
         long,
         value_name = "N",
@@ -282,9 +287,9 @@ pub(crate) struct DemoArgs {
 pub(crate) enum Format {
     /// The token itself
     Raw,
-    /// An HTTP header line: `Authorization: Bearer …`, or `Authorization: DPoP …` for a token bound to a key
+    /// An HTTP header line: "Authorization: Bearer …", or "Authorization: DPoP …" for a token bound to a key
     Header,
-    /// A JSON object: `access_token`, `token_type`, `expires_in`, scope, attempts; errors are printed as JSON too
+    /// A JSON object: access_token, token_type, expires_in, scope, attempts; errors are printed as JSON too
     Json,
     /// A JSON object for kubectl and other programs that run this as a credential plugin
     ExecCredential,

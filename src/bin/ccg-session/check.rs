@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ccg_session::{
     AccessToken, ConfigError, Credential, Endpoints, ExchangeRequest, ExchangedToken, Grant,
-    GrantRequest, HttpTokenManager, Session, SessionConfig, SessionError, SessionHandle,
-    TokenError, TokenManager, TokenRequestOptions, TokenText,
+    GrantRequest, HttpTokenManager, Introspection, Session, SessionConfig, SessionError,
+    SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
 use crate::args::{CheckArgs, Step};
@@ -107,8 +107,9 @@ impl Check {
     }
 
     async fn addresses(&mut self) -> Result<bool, Failure> {
-        let step = if self.settings.issuer.is_some() { "discovery" } else { "addresses" };
-        match self.in_time(self.server.endpoints()).await {
+        let issuer = self.settings.issuer.as_deref();
+        let step = if issuer.is_some() { "discovery" } else { "addresses" };
+        match self.in_time(issuer, self.server.endpoints()).await {
             Ok(endpoints) => {
                 self.ok(step, &format!("tokens        {}", without_query(endpoints.token_url())))?;
                 for (what, url) in [
@@ -144,7 +145,7 @@ impl Check {
         };
         let settings = Settings { issuer: Some(other.clone()), ..self.settings.clone() };
         let server = self.manager(&settings)?;
-        self.in_time(server.endpoints()).await.ok().map(|_| other)
+        self.in_time(None, server.endpoints()).await.ok().map(|_| other)
     }
 
     /// Another one for these settings, as the same client.
@@ -252,10 +253,10 @@ impl Check {
             say(step, "none", "the server has no introspection endpoint (--introspection-url)")?;
             return Ok(false);
         }
-        let mut answer = self.in_time(self.server.introspect(token.secret())).await;
+        let mut answer = self.introspect(token).await;
         // What was signed was dated by a clock that is not the server's, which it knows now.
         if matches!(&answer, Err(TokenError::Denied { credentials_changed: true, .. })) {
-            answer = self.in_time(self.server.introspect(token.secret())).await;
+            answer = self.introspect(token).await;
         }
         match answer {
             Ok(told) if told.active => {
@@ -321,9 +322,9 @@ impl Check {
                 Asked::Revocation => {
                     let text = Grant::bearer(token.secret()).ok()?.text().clone();
                     let options = TokenRequestOptions::default();
-                    self.in_time(server.revoke(text, options)).await.is_ok()
+                    self.in_time(None, server.revoke(text, options)).await.is_ok()
                 }
-                _ => self.in_time(server.introspect(token.secret())).await.is_ok(),
+                _ => self.in_time(None, server.introspect(token.secret())).await.is_ok(),
             };
             if is_taken {
                 return Some(format!(
@@ -376,7 +377,7 @@ impl Check {
 
     async fn is_gone(&mut self, what: &str, token: &str) -> Result<(), Failure> {
         let step = "introspection";
-        match self.in_time(self.server.is_active(token)).await {
+        match self.in_time(self.introspection_url(), self.server.is_active(token)).await {
             Ok(false) => self.ok(step, &format!("{what} is no longer active")),
             Ok(true) => self.step_failed(
                 step,
@@ -397,13 +398,25 @@ impl Check {
         Known { settings, endpoints: endpoints.as_ref(), basic_differs: *basic_differs }
     }
 
+    fn introspection_url(&self) -> Option<&str> {
+        self.endpoints.as_ref().and_then(Endpoints::introspection_url)
+    }
+
+    async fn introspect(&self, token: &AccessToken) -> Result<Introspection, TokenError> {
+        self.in_time(self.introspection_url(), self.server.introspect(token.secret())).await
+    }
+
     /// As long as an attempt of the session may take.
     async fn in_time<T>(
         &self,
+        address: Option<&str>,
         request: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
         let after = self.config.retry.attempt_timeout;
-        tokio::time::timeout(after, request).await.unwrap_or(Err(TokenError::timed_out(after)))
+        tokio::time::timeout(after, request).await.unwrap_or_else(|_| {
+            let late = TokenError::timed_out(after);
+            Err(address.map_or(late.clone(), |it| late.with_address(without_query(it))))
+        })
     }
 
     fn is_skipped(&mut self, step: Step, name: &str) -> Result<bool, Failure> {

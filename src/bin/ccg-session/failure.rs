@@ -120,7 +120,7 @@ impl Failure {
                 SessionError::Unsupported(_) => "unsupported",
                 SessionError::WouldBlock => "would_block",
                 SessionError::Closed => "closed",
-                error => error.token_error().map_or("session", token_error_kind),
+                error => error.token_error().map_or("session", TokenError::as_str),
             },
         }
     }
@@ -153,23 +153,6 @@ pub(crate) fn message(error: &TokenError) -> String {
 /// No word of it is the server's: those stay as they are.
 fn is_ours(error: &TokenError) -> bool {
     matches!(error, TokenError::Denied { status: 0, .. } | TokenError::Credential { .. })
-}
-
-/// The variant's name in snake case.
-fn token_error_kind(error: &TokenError) -> &'static str {
-    match error {
-        TokenError::Denied { .. } => "denied",
-        TokenError::Credential { .. } => "credential",
-        TokenError::RateLimited { .. } => "rate_limited",
-        TokenError::Server { .. } => "server",
-        TokenError::Malformed { .. } => "malformed",
-        TokenError::Expired { .. } => "expired",
-        TokenError::Transport { .. } => "transport",
-        TokenError::TimedOut { .. } => "timed_out",
-        TokenError::Panicked => "panicked",
-        // A variant that a later version of the library has.
-        _ => "token",
-    }
 }
 
 /// In the words of the command: the flag in place of the library's setting.
@@ -221,7 +204,7 @@ fn flag(setting: &str) -> Option<&'static str> {
 
 /// Each setting that a [`ConfigError`] of the library names, and what it is here: its flag, which is also
 /// its name in the file, or else where it comes from.
-const SETTINGS: [(&str, &str); 37] = [
+const SETTINGS: [(&str, &str); 39] = [
     ("algorithm", "--algorithm"),
     ("assertion_audience", "--assertion-audience"),
     ("assumed_lifetime", "--assumed-lifetime"),
@@ -234,7 +217,7 @@ const SETTINGS: [(&str, &str); 37] = [
     ("client_secret", "the client's secret"),
     ("connect_timeout", "--connect-timeout"),
     ("cooling", "the session's cooling"),
-    ("credential", "what --client-secret-file or the environment has"),
+    ("credential", "the client's credential"),
     ("dpop", "--dpop-key"),
     ("exchanges_at_once", "the session's number of exchanges at once"),
     ("expired_buffer", "--expired-buffer"),
@@ -243,10 +226,12 @@ const SETTINGS: [(&str, &str); 37] = [
     ("introspection_url", "--introspection-url"),
     ("ip", "the address of an end user"),
     ("issuer", "--issuer"),
+    ("key_id", "--key-id"),
     ("max_held", "the session's number of callers"),
     ("param", "--param"),
     ("proxy", "--proxy"),
     ("resource", "--resource"),
+    ("revocation_audience", "--revocation-audience"),
     ("revocation_url", "--revocation-url"),
     ("root_certificate", "--root-certificate"),
     ("runtime", "the runtime"),

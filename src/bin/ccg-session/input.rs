@@ -72,6 +72,14 @@ pub(crate) fn check_lines(flag: &str, texts: &[String]) -> Result<(), Failure> {
     )))
 }
 
+/// The same of what may have no blanks either.
+pub(crate) fn check_words(flag: &str, texts: &[String]) -> Result<(), Failure> {
+    if !texts.iter().any(|text| text.trim().contains(char::is_whitespace)) {
+        return check_lines(flag, texts);
+    }
+    Err(Failure::Usage(format!("{flag} has a blank or a line break in it: leave it out")))
+}
+
 /// The path, unless somebody has given what belongs in the file.
 fn place(path: &Path) -> String {
     let shown = path.display().to_string();

@@ -69,9 +69,14 @@ fn run(command: Command) -> Result<(), Failure> {
 
 /// Help and version are no errors to clap's caller; anything else is one of usage.
 fn not_understood(error: &clap::Error) -> ExitCode {
-    if let Some(problem) = may_be_secret(error) {
-        let failure = Failure::Usage(problem.into());
-        failure.report(false);
+    let as_json = wants_json();
+    let problem = match may_be_secret(error) {
+        Some(problem) => Some(problem.into()),
+        None => (as_json && error.use_stderr()).then(|| in_one_line(error)),
+    };
+    if let Some(problem) = problem {
+        let failure = Failure::Usage(problem);
+        failure.report(as_json);
         return failure.exit_code();
     }
     if error.use_stderr() {
@@ -88,6 +93,21 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// Whether an error shall be JSON, though the arguments were not understood.
+fn wants_json() -> bool {
+    let args: Vec<_> = std::env::args_os().collect();
+    args.iter().any(|arg| arg == "--format=json")
+        || args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
+}
+
+/// Without usage and tips.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let problem = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = problem.split_whitespace().skip_while(|word| *word == "error:").collect();
+    words.join(" ")
+}
+
 /// What to say in place of clap, which would repeat an argument that may be a secret.
 fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
     let text = |kind| match error.get(kind) {
@@ -100,6 +120,7 @@ fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
         (ErrorKind::ValueValidation, Some(flag)) if flag.starts_with("--param ") => {
             Some(NO_PARAMETER)
         }
+        (ErrorKind::TooManyValues, _) => Some(NO_VALUE),
         (ErrorKind::InvalidValue, _)
             if text(ContextKind::InvalidValue).is_some_and(|value| !is_word(value)) =>
         {

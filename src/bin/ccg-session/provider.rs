@@ -154,17 +154,22 @@ fn provider(server: [Option<&str>; 4], box_base_url: Option<&str>) -> Result<Pro
     }
 }
 
-/// Somebody may have copied the address of a server's metadata (RFC 8414 §3.1, OIDC Discovery §4), which
-/// has the issuer in it.
+/// Somebody may have copied the address of a server's metadata.
 fn no_metadata(flag: &str, url: &str) -> Result<(), Failure> {
-    let Some((before, after)) = url.split_once("/.well-known/") else { return Ok(()) };
-    let path = after.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
-    let issuer = path.split_once('/').map_or(before.into(), |(_, path)| format!("{before}/{path}"));
-    // What is before an @ may be a password: the library says so in its own words.
-    if issuer.contains('@') {
-        return Ok(());
+    match issuer_in(url) {
+        // What is before an @ may be a password: the library says so in its own words.
+        Some(issuer) if !issuer.contains('@') => Err(Failure::Usage(format!(
+            "{flag} is the address of metadata: give --issuer {issuer}"
+        ))),
+        _ => Ok(()),
     }
-    Err(Failure::Usage(format!("{flag} is the address of metadata: give --issuer {issuer}")))
+}
+
+/// The issuer whose metadata is at this address (RFC 8414 §3.1, OIDC Discovery §4).
+pub(crate) fn issuer_in(url: &str) -> Option<String> {
+    let (before, after) = url.split_once("/.well-known/")?;
+    let path = after.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    Some(path.split_once('/').map_or(before.into(), |(_, path)| format!("{before}/{path}")))
 }
 
 fn client_auth(

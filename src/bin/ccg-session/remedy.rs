@@ -6,6 +6,7 @@ use std::error::Error;
 use ccg_session::{Endpoints, TokenError};
 
 use crate::failure::in_our_words;
+use crate::provider::issuer_in;
 use crate::settings::{Auth, Settings};
 
 /// What is known when something fails.
@@ -18,6 +19,12 @@ pub(crate) struct Known<'a> {
 
 const PROXY_PASSWORD: &str = "the proxy wants a user name and password: write them into its address \
     (HTTPS_PROXY or --proxy)";
+
+const WANTS_CERTIFICATE: &str =
+    "the server requires a client certificate: set --client-certificate and --client-key";
+
+const ALLOW: &str =
+    "the server does not let this client (--client-id) have a token: allow it on the server";
 
 /// What metadata names (RFC 8414 §2).
 const ENDPOINTS: [&str; 3] = ["token_endpoint", "revocation_endpoint", "introspection_endpoint"];
@@ -66,6 +73,16 @@ impl Known<'_> {
             TokenError::Server { status: 407, .. } => PROXY_PASSWORD.into(),
             TokenError::Server { status: 405, .. } => self.no_post(asked),
             TokenError::Server { status: 404 | 410, .. } => self.nothing_there(asked),
+            // What some servers tell whoever speaks plain HTTP to a port for TLS.
+            TokenError::Server { status: 400, description: Some(words), address: Some(address), .. }
+                if words.contains("web page") && address.starts_with("http:") =>
+            {
+                format!(
+                    "{}; perhaps this port does not use plain HTTP: then use https: in {}",
+                    self.malformed(asked, words),
+                    self.address(asked)
+                )
+            }
             // Of whoever is before it.
             TokenError::Server { status: ..500, description: Some(words), .. }
                 if words.contains("web page") =>
@@ -80,7 +97,9 @@ impl Known<'_> {
                 "the server issues tokens that have already expired: check its clock and its token \
                     lifetime".into()
             }
-            TokenError::Transport { source, .. } => self.transport(asked, &**source),
+            TokenError::Transport { source, address, .. } => {
+                self.transport(asked, &**source, address.as_deref().unwrap_or_default())
+            }
             TokenError::TimedOut { address: Some(place), .. } if place.starts_with("the file ") => {
                 "what --client-secret-file names does not answer: check the path, and what is mounted there"
                     .into()
@@ -125,6 +144,10 @@ impl Known<'_> {
         let target =
             description.split("redirects to ").nth(1).and_then(|rest| rest.split(';').next());
         match target {
+            Some(target) if asked == Asked::Metadata => format!(
+                "the server redirects, which no request follows: give {flag} {}",
+                issuer_in(target).as_deref().unwrap_or(target)
+            ),
             Some(target) => {
                 format!("the server redirects, which no request follows: give {flag} {target}")
             }
@@ -137,9 +160,23 @@ impl Known<'_> {
             return String::new();
         };
         let says = description.as_deref().unwrap_or_default().to_lowercase();
-        let Settings { scope, resource, audience, dpop_key, .. } = self.settings;
+        let Settings { scope, resource, audience, dpop_key, auth, client_certificate, .. } =
+            self.settings;
+        let wants = |word| code.to_lowercase().contains(word) || says.contains(word);
+        if dpop_key.is_none() && wants("dpop") {
+            return "the server requires DPoP: set --dpop-key".into();
+        }
+        // What an assertion is signed with is a certificate too, to some.
+        let is_signed =
+            matches!(auth, Some(Auth::SecretJwt | Auth::PrivateKeyJwt | Auth::Assertion));
+        if client_certificate.is_none() && !is_signed && (wants("certificate") || wants("mtls")) {
+            return WANTS_CERTIFICATE.into();
+        }
         match &**code {
             "invalid_client" => self.client(asked),
+            // Keycloak says so of a wrong secret.
+            "unauthorized_client" if says.contains("credentials") => self.client(asked),
+            "invalid_grant" if is_signed => self.client(asked),
             "unauthorized_client" => format!(
                 "the server does not allow {} for this client (--client-id): allow it on the server",
                 if asked == Asked::Exchange { "token exchange" } else { "client credentials" }
@@ -179,11 +216,6 @@ impl Known<'_> {
                 "the server gives tokens that are not for a Bearer header: check {}, and what it gives",
                 self.address(asked)
             ),
-            "invalid_dpop_proof" | "use_dpop_nonce" | "invalid_request"
-                if dpop_key.is_none() && (code.contains("dpop") || says.contains("dpop")) =>
-            {
-                "the server requires DPoP: set --dpop-key".into()
-            }
             "invalid_dpop_proof" | "use_dpop_nonce" => {
                 "the server does not accept the proof of --dpop-key: check this machine's clock, and that the \
                  server takes keys of this kind (many want one on the curve P-256)"
@@ -208,7 +240,26 @@ impl Known<'_> {
             _ if dpop_key.is_some() && asked == Asked::Grant => {
                 "the server refuses the request, possibly because of the key: try without --dpop-key".into()
             }
-            _ => "see the server's message above, and its documentation".into(),
+            "access_denied" if asked == Asked::Grant && says.contains("audience") => {
+                "the server wants to be told another audience: check --audience".into()
+            }
+            "access_denied" if asked == Asked::Grant => ALLOW.into(),
+            _ if *status == 403 && asked == Asked::Grant => ALLOW.into(),
+            _ => self.refused_for_its_own_reason(asked),
+        }
+    }
+
+    fn refused_for_its_own_reason(&self, asked: Asked) -> String {
+        let flag = self.address(asked);
+        let refused = "the server refuses the request (its own words follow)";
+        match asked {
+            Asked::Metadata => format!("{refused}: check {flag}"),
+            Asked::Grant => format!(
+                "{refused}: check {flag}, and whether it wants --scope, --audience or --param"
+            ),
+            Asked::Exchange => format!("{refused}: --skip exchange if it has none"),
+            Asked::Introspection => format!("{refused}: check {flag}, or --skip introspection"),
+            Asked::Revocation => format!("{refused}: check {flag}, or --skip revocation"),
         }
     }
 
@@ -295,8 +346,16 @@ impl Known<'_> {
         if reason.contains("redirects to ") {
             return self.moved(Asked::Metadata, reason);
         }
-        if reason.contains("its issuer is ") {
-            return "the metadata belongs to another issuer: spell --issuer exactly as the server does".into();
+        let other = reason.split("its issuer is \"").nth(1);
+        if let Some(issuer) = other.and_then(|rest| rest.split("\": if that").next()) {
+            return format!(
+                "the metadata belongs to another issuer: if that is who is meant, give --issuer {issuer}"
+            );
+        }
+        if reason.contains("it names no issuer") {
+            return "the server's metadata names no issuer: have it fixed, or give --token-url in place of \
+                    --issuer"
+                .into();
         }
         if reason.contains("without TLS") {
             return "the server's metadata names an address without TLS: give --token-url in place of \
@@ -329,7 +388,7 @@ impl Known<'_> {
         format!("this address does not respond like an OAuth 2.0 server: check {flag}")
     }
 
-    fn transport(&self, asked: Asked, error: &(dyn Error + 'static)) -> String {
+    fn transport(&self, asked: Asked, error: &(dyn Error + 'static), address: &str) -> String {
         let flag = self.address(asked);
         let mut said = error.to_string();
         let mut source = error.source();
@@ -370,8 +429,25 @@ impl Known<'_> {
                 clock".into();
         }
         if has(&["CertificateRequired", "HandshakeFailure"]) {
-            return "the server requires a client certificate: set --client-certificate and --client-key"
-                .into();
+            return WANTS_CERTIFICATE.into();
+        }
+        // What connects to it is the proxy, and no other host is looked up here.
+        if let Some((_, proxy)) = address.split_once(" through the proxy ") {
+            let set = match &self.settings.proxy {
+                Some(_) => "--proxy",
+                None => "HTTPS_PROXY (or --proxy)",
+            };
+            if has(&["dns error", "lookup address", "resolve", "refused"]) {
+                return format!("nobody is there at the proxy {proxy}: check {set}");
+            }
+            if has(&["tunnel error"]) {
+                return format!(
+                    "the proxy {proxy} does not connect to the server: check {set}, its rules, and {flag}"
+                );
+            }
+            return format!(
+                "the connection through the proxy {proxy} broke or could not be made: check {set}, and {flag}"
+            );
         }
         if has(&["dns error", "lookup address", "resolve"]) {
             return format!("there is no such host: check {flag}");

@@ -1,5 +1,7 @@
 //! Whom to ask, as whom, and how the session behaves: by flags, and under the same names by a file.
 
+#![expect(clippy::doc_markdown, reason = "clap prints them as they are")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,8 +20,8 @@ use crate::input;
 pub(crate) struct Settings {
     /// A TOML file with any of these settings, under the names of the flags without the leading dashes
     ///
-    /// A setting that may be repeated is a list; param is a table: `param = { name = "value" }`. Scopes,
-    /// resources, audiences and params apply to the grant. The table `[session]` contains attempts,
+    /// A setting that may be repeated is a list; param is a table: param = { name = "value" }. Scopes,
+    /// resources, audiences and params apply to the grant. The table [session] contains attempts,
     /// attempt-timeout, stale-buffer and expired-buffer. A flag takes precedence over the file. A path in the
     /// file is relative to the file.
     #[arg(long, value_name = "FILE")]
@@ -46,7 +48,7 @@ pub(crate) struct Settings {
     /// How to authenticate to the server [default: post]
     #[arg(long, value_enum)]
     pub(crate) auth: Option<Auth>,
-    /// The base URL of Box, if it is not `https://api.box.com`
+    /// The base URL of Box, if it is not https://api.box.com
     #[arg(long, value_name = "URL", conflicts_with_all = ["token_url", "issuer"])]
     pub(crate) box_base_url: Option<String>,
     /// One more parameter of each grant; may be repeated
@@ -55,13 +57,13 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "K=V", value_parser = param)]
     #[serde(deserialize_with = "pairs")]
     pub(crate) param: Vec<(String, String)>,
-    /// The client's id [default: from the file, else from the environment variable `CCG_SESSION_CLIENT_ID`]
+    /// The client's id [default: from the file, else from the environment variable CCG_SESSION_CLIENT_ID]
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// A file with the client's secret; - reads it from stdin
     ///
     /// Without it, here and in the configuration file, the secret is taken from the environment variable
-    /// `CCG_SESSION_CLIENT_SECRET`. A newline at the end is left out. There is no flag for the secret
+    /// CCG_SESSION_CLIENT_SECRET. A newline at the end is left out. There is no flag for the secret
     /// itself, since other users of the machine can read a command's arguments.
     #[arg(long, value_name = "PATH")]
     pub(crate) client_secret_file: Option<PathBuf>,
@@ -77,7 +79,7 @@ pub(crate) struct Settings {
     /// The same, for revocations and introspections [default: as --assertion-audience]
     #[arg(long, value_name = "AUDIENCE")]
     pub(crate) revocation_audience: Option<String>,
-    /// A file with a private key (PEM or JWK) to bind tokens to (`DPoP`, RFC 9449)
+    /// A file with a private key (PEM or JWK) to bind tokens to (DPoP, RFC 9449)
     ///
     /// A request with such a token needs a proof, which only the holder of the key can make.
     #[arg(long, value_name = "PATH")]
@@ -91,9 +93,9 @@ pub(crate) struct Settings {
     /// A PEM file with that certificate's private key
     #[arg(long, value_name = "PATH")]
     pub(crate) client_key: Option<PathBuf>,
-    /// A proxy for all requests except to this machine [default: from `HTTPS_PROXY` and similar variables]
+    /// A proxy for all requests except to this machine [default: from HTTPS_PROXY and similar variables]
     ///
-    /// `http://proxy.example.com:3128`. A password in it can be read here by other users of this machine: it
+    /// http://proxy.example.com:3128. A password in it can be read here by other users of this machine: it
     /// belongs in the file.
     #[arg(long, value_name = "URL")]
     pub(crate) proxy: Option<String>,
@@ -112,15 +114,15 @@ pub(crate) struct Settings {
     ///
     /// It is created if missing, with access for its owner only. It must be on a local file system, on Linux.
     /// Calls that would request the same token share it: there is one token per server, client, subject, set of
-    /// scopes and so on. `revoke` with the same flags revokes it for all; deleting the directory only forgets
-    /// it. With the feature `redis` it may also be an address, such as `rediss://redis.example.com`. Other
+    /// scopes and so on. "revoke" with the same flags revokes it for all; deleting the directory only forgets
+    /// it. With the feature "redis" it may also be an address, such as rediss://redis.example.com. Other
     /// users of this machine can read command-line arguments: put an address with a password in the file.
     #[arg(long, value_name = "DIR", help_heading = "Cache")]
     pub(crate) cache: Option<PathBuf>,
     /// A file with the key that seals the cache [default: DIR/key, which the first call makes]
     ///
-    /// At least 32 bytes, the same for all calls, readable only by its owner; for example from `openssl rand
-    /// -hex 32`. Anyone who can read DIR/key can read the tokens beside it. If the key is elsewhere, a copy of
+    /// At least 32 bytes, the same for all calls, readable only by its owner; for example from openssl rand
+    /// -hex 32. Anyone who can read DIR/key can read the tokens beside it. If the key is elsewhere, a copy of
     /// the directory reveals nothing.
     #[arg(long, value_name = "PATH", help_heading = "Cache")]
     pub(crate) cache_key_file: Option<PathBuf>,
@@ -164,23 +166,23 @@ pub(crate) struct SessionSettings {
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(try_from = "String")]
 pub(crate) enum Auth {
-    /// `client_secret_post`: in the form
+    /// client_secret_post: in the form
     #[value(alias = "client_secret_post")]
     Post,
-    /// `client_secret_basic`: in a header
+    /// client_secret_basic: in a header
     #[value(alias = "client_secret_basic")]
     Basic,
     /// In a header, not encoded before base64
     BasicRaw,
-    /// `client_secret_jwt`: the secret signs an assertion
+    /// client_secret_jwt: the secret signs an assertion
     #[value(alias = "client_secret_jwt")]
     SecretJwt,
-    /// `private_key_jwt`: a private key (PEM or JWK, in place of the secret) signs an assertion
+    /// private_key_jwt: a private key (PEM or JWK, in place of the secret) signs an assertion
     #[value(alias = "private_key_jwt")]
     PrivateKeyJwt,
     /// An assertion that a platform writes, in place of the secret
     Assertion,
-    /// `tls_client_auth`: a client certificate, and no secret
+    /// tls_client_auth: a client certificate, and no secret
     #[value(alias = "tls_client_auth", alias = "self_signed_tls_client_auth")]
     TlsClient,
     /// No secret at all

@@ -50,13 +50,19 @@ pub(crate) fn exchange(args: ExchangeArgs) -> Result<(), Failure> {
     // The library would say so too, but of the exchange only once there is a token, and of both by one name.
     for (flag, texts) in [
         ("--scope", &scopes),
-        ("--resource", &resources),
         ("--audience", &audiences),
         ("--grant-scope", &scope),
-        ("--grant-resource", &resource),
         ("--grant-audience", &audience),
     ] {
         input::check_lines(flag, texts)?;
+    }
+    for (flag, texts) in [
+        ("--resource", &*resources),
+        ("--grant-resource", &*resource),
+        ("--shared-link", shared_link.as_slice()),
+        ("--requested-token-type", requested_token_type.as_slice()),
+    ] {
+        input::check_words(flag, texts)?;
     }
     let settings = settings.complete(GrantArgs { scope, resource, audience })?;
     let mut request = ExchangeRequest::scopes(scopes);

@@ -82,6 +82,7 @@ fn what_cannot_be_used_is_refused_before_anything_is_sent() {
         (param("scope"), "param \"scope\" is the protocol's own"),
         (param("box_subject_id"), "param \"box_subject_id\" is there already"),
         (param(""), "param has an empty name"),
+        (param("a\n"), "param \"a\\n\" has a blank, a line break"),
         (builder(boxed().param("a", "1").param("a", "2")), "param \"a\" is there already"),
     ] {
         let error = error(builder);
@@ -174,6 +175,17 @@ fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
         (builder(generic().resource("urn:a\nb")), "resource"),
         (builder(generic().scope("a\nb")), "scope"),
         (builder(generic().client_auth(jwt("a\nb"))), "assertion_audience"),
+        (
+            builder(generic().client_auth(ClientAuth::SecretJwt(
+                JwtAuth::new().revocation_audience(AssertionAudience::value("a\nb")),
+            ))),
+            "revocation_audience",
+        ),
+        (
+            builder(generic().client_auth(ClientAuth::SecretJwt(JwtAuth::new().key_id("a\nb")))),
+            "key_id",
+        ),
+        (builder(Provider::generic("https://as.example/t")).proxy("http://p:1/\nx"), "proxy"),
         (builder(Provider::box_ccg(Subject::user("1\n2"))), "subject"),
         (
             HttpTokenManager::builder(

@@ -160,11 +160,17 @@ fn a_key_that_will_not_do_says_why_and_not_what_it_is() {
         ("PuTTY-User-Key-File-3: ssh-rsa", None, "is in PuTTY's own format"),
         (P256_PUBLIC, None, "is a public key or a certificate"),
         (P256_ENCRYPTED, None, "is encrypted"),
-        (P256_NO_PUBLIC, None, "lacks its public half: `openssl ec` adds it"),
+        (P256_NO_PUBLIC, None, "lacks its public half: add it with `openssl ec -in"),
         (P521, None, "is on a curve that is not known"),
-        (RSA_1024, None, "cannot be used (TooSmall)"),
+        (
+            RSA_1024,
+            None,
+            "is an RSA key of fewer than 2,048 bits: make a longer one with `openssl genpkey",
+        ),
         (&P256_JWK[..40], None, "is not JSON"),
         (r#"{"keys":[]}"#, None, "is a set of keys"),
+        (r#"{"keys":[{"kty":"EC"},{"kty":"EC"}]}"#, None, "is a set of keys"),
+        ("MBIwEAYHKoZIzj0CAQYFK4EEACIDAA==", None, "is no private key"),
         (r#"{"d":"s3cr3t"}"#, None, "without \"kty\""),
         (&public, None, "is a public key, without \"d\""),
         (&no_y, None, "without \"y\""),
@@ -194,12 +200,20 @@ fn a_key_that_was_mangled_on_its_way_is_read() {
         for mangled in [key.replace('\n', "\\n"), format!("\"{key}\""), indented] {
             assert_eq!(thumbprint(&mangled), thumbprint(key), "{mangled}");
         }
+        let last = key.rsplit("-----BEGIN ").next().unwrap();
+        let lines = last.lines().skip(1).filter(|line| !line.starts_with("--"));
+        let bare = lines.collect::<Vec<_>>().join("\n");
+        for mangled in [bare.clone(), bare.replace('\n', ""), format!("'{bare}'\n")] {
+            assert_eq!(thumbprint(&mangled), thumbprint(key), "{mangled}");
+        }
     }
     for key in [RSA_JWK, P256_JWK, P384_JWK, ED25519_JWK] {
         let padded = key.replace('-', "+").replace('_', "/");
         for mangled in [format!("'{key}'"), serde_json::to_string(key).unwrap()] {
             assert_eq!(thumbprint(&mangled), thumbprint(key), "{mangled}");
         }
+        let set = format!(r#"{{"keys":[{key}]}}"#);
+        assert_eq!(thumbprint(&set), thumbprint(key));
         if !padded.contains("\"kid\"") {
             assert_eq!(thumbprint(&padded), thumbprint(key));
         }

@@ -2,6 +2,7 @@
 //! are a matter of the connection are in `tests/transport.rs`.
 
 use super::*;
+use crate::tests::effort::assert_takes_little;
 
 const SECRETS: [&str; 2] = ["s3cr3t", "subject-token"];
 /// Sat, 21 Nov 2026 12:00:00 GMT.
@@ -187,6 +188,11 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (400, "", r#"{"errors":[{"message":"x"},{"message":"y"}]}"#, "denied 400 Bad Request; x"),
     (403, "", r#"{"type":"about:blank","title":"Forbidden","detail":"not from here","status":403}"#, "denied 403 Forbidden; Forbidden; not from here"),
     (400, "", r#"{"message":"x","reason":"x","error":{"message":"y"}}"#, "denied 400 Bad Request; x; y"),
+    (400, "", r#"{"errors":["x","y"]}"#, "denied 400 Bad Request; x"),
+    (401, "", r#"{"fault":{"faultstring":"x","detail":{"errorcode":"y"}}}"#, "denied 401 Unauthorized; x"),
+    (400, "", r#"{"__type":"E","Message":"x"}"#, "denied 400 Bad Request; x"),
+    (400, "", r#"{"error":"e","userMessage":"x","details":["y"],"reasonPhrase":""}"#, "denied 400 e; x"),
+    (400, "", "error_description=x+y", "denied 400 Bad Request; x y"),
     (401, "", r#"{"error":"Unauthorized","message":"no \u202esuch client"}"#, "denied 401 Unauthorized; no such client"),
     (400, "", r#"{"error":"invalid_grant","error_description":"x","message":"y"}"#, "denied 400 invalid_grant; x"),
     (405, "", "", "denied 405 Method Not Allowed"),
@@ -211,8 +217,10 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (501, "", r#"{"error":"unsupported_grant_type"}"#, "server 501 -; unsupported_grant_type"),
     // Redirects are not followed, and told without what could be secret.
     (302, "location: https://login.example.com/token/?code=s3cr3t#f", "", "denied 302 Found; the server redirects to https://login.example.com/token/; token requests follow no redirect: if that is the right address, configure it"),
-    (301, "location: https://user:pass@login.example.com/", r#"{"error":"moved"}"#, "denied 301 Moved Permanently; the server redirects to login.example.com/; token requests follow no redirect: if that is the right address, configure it"),
-    (307, "location: /oauth2/s3cr3t", "", "denied 307 Temporary Redirect; the server redirects to /oauth2/[redacted]; token requests follow no redirect: if that is the right address, configure it"),
+    (301, "location: https://user:pass@login.example.com/", r#"{"error":"moved"}"#, "denied 301 Moved Permanently; the server redirects to https://login.example.com/; token requests follow no redirect: if that is the right address, configure it"),
+    (307, "location: /oauth2/s3cr3t", "", "denied 307 Temporary Redirect; the server redirects to https://as.example/oauth2/[redacted]; token requests follow no redirect: if that is the right address, configure it"),
+    (308, "location: //other.example/t/?k", "", "denied 308 Permanent Redirect; the server redirects to https://other.example/t/; token requests follow no redirect: if that is the right address, configure it"),
+    (308, "location: http://[", "", "denied 308 Permanent Redirect; the server redirects to http://[; token requests follow no redirect: if that is the right address, configure it"),
     (303, "", "", "denied 303 See Other; the server redirects without saying where to"),
     // Later, please.
     (429, "", "", "limited -"),
@@ -238,7 +246,7 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (503, "retry-after: Sat, 21 Nov 2026 11:00:00 GMT", "", "server 503 0ns"),
     (503, "retry-after: Sun, 06 Nov 1994 08:49:37 GMT|date: Sun, 06 Nov 1994 08:49:07 GMT", "", "server 503 30s"),
     (503, "retry-after: Sunday, 06-Nov-94 08:49:37 GMT|date: Sun, 06 Nov 1994 08:49:07 GMT", "", "server 503 30s"),
-    (503, "retry-after: 99999999999999999999999", "", "server 503 18446744073709551615s"),
+    (503, "retry-after: 99999999999999999999999", "", "server 503 3155760000s"),
     (503, "retry-after: -5", "", "server 503 -"),
     (503, "retry-after: soon", "", "server 503 -"),
     (503, "retry-after: 1.5", "", "server 503 -"),
@@ -295,7 +303,7 @@ fn revocations() {
         (503, "retry-after: 9", "", "retry_after: Some(9s) }"),
         (429, "", "", "RateLimited { retry_after: None }"),
         (200, "content-encoding: gzip", "\u{1f}", "Ok(())"),
-        (302, "location: /x", "", "redirects to /x"),
+        (302, "location: /x", "", "redirects to https://as.example/x"),
         (404, "", "", "Server { status: 404"),
     ] {
         let outcome = with_answer(status, headers, body.as_bytes(), |answer| {
@@ -323,6 +331,7 @@ fn hostile_bytes_are_an_error_and_nothing_else() {
     for body in cases {
         let outcome = with_answer(200, "", body, |answer| shown(answer.token(Asked::Grant)));
         assert!(outcome.starts_with("malformed: "), "{outcome}");
+        assert_eq!(outcome.contains(r#"is coded ("gzip")"#), body[0] == 0x1f, "{outcome}");
     }
     let latin1 = b"{\"error\":\"invalid_grant\",\"error_description\":\"ung\xfcltig\"}";
     let outcome = with_answer(400, "", latin1, |answer| shown(answer.token(Asked::Grant)));
@@ -337,7 +346,6 @@ fn a_servers_words_are_cut_to_length() {
     assert_eq!(outcome, format!("denied 400 e; {}…", "ü".repeat(MAX_WORDS)));
 }
 
-/// A refusal is left alone for as long as it says, too; and so is what makes no sense.
 #[test]
 fn words_among_more_tokens_than_can_be_looked_for_are_not_shown() {
     for (tokens, expected) in [(16, "denied 400 e; d"), (17, "denied 400 [redacted]; [redacted]")] {
@@ -414,10 +422,9 @@ fn an_answer_of_many_parts_is_read_in_little_time() {
         ("large numbers", 200, format!("{{\"access_token\":\"T\",\"x\":{}}}", list("1e999,"))),
         ("escapes", 400, format!("{{\"error\":\"{}\"}}", many("%25"))),
     ] {
-        let begun = std::time::Instant::now();
-        let _ = with_answer(status, "", body.as_bytes(), |answer| answer.token(Asked::Grant));
-        let elapsed = begun.elapsed();
-        assert!(elapsed < Duration::from_secs(5), "{what}: {elapsed:?}");
+        assert_takes_little(what, || {
+            let _ = with_answer(status, "", body.as_bytes(), |answer| answer.token(Asked::Grant));
+        });
     }
 }
 

@@ -26,6 +26,11 @@ pub(crate) fn touched(count: usize) {
     TOUCHED.set(TOUCHED.get() + count);
 }
 
+/// What machines of this thread have looked at so far.
+pub(crate) fn touched_so_far() -> usize {
+    TOUCHED.get()
+}
+
 /// A machine, and what is on its wire.
 struct Loaded {
     machine: Machine<CallerId>,

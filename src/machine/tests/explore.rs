@@ -16,6 +16,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant as Stopwatch};
 
 use super::broken::{Broken, Fault};
+use super::limit::Limit;
 use super::model::operations::{self, Life, Op, Setup};
 use super::model::run::play;
 use super::small_world::{Budget, Outcome, START, Scope, Step, World, machine};
@@ -142,12 +143,12 @@ impl Paths {
     }
 }
 
-/// Breadth first, until nothing is left, or the time or the room is used up. From every `ends`-th new
+/// Breadth first, until nothing is left, or the limit is reached, or the room is used up. From every `ends`-th new
 /// situation it is also run to the end, in each of the three ways.
 fn explore<S: Session + Clone + Hash>(
     session: S,
     scope: &Scope,
-    limit: Duration,
+    limit: &Limit,
     ends: usize,
 ) -> Explored {
     let began = Stopwatch::now();
@@ -191,7 +192,7 @@ fn explore<S: Session + Clone + Hash>(
                 waiting.push_back((paths.add(at, Some(step)), depth + 1, next));
             }
         }
-        if began.elapsed() >= limit {
+        if limit.is_reached(explored.states) {
             break;
         }
     }
@@ -255,15 +256,14 @@ impl Hasher for Relative {
 
 #[test]
 fn nothing_that_can_happen_breaks_an_invariant() {
-    let seconds = std::env::var("EXHAUSTIVE_SECONDS").ok().and_then(|text| text.parse().ok());
     let scopes = scopes();
-    let each =
-        Duration::from_secs_f64(seconds.unwrap_or(10.0)) / u32::try_from(scopes.len()).unwrap_or(1);
+    let searches = u32::try_from(scopes.len()).unwrap_or(1);
     let ends = if cfg!(debug_assertions) { 8 } else { 1 };
     println!("run to the end from every {ends}-th situation");
     println!("scope      mode       random    states transitions  depth  seconds");
     for scope in scopes {
-        let explored = explore(machine(&scope), &scope, each, ends);
+        let limit = Limit::of(searches, 3_000);
+        let explored = explore(machine(&scope), &scope, &limit, ends);
         println!(
             "{:<10} {:<10} {:>6} {:>9} {:>11} {:>6} {:>8.1}{}",
             scope.name,
@@ -286,13 +286,13 @@ fn nothing_that_can_happen_breaks_an_invariant() {
 /// seed; it is printed, and the same one each time.
 #[test]
 fn nothing_in_a_long_story_breaks_an_invariant() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let limit = Duration::from_secs(number("EXHAUSTIVE_SECONDS").unwrap_or(6));
-    let seed = number("EXHAUSTIVE_SEED").unwrap_or(1);
+    let limit = Limit::of(1, 1_000);
+    let seed = std::env::var("EXHAUSTIVE_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or(1);
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut stories, mut taken) = (0, 0);
     let began = Stopwatch::now();
-    while began.elapsed() < limit {
+    while !limit.is_reached(stories) {
         let modes = [RefreshMode::WhileUsed, RefreshMode::OnRequest, RefreshMode::Always];
         let draw = [0.0, 0.5, 0.999][stories / 3 % 3];
         let scope = Scope {
@@ -349,7 +349,7 @@ fn every_broken_session_is_found_out() {
             budget,
         };
         let session = Broken::new(machine(&scope), *fault);
-        let found = explore(session, &scope, Duration::from_secs(30), 4).violation;
+        let found = explore(session, &scope, &Limit::Count(100_000), 4).violation;
         let (steps, why) = found.unwrap_or_default();
         println!("{:<34} {:>6}  {why}", format!("{fault:?}"), steps.len());
         if !(why.contains(&format!("{property}: ")) && why.contains(says)) {

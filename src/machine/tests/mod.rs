@@ -22,6 +22,8 @@ mod flights;
 mod gate;
 #[cfg(test)]
 mod lifetimes;
+#[cfg(test)]
+pub(crate) mod limit;
 pub(crate) mod model;
 #[cfg(test)]
 mod published;

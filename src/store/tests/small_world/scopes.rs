@@ -2,15 +2,16 @@
 
 use super::search::{Explored, explore};
 use super::*;
+use crate::machine::tests::limit::Limit;
 
-/// `EXHAUSTIVE_SECONDS` lets each scope run for so long; else it is what a build for tests gets through.
-fn limit(seconds: f64) -> Duration {
-    let asked = std::env::var("EXHAUSTIVE_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs_f64(asked.unwrap_or(seconds))
-}
+/// The largest that end have some ten thousand situations.
+const ENDLESS: usize = 1_000_000;
 
 fn holds(name: &str, scope: Scope, must_end: bool) {
-    let explored = explore(&scope, limit(if must_end { 600.0 } else { 1.5 }));
+    // With three replicas a situation has many that follow.
+    let most = if scope.replicas > 2 { 1_000 } else { 6_000 };
+    let limit = if must_end { Limit::Count(ENDLESS) } else { Limit::of(1, most) };
+    let explored = explore(&scope, &limit);
     let Explored { states, left, violation, took } = explored;
     let cut = if left > 0 { format!(", {left} left to look at") } else { String::new() };
     println!("{name:<58} {states:>9} situations{cut}, {:.1} s", took.as_secs_f64());
@@ -22,7 +23,7 @@ fn holds(name: &str, scope: Scope, must_end: bool) {
 }
 
 fn found(name: &str, scope: Scope, says: &[&str]) {
-    let Explored { states, violation, took, .. } = explore(&scope, limit(60.0));
+    let Explored { states, violation, took, .. } = explore(&scope, &Limit::Count(ENDLESS));
     let Some(violation) = violation else { panic!("{name}: not found in {states} situations") };
     println!("{name:<58} {states:>9} situations, {:.1} s\n   {violation}", took.as_secs_f64());
     assert!(says.iter().any(|says| violation.starts_with(says)), "{name}: {violation}");
@@ -65,7 +66,7 @@ fn a_fleet_keeps_its_promises_when_one_thing_goes_wrong() {
     holds("3 replicas, a lease forged for ever", Scope { held_lease: true, ..three }, true);
 }
 
-/// With a revoke the situations are millions: here as many as there is time for, in `.ci/long` all of them.
+/// With a revoke the situations are millions: here some thousands, in `.ci/long` all of them.
 #[test]
 fn a_fleet_keeps_its_promises_while_somebody_revokes() {
     let one = Scope { faults: 1, ..PROMPT };

@@ -2,6 +2,7 @@
 
 use super::prints::print_once;
 use super::*;
+use crate::machine::tests::limit::Limit;
 
 #[derive(Default)]
 struct AsItIs(u64);
@@ -26,7 +27,7 @@ pub(super) struct Explored {
 }
 
 /// Breadth first, so that what is found is short.
-pub(super) fn explore(scope: &Scope, limit: Duration) -> Explored {
+pub(super) fn explore(scope: &Scope, limit: &Limit) -> Explored {
     let began = Stopwatch::now();
     let mut known: HashSet<u128, BuildHasherDefault<AsItIs>> = HashSet::default();
     let mut paths: Vec<(u32, Label)> = vec![(0, (None, "start"))];
@@ -58,7 +59,7 @@ pub(super) fn explore(scope: &Scope, limit: Duration) -> Explored {
                 waiting.push_back((next, at));
             }
         }
-        if began.elapsed() > limit {
+        if limit.is_reached(known.len()) {
             break;
         }
     }
