@@ -324,6 +324,19 @@ impl Eq for Issued {}
 mod tests {
     use super::*;
 
+    #[test]
+    fn an_exchanged_token_knows_what_kind_of_token_it_is_if_that_was_said() {
+        let id = TokenId { session: 1, generation: 1 };
+        let exchanged = |grant| {
+            let issued = Issued::by_exchange(id, grant, Instant::NEVER, Duration::MAX);
+            ExchangedToken::new(issued)
+        };
+        let grant = Grant::bearer("token").unwrap();
+        assert_eq!(exchanged(grant.clone()).issued_token_type(), None);
+        let kind = "urn:ietf:params:oauth:token-type:access_token";
+        assert_eq!(exchanged(grant.issued_token_type(kind)).issued_token_type(), Some(kind));
+    }
+
     /// Else whoever sees it might ask before the actor has heard of it.
     #[test]
     fn a_doubt_is_told_before_anybody_can_see_it_and_told_once() {

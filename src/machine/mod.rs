@@ -376,7 +376,7 @@ impl<R> Machine<R> {
                 refreshes.then(|| self.ask_at()),
             ]
         };
-        deadlines.into_iter().flatten().filter(|at| now < *at && *at < Instant::NEVER).min()
+        deadlines.into_iter().flatten().filter(|at| now < *at).min()
     }
 
     // Facts

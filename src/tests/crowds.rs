@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, unconstrained, yield_now};
 use tokio::time::sleep;
 
 use crate::machine::tests::cost::touched_so_far;
+use crate::test_util::suspend;
 use crate::{
     AccessToken, ExchangeRequest, Grant, GrantRequest, Session, SessionConfig, SessionError,
     SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
@@ -237,23 +238,13 @@ fn a_flood_of_messages_delays_no_timer() {
     runtime().block_on(async {
         let (session, held) = crowded(FailsOnce(AtomicBool::new(false)));
         sleep(Duration::from_millis(1)).await;
-        // The pause is a second. The mailbox is never empty.
-        let (began, mut late) = (Instant::now(), None);
-        let mut waiting = Vec::new();
-        while !held.is_finished() {
-            if began.elapsed() > Duration::from_secs(2) {
-                let came_since = turned_away(&session) - *late.get_or_insert(turned_away(&session));
-                assert!(came_since < 100 * SOON, "the timer is starved");
-            }
-            let behind = waiting.len() as u64 - turned_away(&session);
-            if behind < 1_000 && session.try_token().is_none() {
-                waiting.extend(flood(&session, 1_000));
-            }
-            yield_now().await;
-        }
+        let waiting = flood(&session, FLOOD);
+        // Now the pause between the attempts is over.
+        suspend(Duration::from_secs(5));
         assert!(held.await.unwrap());
-        // How many there were in that second is a matter of the machine.
-        assert!(turned_away(&session) > 0, "that was no flood");
+        // Until its turn is over, the session's task goes on with the flood.
+        assert!(turned_away(&session) < FLOOD as u64 / 2, "{} came first", turned_away(&session));
+        drop(waiting);
     });
 }
 

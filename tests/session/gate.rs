@@ -1,5 +1,6 @@
 //! A gated manager: each grant and each exchange waits for its permit.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ struct Inner {
     waits: Mutex<usize>,
     /// Permits that are out.
     given: Mutex<usize>,
+    /// There is a token already, so a grant sends nothing.
+    has_token: AtomicBool,
     ended: Mutex<Vec<String>>,
     hangs: bool,
     panics: bool,
@@ -80,6 +83,10 @@ impl TokenManager for Gated {
         true
     }
 
+    async fn needs_permit(&self, _: &GrantRequest) -> bool {
+        !self.0.has_token.load(Relaxed)
+    }
+
     async fn ready(&self, request: &PermitRequest) -> Result<Permit, TokenError> {
         assert!(!self.0.panics, "ready panics");
         *self.0.waits.lock().unwrap() += 1;
@@ -100,8 +107,8 @@ impl TokenManager for Gated {
 impl Gated {
     fn new(hangs: bool, panics: bool) -> Self {
         let leave = Semaphore::new(0);
-        let (waits, given, ended) = Default::default();
-        Self(Arc::new(Inner { leave, waits, given, ended, hangs, panics }))
+        let (waits, given, has_token, ended) = Default::default();
+        Self(Arc::new(Inner { leave, waits, given, has_token, ended, hangs, panics }))
     }
 
     fn let_go(&self, many: usize) {
@@ -149,6 +156,14 @@ async fn the_permit_lasts_as_long_as_its_attempt() {
     session.exchange(ExchangeRequest::scopes(["a"])).await.unwrap_err();
     let ended = manager.ended();
     assert!(ended[0].starts_with("exchange: ") && ended[0].contains("invalid_target"), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_needs_no_permit_waits_for_none() {
+    let (manager, session) = gated();
+    manager.0.has_token.store(true, Relaxed);
+    session.get_token().await.unwrap();
+    assert_eq!((manager.waits(), manager.ended()), (0, vec![]));
 }
 
 #[tokio::test(start_paused = true)]

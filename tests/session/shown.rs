@@ -191,6 +191,15 @@ async fn the_debug_of_a_status_shows_durations_and_not_ticks_of_a_clock() {
     assert_eq!(session.status().phase().to_string(), "fresh");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_debug_of_a_handle_and_of_what_it_gives_says_what_they_are() {
+    let (session, _endpoint) = session_holding("t1", HOUR).await;
+    assert_eq!(format!("{session:?}"), "SessionHandle { phase: Fresh, .. }");
+    assert_eq!(format!("{:?}", session.get_token()), "GetToken");
+    let shown = format!("{:?}", session.get_token().await.unwrap().as_ref());
+    assert!(shown.starts_with("Issued(TokenId {") && shown.ends_with("[redacted])"), "{shown}");
+}
+
 /// Looks at the status when it is woken, on the spot.
 struct Looks(SessionHandle, Mutex<Vec<usize>>);
 

@@ -4,7 +4,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
@@ -27,14 +27,26 @@ fn published(session: &mut Session, events: &[&str]) -> Vec<Published> {
 
 /// So many threads do something with each of these at the same time.
 fn together<T: Sync>(threads: usize, rounds: &[T], run: impl Fn(usize, &T) + Sync) {
+    /// Else those that wait for a thread which has panicked would wait for ever.
+    struct Tells<'a>(&'a AtomicBool);
+
+    impl Drop for Tells<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_or(thread::panicking(), Relaxed);
+        }
+    }
+
     let here: Vec<_> = rounds.iter().map(|_| AtomicUsize::new(0)).collect();
+    let has_panicked = AtomicBool::new(false);
     thread::scope(|scope| {
         for number in 0..threads {
-            let (here, run) = (&here, &run);
+            let (here, run, has_panicked) = (&here, &run, &has_panicked);
             scope.spawn(move || {
+                let _tells = Tells(has_panicked);
                 for (here, round) in here.iter().zip(rounds) {
                     here.fetch_add(1, Relaxed);
                     while here.load(Relaxed) < threads {
+                        assert!(!has_panicked.load(Relaxed), "another thread has panicked");
                         thread::yield_now();
                     }
                     run(number, round);
@@ -180,6 +192,31 @@ fn readers_follow_what_is_published_and_never_go_back() {
             }
         }
         assert_eq!(number, life[6].number);
+    });
+}
+
+#[test]
+fn what_a_thread_keeps_is_never_older_than_what_it_has_read() {
+    const PUBLICATIONS: u32 = if cfg!(miri) { 20 } else { 100_000 };
+    let mut published = after(HOLDING).history.published.clone();
+    let publisher = Publisher::new(published.clone());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let reader = publisher.reader();
+                while !is_over.load(Relaxed) {
+                    let read = reader.load().number();
+                    let kept = reader.with(Snapshot::number);
+                    assert!(kept >= read, "{kept} after {read}");
+                }
+            });
+        }
+        for _ in 0..PUBLICATIONS {
+            published.number += 1;
+            publisher.publish(published.clone());
+        }
+        is_over.store(true, Relaxed);
     });
 }
 
