@@ -1,5 +1,6 @@
 //! What operators see: status, its `Debug`, and the log.
 
+use std::fmt::Write;
 use std::sync::Mutex;
 
 use tokio::time::sleep_until;
@@ -63,7 +64,7 @@ struct Fields(String);
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() != "message" {
-            self.0 += &format!(" {}={value:?}", field.name());
+            write!(self.0, " {}={value:?}", field.name()).unwrap();
         }
     }
 }
@@ -170,7 +171,7 @@ async fn status_tells_how_long_a_token_stays_fresh() {
     let fresh_for = session.status().stale_in().unwrap();
     assert!(secs(2_900) < fresh_for && fresh_for <= secs(3_000), "{fresh_for:?}");
     sleep(secs(600)).await;
-    assert_eq!(session.status().stale_in(), Some(fresh_for - secs(600)));
+    assert_eq!(session.status().stale_in(), fresh_for.checked_sub(secs(600)));
     sleep(secs(2_400)).await;
     assert_eq!(session.status().stale_in(), Some(Duration::ZERO));
 }

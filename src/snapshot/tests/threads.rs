@@ -198,8 +198,8 @@ fn readers_follow_what_is_published_and_never_go_back() {
 #[test]
 fn what_a_thread_keeps_is_never_older_than_what_it_has_read() {
     const PUBLICATIONS: u32 = if cfg!(miri) { 20 } else { 100_000 };
-    let mut published = after(HOLDING).history.published.clone();
-    let publisher = Publisher::new(published.clone());
+    let mut next = after(HOLDING).history.published.clone();
+    let publisher = Publisher::new(next.clone());
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..2 {
@@ -213,8 +213,8 @@ fn what_a_thread_keeps_is_never_older_than_what_it_has_read() {
             });
         }
         for _ in 0..PUBLICATIONS {
-            published.number += 1;
-            publisher.publish(published.clone());
+            next.number += 1;
+            publisher.publish(next.clone());
         }
         is_over.store(true, Relaxed);
     });
