@@ -1,6 +1,6 @@
 //! What operators see: status, its `Debug`, and the log.
 
-use std::fmt::Write as _;
+use std::fmt::Write;
 use std::sync::Mutex;
 
 use tokio::time::sleep_until;
@@ -64,7 +64,7 @@ struct Fields(String);
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() != "message" {
-            let _ = write!(self.0, " {}={value:?}", field.name());
+            write!(self.0, " {}={value:?}", field.name()).unwrap();
         }
     }
 }
