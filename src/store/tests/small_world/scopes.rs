@@ -221,7 +221,7 @@ fn alike(name: &str, scope: Scope) {
     if !is_asked_for(name) {
         return;
     }
-    match explore_twice(&scope, limit(0.5)) {
+    match explore_twice(&scope, limit(0.5).min(Duration::from_secs(10))) {
         Ok(states) => println!("{name:<42} {states:>9} situations"),
         Err(differ) => panic!("{name}: {differ}"),
     }
