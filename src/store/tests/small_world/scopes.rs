@@ -224,7 +224,7 @@ fn alike(name: &str, scope: Scope) {
     if !is_asked_for(name) {
         return;
     }
-    match explore_twice(&scope, &Limit::of(1, 1_000)) {
+    match explore_twice(&scope, &Limit::Count(1_000)) {
         Ok(states) => println!("{name:<42} {states:>9} situations"),
         Err(differ) => panic!("{name}: {differ}"),
     }
