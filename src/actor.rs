@@ -34,13 +34,14 @@ use crate::token::{Issued, TokenId};
 /// Where a caller waits for its answer.
 pub(crate) type ReplySender = oneshot::Sender<Reply>;
 
-/// What handles send. Small, since a crowd of callers has as many of them on their way: what few calls
-/// bring with them is boxed.
+/// What handles send. Small, since a crowd of callers has as many of them on their way: what few callers send is
+/// boxed.
 #[derive(Debug)]
 pub(crate) enum Message {
-    GetToken(CallerId, ReplySender, Option<Box<TokenRequestOptions>>),
-    Exchange(CallerId, ReplySender, Box<ExchangeRequest>),
-    Revoke(CallerId, ReplySender, Box<TokenRequestOptions>),
+    GetToken(CallerId, ReplySender),
+    GetTokenWith(Box<(CallerId, ReplySender, TokenRequestOptions)>),
+    Exchange(Box<(CallerId, ReplySender, ExchangeRequest)>),
+    Revoke(Box<(CallerId, ReplySender, TokenRequestOptions)>),
     Asked(u32),
     Invalidate(TokenId),
     InvalidateOther(Issued),
@@ -50,7 +51,14 @@ pub(crate) enum Message {
 impl Message {
     /// Whether somebody waits for an answer to it.
     fn is_call(&self) -> bool {
-        matches!(self, Self::GetToken(..) | Self::Exchange(..) | Self::Revoke(..))
+        match self {
+            Self::GetToken(..) | Self::GetTokenWith(_) | Self::Exchange(_) | Self::Revoke(_) => {
+                true
+            }
+            Self::Asked(_) | Self::Invalidate(_) | Self::InvalidateOther(_) | Self::Left(_) => {
+                false
+            }
+        }
     }
 }
 
@@ -60,11 +68,21 @@ pub(crate) type Mail = Box<Message>;
 impl From<Message> for Event<ReplySender> {
     fn from(message: Message) -> Self {
         match message {
-            Message::GetToken(caller, reply, options) => {
-                Self::GetToken(caller, reply, options.map(|options| *options).unwrap_or_default())
+            Message::GetToken(caller, reply) => {
+                Self::GetToken(caller, reply, TokenRequestOptions::NONE)
             }
-            Message::Exchange(caller, reply, request) => Self::Exchange(caller, reply, request),
-            Message::Revoke(caller, reply, options) => Self::Revoke(caller, reply, *options),
+            Message::GetTokenWith(call) => {
+                let (caller, reply, options) = *call;
+                Self::GetToken(caller, reply, options)
+            }
+            Message::Exchange(call) => {
+                let (caller, reply, request) = *call;
+                Self::Exchange(caller, reply, Box::new(request))
+            }
+            Message::Revoke(call) => {
+                let (caller, reply, options) = *call;
+                Self::Revoke(caller, reply, options)
+            }
             Message::Asked(snapshot) => Self::Asked(snapshot),
             Message::Invalidate(id) => Self::Invalidate(id),
             Message::InvalidateOther(token) => Self::Invalidate(token.doubt_arrived()),

@@ -155,7 +155,10 @@ impl SessionHandle {
     ) -> Result<AccessToken, SessionError> {
         match self.read(&options) {
             Ok(answer) => answer,
-            Err(live) => live.get_token(Some(Box::new(options))).await,
+            Err(live) => {
+                live.ask(|caller, reply| Message::GetTokenWith(Box::new((caller, reply, options))))
+                    .await
+            }
         }
     }
 
@@ -189,7 +192,7 @@ impl SessionHandle {
             return Err(SessionError::WouldBlock);
         }
         let (reply, answer) = oneshot::channel();
-        let message = Message::GetToken(live.next_caller(), reply, None);
+        let message = Message::GetToken(live.next_caller(), reply);
         live.call(message);
         answer.blocking_recv().ok().and_then(AccessToken::of).unwrap_or_else(|| Err(live.end()))
     }
@@ -230,8 +233,7 @@ impl SessionHandle {
         if let Some(token) = live.exchanged(&request) {
             return Ok(token);
         }
-        let request = Box::new(request);
-        live.ask(|caller, reply| Message::Exchange(caller, reply, request)).await
+        live.ask(|caller, reply| Message::Exchange(Box::new((caller, reply, request)))).await
     }
 
     /// Tells the session that a resource server refused this [`AccessToken`] or [`ExchangedToken`] (401, RFC
@@ -294,8 +296,7 @@ impl SessionHandle {
         let Backing::Live(live) = &self.0 else {
             return Err(SessionError::Unsupported("revocation"));
         };
-        let options = Box::new(options);
-        live.ask(|caller, reply| Message::Revoke(caller, reply, options)).await
+        live.ask(|caller, reply| Message::Revoke(Box::new((caller, reply, options)))).await
     }
 
     /// What the session is doing. This neither sends a message nor waits.
@@ -392,7 +393,7 @@ impl SessionHandle {
             Some(waiting) => waiting,
             None => match self.read(&TokenRequestOptions::NONE) {
                 Ok(answer) => return (None, Poll::Ready(answer)),
-                Err(live) => Box::new(live.get_token(None)),
+                Err(live) => Box::new(live.ask(Message::GetToken)),
             },
         };
         let answer = Pin::new(&mut *waiting).poll(context);
@@ -443,10 +444,6 @@ impl Live {
         }
     }
 
-    fn get_token(&self, options: Option<Box<TokenRequestOptions>>) -> Wait<'_, AccessToken> {
-        self.ask(|caller, reply| Message::GetToken(caller, reply, options))
-    }
-
     fn exchanged(&self, request: &ExchangeRequest) -> Option<ExchangedToken> {
         let key = request.key();
         self.reader.with(|snapshot| {
@@ -482,18 +479,21 @@ impl Live {
         let overloaded = SessionError::Overloaded;
         // Whoever waits for it is here.
         let _ = match message {
-            Message::GetToken(_, reply, _) => {
-                let snapshot = self.reader.load();
-                let token = snapshot.unexpired_token(clock::now()).cloned();
-                reply.send(Reply::Token(token.ok_or(overloaded)))
-            }
-            Message::Exchange(_, reply, _) => reply.send(Reply::Exchanged(Err(overloaded))),
-            Message::Revoke(_, reply, _) => reply.send(Reply::Revoked(Err(overloaded))),
+            Message::GetToken(_, reply) => reply.send(Reply::Token(self.unexpired_token())),
+            Message::GetTokenWith(call) => call.1.send(Reply::Token(self.unexpired_token())),
+            Message::Exchange(call) => call.1.send(Reply::Exchanged(Err(overloaded))),
+            Message::Revoke(call) => call.1.send(Reply::Revoked(Err(overloaded))),
             Message::Asked(_)
             | Message::Invalidate(_)
             | Message::InvalidateOther(_)
             | Message::Left(_) => Ok(()),
         };
+    }
+
+    /// For those for whom there is no room.
+    fn unexpired_token(&self) -> Result<AccessToken, SessionError> {
+        let snapshot = self.reader.load();
+        snapshot.unexpired_token(clock::now()).cloned().ok_or(SessionError::Overloaded)
     }
 
     /// Once the mailbox is closed the message is dropped, and the place for a reply with it.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -186,8 +186,11 @@ fn poll<F: Future + ?Sized>(call: &mut Pin<Box<F>>) -> Option<F::Output> {
 struct Revoking(Option<Duration>);
 
 impl TokenManager for Revoking {
-    async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
-        InProcess { token_length: 32 }.grant(request).await
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        // A token that was revoked is not to come back.
+        let token = format!("token-{}", NEXT.fetch_add(1, Relaxed));
+        Ok(Grant::bearer(token)?.expires_in(Duration::from_secs(3_600)))
     }
 
     async fn exchange(
