@@ -24,10 +24,12 @@ fn holds(name: &str, scope: Scope, must_end: bool) {
         Limit::Count(_) => Order::Broad,
     };
     let Explored { states, turns, left, violation, took } = explore(&scope, order, &limit);
-    let cut = if left > 0 { format!(", CUT OFF with {left} left") } else { String::new() };
+    let is_cut = left > 0 && violation.is_none();
+    let cut = if is_cut { format!(", CUT OFF with {left} left") } else { String::new() };
     let took = took.as_secs_f64();
     println!("{name:<42} {states:>9} situations, {turns:>9} turns, {took:.1} s{cut}");
     if let Some(violation) = violation {
+        println!("{violation}\n   ... and now for a shorter way there");
         let shorter = explore(&scope, Order::Broad, &limit).violation;
         panic!("{name}: {}", shorter.unwrap_or(violation));
     }

@@ -204,8 +204,9 @@ impl World {
             })?;
             return Ok(true);
         }
+        // More tokens at a time are beyond the scope, and so is waiting for one of them.
         let Some(free) = (0..scope.tokens).find(|token| self.tokens[*token].is_none()) else {
-            return Ok(false);
+            return Ok(waited >= GRANT);
         };
         self.then(out, (Some(nth), "is granted"), |it| {
             it.serials += 1;
