@@ -2,7 +2,7 @@
 
 #[cfg(feature = "test-util")]
 mod anything;
-#[cfg(all(feature = "test-util", target_os = "linux"))]
+#[cfg(feature = "test-util")]
 mod crowds;
 #[cfg(feature = "http")]
 pub(crate) mod effort;

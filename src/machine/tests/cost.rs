@@ -142,7 +142,7 @@ fn check(what: &str, build: impl Fn(usize) -> Loaded, events: impl Fn(&mut Loade
         for nth in 0..TIMES {
             events(&mut loaded, MANY + nth);
         }
-        TOUCHED.get()
+        touched_so_far()
     });
     // Where the ledger is full, another one leaves for each that comes.
     assert!(0 < few && many <= 2 * few, "{what}: {few} with {FEW}, {many} with {MANY}");
