@@ -14,13 +14,17 @@ use crate::fuzz::live;
 /// What was sent along, and must be seen nowhere.
 const SECRET: &str = "s3cr3t-s3cr3t";
 
+/// The header whose value was sent along too: any text may be a secret.
+const ANOTHER_SECRET: &str = "x-secret";
+
 /// Whatever a server answers to a request for a token: no panic, no token without a life or with
 /// characters that do not belong into a header, no secret in an error, and nothing that a session
 /// cannot live with.
 pub fn token_response(data: &[u8]) {
     let Some((status, headers, body)) = response(data) else { return };
+    let secrets = secrets(&headers);
     for asked in [Asked::Grant, Asked::Exchange] {
-        let read = |headers: &HeaderMap| answer(status, headers, body).token(asked);
+        let read = |headers: &HeaderMap| answer(status, headers, body, &secrets).token(asked);
         let answer = read(&headers);
         match &answer {
             Ok(grant) => {
@@ -41,7 +45,8 @@ pub fn token_response(data: &[u8]) {
 /// the status says so.
 pub fn revocation_response(data: &[u8]) {
     let Some((status, headers, body)) = response(data) else { return };
-    let read = |headers: &HeaderMap| answer(status, headers, body).revocation();
+    let secrets = secrets(&headers);
+    let read = |headers: &HeaderMap| answer(status, headers, body, &secrets).revocation();
     let answer = read(&headers);
     match &answer {
         Ok(()) => assert!(status.is_success(), "{status} is no success"),
@@ -49,6 +54,12 @@ pub fn revocation_response(data: &[u8]) {
     }
     let unchallenged = read(&without_challenge(&headers));
     assert_eq!(format!("{answer:?}"), format!("{unchallenged:?}"));
+}
+
+fn secrets(headers: &HeaderMap) -> [&str; 2] {
+    let another =
+        headers.get(ANOTHER_SECRET).and_then(|value| str::from_utf8(value.as_bytes()).ok());
+    [SECRET, another.unwrap_or_default()]
 }
 
 /// No secret, not too many words, and the server's `Retry-After` as it was meant.
@@ -91,13 +102,18 @@ fn response(data: &[u8]) -> Option<(StatusCode, HeaderMap, &[u8])> {
     Some((status, headers, &rest[end + 2..]))
 }
 
-fn answer<'a>(status: StatusCode, headers: &'a HeaderMap, body: &'a [u8]) -> ServerAnswer<'a> {
+fn answer<'a>(
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    body: &'a [u8],
+    secrets: &'a [&'a str],
+) -> ServerAnswer<'a> {
     ServerAnswer {
         status,
         headers,
         body: (body.len() <= MAX_BODY).then_some(body),
         received: SystemTime::UNIX_EPOCH,
-        secrets: &[SECRET],
+        secrets,
         limits: &[],
         dpop: None,
         address: "https://as.example/token",

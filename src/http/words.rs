@@ -206,7 +206,10 @@ fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let mut by_first_byte = vec![Vec::new(); 256];
     for (index, trace) in traces.iter().enumerate() {
-        by_first_byte[usize::from(plain(trace.bytes[0]))].push(index);
+        // A secret that is nothing but escapes of what is not seen leaves a trace of nothing.
+        if let Some(first) = trace.bytes.first() {
+            by_first_byte[usize::from(plain(*first))].push(index);
+        }
     }
     let mut view = written(text);
     for _ in 0..=ESCAPED_IN_ESCAPED {
@@ -216,13 +219,18 @@ fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
             None => break,
         }
     }
-    found.sort_by_key(|range| range.start);
-    let mut apart: Vec<Range<usize>> = Vec::new();
-    for mut range in found {
-        // A secret that was cut may end within a character.
+    // A secret in Latin-1 may begin with the last byte of a character, and one that was cut end within one.
+    for range in &mut found {
+        while !text.is_char_boundary(range.start) {
+            range.start -= 1;
+        }
         while !text.is_char_boundary(range.end) {
             range.end += 1;
         }
+    }
+    found.sort_by_key(|range| range.start);
+    let mut apart: Vec<Range<usize>> = Vec::new();
+    for range in found {
         match apart.last_mut() {
             Some(last) if range.start < last.end => last.end = last.end.max(range.end),
             _ => apart.push(range),
@@ -429,6 +437,7 @@ fn entity(view: &[Written], at: usize) -> Option<(Escaped, usize)> {
 #[cfg(test)]
 mod tests {
     use base64::prelude::BASE64_STANDARD;
+    use proptest::strategy::Strategy;
 
     use super::*;
     use crate::tests::effort::assert_takes_little;
@@ -629,6 +638,23 @@ mod tests {
         assert_eq!(fit(&"a".repeat(200), &[&secret], 1_024), "a".repeat(200), "it may be any word");
     }
 
+    fn odd_text() -> impl Strategy<Value = String> {
+        const PIECES: &[&str] = &[
+            "\\", "b", "\\b", "\\n", "\\u", "0000", "d83d", "\\u200b", "\\x", "%", "00", "ff",
+            "%0a", "%c3", "%a4", "&", "#", "&#0;", "&#xad;", ";", "&quot;", "é", "©", "Ã", "ä",
+            "🔑", "ÿ", "\u{ad}", "\n", " ", "+", ".", "=", "w6k", "qQ", "abcdefgh",
+        ];
+        let piece = proptest::sample::select(PIECES);
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    #[test]
+    fn a_secret_may_begin_within_a_letter_or_be_nothing_but_escapes() {
+        assert_eq!(fit("an éabcdefgh", &["©abcdefgh"], 99), "an [redacted]");
+        assert_eq!(fit("it is \\b, an escape", &["\\b\n"], 99), "it is [redacted], an escape");
+        assert_eq!(fit("it is \\n, another", &["\\b"], 99), "it is \\n, another");
+    }
+
     proptest::proptest! {
         #[test]
         fn any_words_are_fit_without_panic_or_secret(
@@ -641,6 +667,15 @@ mod tests {
                 let fit = fit(&format!("{before} {shown} {after}"), &[&secret], 1_024);
                 proptest::prop_assert!(fit.contains("[redacted]"), "{}", fit);
             }
+        }
+
+        /// Both of pieces that stand for nothing, for half of a letter, or for others once they are undone.
+        #[test]
+        fn no_secret_and_no_words_make_a_panic(
+            secrets in proptest::collection::vec(odd_text(), 1..4), words in odd_text(), longest in 0_usize..40,
+        ) {
+            let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
+            let _ = fit(&words, &secrets, longest);
         }
     }
 }
