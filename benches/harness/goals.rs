@@ -52,6 +52,9 @@ pub const GOALS: &[Goal] = &[
     goal("header value cloned, 1 thread: × floor", AtMost(1.8), |r| {
         ratio(r, ("hot", 1, HEADER, "cpu_ns"), ("hot", 1, hot::FLOOR, "cpu_ns"))
     }),
+    goal("header value cloned, 1 thread: × floor that clones one", AtMost(1.2), |r| {
+        ratio(r, ("hot", 1, HEADER, "cpu_ns"), ("hot", 1, hot::FLOOR_HEADER, "cpu_ns"))
+    }),
     goal("header value cloned, 2 threads: × 1 thread", AtMost(1.15), |r| {
         over_one_thread(r, HEADER, 2)
     }),

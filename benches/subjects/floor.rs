@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ccg_session::{Grant, GrantRequest, HttpTokenManager, TokenError, TokenManager};
+use http::HeaderValue;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ours;
@@ -16,14 +17,24 @@ use crate::harness::{Setting, Subject, boottime};
 
 /// What the primitives hand out.
 pub struct Token {
-    text: String,
+    header: HeaderValue,
     expires_at: u64,
 }
 
 impl Token {
     fn new() -> Arc<Self> {
-        Arc::new(Self { text: "x".repeat(1_024), expires_at: u64::MAX })
+        Arc::new(Self { header: header("x".repeat(1_024).as_bytes()), expires_at: u64::MAX })
     }
+
+    /// The same with counts of its own.
+    fn copy(&self) -> Arc<Self> {
+        Arc::new(Self { header: header(self.header.as_bytes()), expires_at: self.expires_at })
+    }
+}
+
+/// A clone, since the first of a `HeaderValue` is slower to clone than its clones are.
+fn header(value: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(value).expect("letters").clone()
 }
 
 /// The harness itself.
@@ -92,13 +103,32 @@ impl Subject for ThreadLocal {
         COPY.with_borrow_mut(|(generation, copy)| {
             let current = self.generation.load(Acquire);
             if *generation != current || copy.is_none() {
-                let token = self.current.load();
-                let own = Token { text: token.text.clone(), expires_at: token.expires_at };
-                (*generation, *copy) = (current, Some(Arc::new(own)));
+                (*generation, *copy) = (current, Some(self.current.load().copy()));
             }
             let usable = copy.as_ref().filter(|token| boottime() < token.expires_at);
             usable.cloned().ok_or("expired")
         })
+    }
+
+    fn plays(scenario: &str, _case: usize) -> bool {
+        scenario == "hot"
+    }
+}
+
+/// The same, and then what a request takes along: the header's value, which counts for itself.
+pub struct ThreadLocalHeader(ThreadLocal);
+
+impl Subject for ThreadLocalHeader {
+    const NAME: &'static str = "floor, header value cloned";
+    type Token = HeaderValue;
+    type Error = &'static str;
+
+    async fn new(setting: &Setting) -> Self {
+        Self(ThreadLocal::new(setting).await)
+    }
+
+    async fn get(&self) -> Result<HeaderValue, &'static str> {
+        Ok(self.0.get().await?.header.clone())
     }
 
     fn plays(scenario: &str, _case: usize) -> bool {

@@ -11,6 +11,7 @@ pub fn entries() -> Vec<Entry> {
         Entry::of::<floor::EmptyLoop>(),
         Entry::of::<floor::ClockRead>(),
         Entry::of::<floor::ThreadLocal>(),
+        Entry::of::<floor::ThreadLocalHeader>(),
         Entry::of::<floor::SharedArc>(),
         Entry::of::<floor::Actor>(),
         Entry::of::<ours::Session>(),
