@@ -94,6 +94,11 @@ pub(crate) struct Evicted {
 }
 
 impl Entry {
+    /// A mark that has ended gives way to a new one.
+    fn may_be_marked(&self, now: Instant) -> bool {
+        self.mark.is_none_or(|mark| mark.until <= now)
+    }
+
     fn leaving(&self, text: &TokenText) -> Leaving {
         Leaving { at: self.leaves_at, generation: self.id.generation, text: text.clone() }
     }
@@ -249,7 +254,7 @@ impl Ledger {
         #[cfg(test)]
         touched(self.entries.len());
         for (text, entry) in &mut self.entries {
-            if entry.mark.is_none_or(|mark| mark.until <= now) {
+            if entry.may_be_marked(now) {
                 if let Some(mark) = entry.mark {
                     self.to_revoke.remove(&(mark.sent, entry.leaving(text)));
                 }
@@ -261,7 +266,9 @@ impl Ledger {
 
     pub(crate) fn mark(&mut self, text: &TokenText, now: Instant) {
         self.change(text, |entry| {
-            entry.mark.get_or_insert(Mark::new(now));
+            if entry.may_be_marked(now) {
+                entry.mark = Some(Mark::new(now));
+            }
         });
     }
 

@@ -226,6 +226,11 @@ const FOUND: &[(&str, Setup, &[Op])] = &[
         USUAL,
         &[exchange(0), REVOKE, lives(0), Hear(0, 10_000_000), Wake, REVOKE],
     ),
+    (
+        "a revocation that is heard of again, after its mark has ended, marks again",
+        Setup { mode: Mode::Always, ..USUAL },
+        &[Wake, End(0, New(Huge)), Hear(3, 10_000_000), Wake, Hear(3, 3_600), LIVES],
+    ),
 ];
 
 #[test]
