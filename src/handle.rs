@@ -202,7 +202,8 @@ impl SessionHandle {
     /// [`expired_buffer`](crate::SessionConfig::expired_buffer) before it expires, from
     /// [`stale_buffer`](crate::SessionConfig::stale_buffer) on with a refresh in the background (triggered by a
     /// call, not by a timer), and until it expires if that fails. Callers that request the same token share one
-    /// request. If the server fails all exchanges, it gets no more requests than for a single one.
+    /// request. While the server cannot be reached, limits the rate or fails with a 5xx, it gets no more requests
+    /// for all of them than for a single one. A refusal concerns only its own request.
     ///
     /// If the session has no token to exchange, it fetches one first.
     ///

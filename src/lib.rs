@@ -47,7 +47,8 @@
 //! - After [`revoke`](SessionHandle::revoke) no caller gets an earlier token, not even one whose request was in
 //!   flight.
 //! - After [`invalidate`](SessionHandle::invalidate) the same task does not get the refused token again, unless
-//!   this is the second refusal within 10 seconds. The return value tells you which case applies.
+//!   this is the second refusal within 10 seconds. The return value tells you which case applies. (A server may
+//!   answer the next request with the same string: that is a new token to the session.)
 //! - A panic in your code (a manager, an error's `Display`, a waker, a tracing subscriber) does not end the
 //!   session. An attempt that panics counts as failed.
 //! - The clock includes time spent suspended (on Linux) and is independent of the wall clock.

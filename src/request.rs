@@ -99,8 +99,8 @@ pub struct GrantRequest {
 }
 
 impl GrantRequest {
-    /// Whether this token was invalidated or revoked. If the manager returns such a token, the attempt counts
-    /// as failed.
+    /// Whether this token was invalidated or revoked: the session needs another one. If the manager returns a
+    /// revoked one, the attempt counts as failed.
     pub fn is_refused(&self, token: &TokenText) -> bool {
         let mut marked = self.marked.iter().flat_map(|marked| marked.iter());
         self.refused.as_ref() == Some(token) || marked.any(|marked| marked == token)

@@ -70,11 +70,13 @@ pub(crate) struct Attempt {
 }
 
 /// Somebody who waits, and what may be told to them.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Caller {
     pub(crate) want: Want,
     /// How many revokes had been taken when the call began; a revoke counts itself.
     pub(crate) revokes: u64,
+    /// The texts that another session has revoked since.
+    pub(crate) began_before_news_of: BTreeSet<String>,
 }
 
 /// A token that the session received.
@@ -476,7 +478,8 @@ impl History {
                 pace.may_be_over();
             }
         }
-        self.callers.insert(caller, Caller { want, revokes: self.revokes });
+        let (revokes, began_before_news_of) = (self.revokes, BTreeSet::new());
+        self.callers.insert(caller, Caller { want, revokes, began_before_news_of });
     }
 
     fn started(&mut self, Start { request, timeout, .. }: &Start) -> Verdict {
@@ -666,6 +669,9 @@ impl History {
         }
         known.mark(revokes, now);
         known.revoked_elsewhere = true;
+        for caller in self.callers.values_mut() {
+            caller.began_before_news_of.insert(text.into());
+        }
     }
 
     fn revocation_ended(&mut self, text: &str, result: &Result<(), TokenError>) {

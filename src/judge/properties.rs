@@ -375,17 +375,29 @@ fn no_revoked_exchanged_token_is_shown(history: &History, seen: &Seen<'_>) -> Ve
     Ok(())
 }
 
-/// What was exchanged from a token that another session has revoked is shown to nobody from then on.
+/// What was exchanged from a token that another session has revoked is shown to nobody from then on, nor given
+/// to those who ask from then on.
 fn no_token_exchanged_from_one_revoked_elsewhere_is_shown(
     history: &History,
     seen: &Seen<'_>,
 ) -> Verdict {
+    let revoked = |generation| {
+        let subject = history.token(generation).and_then(|it| it.subject.as_ref())?;
+        let known = history.texts.get(subject)?;
+        (known.revoked_elsewhere && known.is_marked(history.now)).then_some(subject)
+    };
+    if let Some((caller, generation, text)) = given(seen)
+        && let Some(subject) = revoked(generation)
+        && let Some(caller) = history.callers.get(&caller)
+        && !caller.began_before_news_of.contains(subject)
+    {
+        return Err(format!(
+            "{text} is given, and its subject was revoked before it was asked for"
+        ));
+    }
     let Seen::Handled(Handled { event: Event::News(_), .. }) = seen else { return Ok(()) };
     for shown in history.exchanged.values().filter(|it| history.now < it.usable_until) {
-        let subject =
-            history.token(shown.token.id().generation()).and_then(|it| it.subject.as_ref());
-        let known = subject.and_then(|text| history.texts.get(text));
-        if known.is_some_and(|it| it.revoked_elsewhere && it.is_marked(history.now)) {
+        if revoked(shown.token.id().generation()).is_some() {
             return Err(format!("{:?} is shown, and its subject is revoked", shown.token));
         }
     }

@@ -1,6 +1,9 @@
 //! How the exchange endpoint has shown itself. All keys share it: when it fails them all, it is asked as
 //! often as one key alone would ask it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::event::{Cooling, Moment};
 use super::flight::{Flight, Sent};
 use crate::config::RetryPolicy;
@@ -14,7 +17,15 @@ pub(crate) struct Endpoint {
     /// one at a time, whichever key sends them.
     probes: Flight,
     known: Known,
+    /// A key that has not failed was turned away since the last probe left. Such keys go first: of those that
+    /// failed, one that comes back the moment the rest is over would else be the probe for ever.
+    others_first: bool,
+    /// Until then.
+    others_first_until: Instant,
 }
+
+/// So long at most, after a rest, those that failed wait for others.
+const LONGEST_YIELD: Duration = Duration::from_secs(5);
 
 /// What was known when an attempt was sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +39,9 @@ impl Endpoint {
     /// What tells situations apart: the counts themselves do not.
     #[cfg(test)]
     pub(crate) fn fingerprint(&self, state: &mut impl std::hash::Hasher) {
-        std::hash::Hash::hash(&self.probes, state);
+        use std::hash::Hash;
+
+        (&self.probes, self.others_first, self.others_first_until).hash(state);
     }
 
     /// A probe may be sent at once.
@@ -73,9 +86,18 @@ impl Endpoint {
         }
     }
 
-    /// What it failed with, while nothing is sent to it.
-    pub(crate) fn cooling(&self, now: Instant) -> Option<&Cooling> {
-        self.probes.cooling(now).filter(|_| !self.probes.is_open())
+    /// What it failed with, while nothing is sent to it of a key that has failed itself, or has not.
+    pub(crate) fn cooling(&self, now: Instant, has_failed: bool) -> Option<Cooling> {
+        let Cooling { until, last } = self.probes.last_failure()?;
+        let yields = has_failed && self.others_first;
+        let until = if yields { self.others_first_until } else { *until };
+        let is_cooling = !self.probes.is_open() && now < until;
+        is_cooling.then(|| Cooling { until, last: Arc::clone(last) })
+    }
+
+    /// Somebody who wants this key is told that it cools.
+    pub(crate) fn turned_away(&mut self, has_failed: bool) {
+        self.others_first |= !has_failed;
     }
 
     pub(crate) fn depart(&mut self, sent: Sent) -> Known {
@@ -90,6 +112,7 @@ impl Endpoint {
             self.probes.open(TokenRequestOptions::default());
         }
         self.probes.depart(sent);
+        self.others_first = false;
     }
 
     /// It has answered as it should. What was sent before it failed says nothing about now.
@@ -134,7 +157,8 @@ impl Endpoint {
             self.probe(Sent { at: moment.now, revokes: 0 });
             self.probes.land();
         }
-        self.probes.fail(error.clone(), policy, moment);
+        let until = self.probes.fail(error.clone(), policy, moment);
+        self.others_first_until = until + until.since(moment.now).min(LONGEST_YIELD);
         !self.probes.is_open()
     }
 }

@@ -35,7 +35,8 @@ impl<R> Machine<R> {
             if let Found::Token(issued, is_due) = self.exchanges.find(&key, now) {
                 let token = exchanged(issued);
                 if is_due {
-                    match self.endpoint.cooling(now).map(|cooling| cooling.until) {
+                    let has_failed = self.exchanges.has_failed(&key);
+                    match self.endpoint.cooling(now, has_failed).map(|cooling| cooling.until) {
                         // Behind the token that is there, and with the subject that is there.
                         None => {
                             self.exchanges.open(&Arc::new(key), request, self.grants_ended, now);
@@ -65,7 +66,7 @@ impl<R> Machine<R> {
 
     /// What whoever asks for this key is told at once, if there is no token.
     fn refusal(
-        &self,
+        &mut self,
         now: Instant,
         key: &ExchangeKey,
         request: &ExchangeRequest,
@@ -79,7 +80,9 @@ impl<R> Machine<R> {
         if let Found::Cooling(cooling) = self.exchanges.find(key, now) {
             return Some(cooling.cooling(now));
         }
-        if let Some(cooling) = self.endpoint.cooling(now) {
+        let has_failed = self.exchanges.has_failed(key);
+        if let Some(cooling) = self.endpoint.cooling(now, has_failed) {
+            self.endpoint.turned_away(has_failed);
             return Some(cooling.cooling(now));
         }
         match self.need(now, &request.options) {
@@ -102,7 +105,9 @@ impl<R> Machine<R> {
         match result.and_then(|grant| self.receive(moment, sent, grant, Issued::by_exchange, fx)) {
             Ok(Received::Token(issued, lifetime)) => {
                 self.endpoint.answered(known);
-                let callers = self.exchanges.finish(key, &issued, lifetime, moment.now);
+                let grants_ended = self.grants_ended;
+                let callers =
+                    self.exchanges.finish(key, &issued, lifetime, grants_ended, moment.now);
                 let token = exchanged(&issued);
                 fx.replies
                     .extend(callers.map(|reply| (reply, Reply::Exchanged(Ok(token.clone())))));
@@ -215,7 +220,7 @@ impl<R> Machine<R> {
             exchange.slot.flight.last_failure().filter(|_| is_over).map(|last| last.failed(now))
         });
         let own = failed.flatten();
-        let shared = || self.endpoint.cooling(now).map(|cooling| cooling.failed(now));
+        let shared = || self.endpoint.cooling(now, false).map(|cooling| cooling.failed(now));
         if let Some(error) = own.or_else(shared) {
             self.fail_exchange(now, key, &error, fx);
         } else if let Some(token) = self.exchanges.unexpired(key, now).map(exchanged) {
@@ -240,10 +245,10 @@ impl<R> Machine<R> {
 
     /// The endpoint is left alone: nothing will come for those who wait.
     fn fail_waiting_exchanges(&mut self, now: Instant, fx: &mut Effects<R>) {
-        let Some(error) = self.endpoint.cooling(now).map(|cooling| cooling.failed(now)) else {
-            return;
-        };
+        let cooling = self.endpoint.cooling(now, false);
+        let Some(error) = cooling.map(|cooling| cooling.failed(now)) else { return };
         for key in self.exchanges.waiting() {
+            self.endpoint.turned_away(self.exchanges.has_failed(&key));
             self.fail_exchange(now, &key, &error, fx);
         }
     }

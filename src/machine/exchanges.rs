@@ -3,6 +3,7 @@
 //! Tens of thousands of keys may wait, and as many may be kept. So each key stands in the list of those
 //! that wait for the same thing, and an event looks at the lists of what it can change.
 
+use std::collections::btree_map::IntoValues;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -62,8 +63,9 @@ pub(crate) struct Open {
     /// What the attempt on the wire exchanges.
     subject: Option<Issued>,
     known: Known,
-    /// The session gave up that subject meanwhile: callers get the token, others not.
-    is_orphaned: bool,
+    /// The session gave up that subject meanwhile: what comes is not kept, and given to those alone who waited
+    /// by then.
+    orphaned: Option<Vec<CallerId>>,
 }
 
 /// What an open flight waits for.
@@ -202,7 +204,7 @@ impl<R> Exchange<R> {
         open.place = Place::OnWire;
         open.subject = Some(subject);
         open.known = known;
-        open.is_orphaned = false;
+        open.orphaned = None;
         Some((number, open.request.clone()))
     }
 
@@ -258,8 +260,8 @@ impl<R> Exchanges<R> {
         }
         let open = self.lists.keys.values().filter_map(|key| self.keys.get(key)?.open.as_deref());
         for (key, open) in self.lists.keys.values().zip(open) {
-            let Open { turn: _, place, request, has_rerun, subject, is_orphaned, .. } = open;
-            (key, place, &request.options, has_rerun, subject, is_orphaned).hash(state);
+            let Open { turn: _, place, request, has_rerun, subject, orphaned, .. } = open;
+            (key, place, &request.options, has_rerun, subject, orphaned).hash(state);
             (open.grants_ended < grants_ended).hash(state);
             if matches!(place, Place::OnWire) {
                 endpoint.has_changed_since(open.known).hash(state);
@@ -302,6 +304,12 @@ impl<R> Exchanges<R> {
         self.keys.get(key).is_some_and(|exchange| exchange.open.is_some())
     }
 
+    /// Whether its last flight failed.
+    pub(crate) fn has_failed(&self, key: &ExchangeKey) -> bool {
+        let exchange = self.keys.get(key);
+        exchange.is_some_and(|exchange| exchange.slot.flight.last_failure().is_some())
+    }
+
     /// Opens the key's flight, if it is not.
     pub(crate) fn open(
         &mut self,
@@ -328,7 +336,7 @@ impl<R> Exchanges<R> {
                 has_rerun: false,
                 subject: None,
                 known: Known::default(),
-                is_orphaned: false,
+                orphaned: None,
             }));
         });
     }
@@ -457,18 +465,22 @@ impl<R> Exchanges<R> {
         });
     }
 
-    /// The flight has brought this token. Who waited for it.
+    /// The flight has brought this token. Who gets it.
     pub(crate) fn finish(
         &mut self,
         key: &Arc<ExchangeKey>,
         issued: &Issued,
         lifetime: Lifetime,
+        grants_ended: u64,
         now: Instant,
-    ) -> impl Iterator<Item = R> + use<R> {
+    ) -> IntoValues<CallerId, R> {
+        let orphaned = self.change(key, |exchange| exchange.open.as_mut()?.orphaned.take());
+        if let Some(in_time) = orphaned.flatten() {
+            return self.finish_orphan(key, in_time, grants_ended, now);
+        }
         let open = self.change(key, |exchange| exchange.open.take()).flatten();
-        let known = open.as_ref().filter(|open| !open.is_orphaned);
-        let subject = known.and_then(|open| open.subject.as_ref()).map(|it| it.text().clone());
-        if let Some(subject) = subject {
+        let subject = open.as_ref().and_then(|open| open.subject.as_ref());
+        if let Some(subject) = subject.map(|it| it.text().clone()) {
             self.forget_token(key);
             self.lists.children.entry(subject.clone()).or_default().insert(issued.id());
             self.lists.tokens.insert(issued.id(), Arc::clone(key));
@@ -476,10 +488,34 @@ impl<R> Exchanges<R> {
                 exchange.slot.store(issued.clone(), lifetime);
                 exchange.subject = Some(subject);
             });
-        } else {
-            self.change(key, |exchange| exchange.slot.flight.succeed());
         }
         self.end(key, open, now)
+    }
+
+    /// The flight has brought a token whose subject was given up. For those who asked later it begins again.
+    fn finish_orphan(
+        &mut self,
+        key: &Arc<ExchangeKey>,
+        in_time: Vec<CallerId>,
+        grants_ended: u64,
+        now: Instant,
+    ) -> IntoValues<CallerId, R> {
+        let mut callers = BTreeMap::new();
+        let is_wanted = self.change(key, |exchange| {
+            let waiting = &mut exchange.slot.callers;
+            callers.extend(in_time.into_iter().filter_map(|id| waiting.remove_entry(&id)));
+            exchange.slot.flight.succeed();
+            exchange.is_wanted()
+        });
+        for caller in callers.keys() {
+            self.lists.callers.remove(caller);
+        }
+        if is_wanted == Some(true) {
+            self.change(key, |exchange| exchange.begin_again(grants_ended));
+        } else {
+            self.close(key, now).for_each(drop);
+        }
+        callers.into_values()
     }
 
     /// The flight has failed, or nobody wants it any more: the key rests, with what it has.
@@ -487,7 +523,7 @@ impl<R> Exchanges<R> {
         &mut self,
         key: &Arc<ExchangeKey>,
         now: Instant,
-    ) -> impl Iterator<Item = R> + use<R> {
+    ) -> IntoValues<CallerId, R> {
         let open = self.change(key, |exchange| {
             exchange.slot.flight.abandon();
             exchange.open.take()
@@ -500,7 +536,7 @@ impl<R> Exchanges<R> {
         key: &Arc<ExchangeKey>,
         open: Option<Box<Open>>,
         now: Instant,
-    ) -> impl Iterator<Item = R> + use<R> {
+    ) -> IntoValues<CallerId, R> {
         if let Some(open) = open {
             self.lists.keys.remove(&open.turn);
         }
@@ -510,7 +546,7 @@ impl<R> Exchanges<R> {
     }
 
     /// Those who wait for this key, who are to be answered now.
-    pub(crate) fn answered(&mut self, key: &Arc<ExchangeKey>) -> impl Iterator<Item = R> + use<R> {
+    pub(crate) fn answered(&mut self, key: &Arc<ExchangeKey>) -> IntoValues<CallerId, R> {
         let callers = self.change(key, |exchange| std::mem::take(&mut exchange.slot.callers));
         let callers = callers.unwrap_or_default();
         for caller in callers.keys() {
@@ -604,7 +640,10 @@ impl<R> Exchanges<R> {
             self.change(&key, |exchange| {
                 if let Some(open) = &mut exchange.open {
                     let exchanges = open.subject.as_ref().map(Issued::text);
-                    open.is_orphaned |= exchanges == Some(subject);
+                    if exchanges == Some(subject) {
+                        let callers = &exchange.slot.callers;
+                        open.orphaned.get_or_insert_with(|| callers.keys().copied().collect());
+                    }
                 }
             });
         }

@@ -140,3 +140,36 @@ scripts! {
          revoke -> 3: unsupported",
         "fresh, revoke, can exchange, confirmed -> publish nothing; 2: revoked";
 }
+
+// Who goes first
+scripts! {
+    a_key_that_failed_lets_those_go_first_that_were_turned_away =>
+        "attempts 1, fresh_for_1h, exchange a, exchange_fails 503 -> 2: failed
+         exchange b -> 3: cooling
+         retry_after 3 -> 562.5ms
+         suspend 562.5ms, exchange a -> 4: cooling // it is the first to come back
+         exchange b -> exchange #1 of t1
+         exchanged 60s -> 5: x1
+         exchange a -> exchange #1 of t1";
+
+    a_key_that_failed_does_not_wait_for_those_who_do_not_come_again =>
+        "attempts 1, fresh_for_1h, exchange a, exchange_fails 503, exchange b
+         suspend 562.5ms, exchange a -> 4: cooling
+         retry_after 4 -> 562.5ms
+         suspend 562.5ms, exchange a -> exchange #1 of t1",
+        "attempts 1, fresh_for_1h, exchange a, exchange_fails 429 60s, exchange b
+         suspend 60s, exchange a -> 4: cooling
+         retry_after 4 -> 5s";
+
+    a_key_alone_waits_no_longer_than_the_endpoint_rests =>
+        "attempts 1, fresh_for_1h, exchange a, exchange_fails 503
+         suspend 562.5ms, exchange a -> exchange #1 of t1";
+
+    who_waited_for_the_probe_goes_before_those_that_failed =>
+        "attempts 1, fresh_for_1h, exchange a, exchange_fails 503
+         suspend 562.5ms, exchange a -> exchange #1 of t1
+         exchange b -> nothing
+         exchange_fails 503 -> 3: failed; 4: failed
+         suspend 1.125s, exchange a -> 5: cooling
+         exchange b -> exchange #1 of t1";
+}

@@ -96,10 +96,10 @@ scripts! {
          exchange a -> 3: x1";
 
     an_exchange_that_is_on_the_wire_is_joined_though_no_grant_may_start =>
-        "fresh, exchange a, invalidate t1, ask, +1s, grant_fails denied -> publish nothing; 3: failed
+        "fresh, suspend 53s, exchange a, suspend 7s, ask, grant_fails denied -> publish t1; 3: failed
          exchange b -> 4: cooling
          exchange a -> nothing
-         exchanged 60s -> 2: x1; 5: x1";
+         exchanged 120s -> 2: x1; 5: x1";
 
     a_manager_without_exchange_answers_unsupported =>
         "can revoke, exchange a -> 1: unsupported";
@@ -243,6 +243,19 @@ scripts! {
     one_on_the_wire_when_its_parent_is_invalidated_goes_to_its_callers_and_is_not_cached =>
         "fresh, exchange a, invalidate t1, exchanged 600s -> 2: x1
          suspend 1s, exchange a -> publish nothing; grant #1";
+
+    who_asks_after_the_parent_was_given_up_does_not_get_what_is_on_the_wire =>
+        "fresh, exchange a, invalidate t1, exchange a, exchanged 600s -> 2: x1
+         +1s -> grant #1
+         granted 60s -> publish t2; exchange #1 of t2
+         exchanged 600s -> 3: x2",
+        "fresh, exchange a, hear t1, exchange a, exchanged 600s -> 2: x1
+         +1s -> grant #1
+         granted 60s -> publish t2; exchange #1 of t2
+         exchanged 600s -> 3: x2",
+        // Nobody who asked in time is left.
+        "fresh, exchange a, leave 2, invalidate t1, exchange a, exchanged 600s -> nothing
+         +1s -> grant #1";
 
     an_invalidate_that_was_not_honoured_drops_none =>
         "fresh, invalidate t1, suspend 1s, exchange a, granted 60s, exchanged 60s

@@ -74,6 +74,17 @@ scripts! {
          +1s, grant_fails 503, suspend 1h, timer -> grant #2
          granted 60s -> publish t2; 3: t2";
 
+    a_key_that_failed_is_the_probe_for_ever =>
+        "attempts 1, fresh_for_1h, exchange a, exchange_fails 503, exchange b -> 3: cooling
+         +562.5ms, exchange a -> 4: cooling
+         exchange b -> exchange #1 of t1";
+
+    an_exchange_from_a_revoked_subject_is_joined =>
+        "attempts 2, fresh, exchange a, hear t1, exchange a, exchanged 60s -> 2: x1
+         +1s -> grant #1
+         granted 60s -> publish t2; exchange #1 of t2
+         exchanged 60s -> 3: x2";
+
     a_token_that_arrives_past_its_own_hold_at_holds_callers_for_ever =>
         "attempts 2, ask, suspend 9s, granted 10s -> publish t1; 1: t1";
 }

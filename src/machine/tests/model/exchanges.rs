@@ -3,7 +3,7 @@
 use super::flight::{Flight, Verdict};
 use super::operations::Failure;
 use super::words::{Found, SeenExchanged, Start, Told, Wait, Wrong, span};
-use super::{INVALIDATE_GAP, Kept, Model, NEVER, Nanos};
+use super::{INVALIDATE_GAP, Kept, Model, NEVER, Nanos, SECOND};
 use crate::error::TokenError;
 use crate::request::{ExchangeKey, TokenRequestOptions};
 
@@ -11,6 +11,8 @@ use crate::request::{ExchangeKey, TokenRequestOptions};
 const MOST_FAILURES: usize = 1_024;
 /// Between two refreshes of the session's token that refused subjects open.
 const SUBJECT_GAP: Nanos = INVALIDATE_GAP;
+/// The longest that keys which failed wait for others after a rest.
+const LONGEST_YIELD: Nanos = 5 * SECOND;
 
 /// All about one key.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +36,8 @@ pub struct Key {
     ran_again: bool,
     /// The subject of the attempt on the wire.
     subject: u64,
+    /// Who waited when that was given up.
+    asked_in_time: Vec<u64>,
     /// Of the endpoint, when that was sent: how many failures had been counted, and how many had succeeded.
     known: (u64, u64),
 }
@@ -58,9 +62,25 @@ pub struct Endpoint {
     pub probes: Flight,
     failures: u64,
     successes: u64,
+    /// Keys that have not failed were turned away since the last probe: those that have wait until then.
+    others_first: bool,
+    others_first_until: Nanos,
 }
 
 impl Endpoint {
+    /// What those of a key are told while nothing is sent for it.
+    fn cooling(&self, key: &Flight, now: Nanos) -> Option<Wrong> {
+        if self.probes.open || key.last.is_none() || !self.others_first {
+            return self.probes.cooling(now);
+        }
+        let last = self.probes.last.filter(|_| now < self.others_first_until)?;
+        Some(Wrong::Cooling(last, self.others_first_until - now))
+    }
+
+    fn turned_away(&mut self, key: &Flight) {
+        self.others_first |= key.last.is_none();
+    }
+
     fn is_failing(&self) -> bool {
         self.probes.open || self.probes.last.is_some()
     }
@@ -124,8 +144,9 @@ impl Model {
         let usable = self.keys[at].token.as_ref().filter(|token| self.now < token.usable_until());
         if let Some(told) = usable.map(exchanged) {
             if self.keys[at].ask_at() <= self.now {
-                if self.endpoint.probes.cooling(self.now).is_some() {
-                    self.keys[at].asked_again_at = self.endpoint.probes.not_before;
+                let cooling = self.endpoint.cooling(&self.keys[at].flight, self.now);
+                if let Some(Wrong::Cooling(_, wait)) = cooling {
+                    self.keys[at].asked_again_at = self.now + wait;
                 } else {
                     self.open_exchange(at, options);
                 }
@@ -136,8 +157,12 @@ impl Model {
         let wrong = if self.keys[at].flight.open {
             None
         } else {
-            let of_key = self.keys[at].flight.cooling(self.now);
-            let of_all = self.endpoint.probes.cooling(self.now);
+            let flight = &self.keys[at].flight;
+            let of_key = flight.cooling(self.now);
+            let of_all = self.endpoint.cooling(flight, self.now);
+            if of_key.is_none() && of_all.is_some() {
+                self.endpoint.turned_away(flight);
+            }
             of_key.or(of_all).or(self.grant.cooling(self.now).filter(|_| no_subject))
         };
         let wrong = wrong.or(self.is_full().then_some(Wrong::Overloaded));
@@ -201,6 +226,7 @@ impl Model {
             grants_ended: 0,
             ran_again: false,
             subject: 0,
+            asked_in_time: Vec::new(),
             known: (0, 0),
         });
         self.keys.sort_by(|one, other| one.name.cmp(&other.name));
@@ -256,6 +282,7 @@ impl Model {
                 self.exchange_failed(at, failure);
                 let wrong = self.endpoint_error().filter(|_| probes_over);
                 for at in self.waiting().into_iter().filter(|_| wrong.is_some()) {
+                    self.endpoint.turned_away(&self.keys[at].flight);
                     self.close_exchange(at, wrong.as_ref().unwrap());
                 }
             }
@@ -271,10 +298,19 @@ impl Model {
     fn exchanged(&mut self, at: usize, token: Kept) {
         let key = &mut self.keys[at];
         let told = exchanged(&token);
-        if !self.invalidated.contains(&key.subject) {
+        let mut callers = std::mem::take(&mut key.callers);
+        if self.invalidated.contains(&key.subject) {
+            // For those who asked when its subject was still good.
+            key.callers = callers.extract_if(.., |id| !key.asked_in_time.contains(id)).collect();
+            if !key.callers.is_empty() {
+                let options = key.flight.options.clone();
+                key.flight.open(&self.setup, &options);
+                (key.waits_for, key.grants_ended) = (WaitsFor::Turn, self.grants_ended);
+            }
+        } else {
             (key.token, key.parent, key.asked_again_at) = (Some(token), key.subject, 0);
         }
-        for id in std::mem::take(&mut key.callers) {
+        for id in callers {
             self.tell(id, told.clone());
         }
     }
@@ -294,8 +330,14 @@ impl Model {
             probes.open(&self.setup, &TokenRequestOptions::new());
             probes.start(self.now, 0);
             probes.wire = None;
+            self.endpoint.others_first = false;
         }
-        probes.failed(failure, &self.setup, self.now, self.random) == Verdict::Over
+        let verdict = probes.failed(failure, &self.setup, self.now, self.random);
+        if verdict == Verdict::Over {
+            let rest = probes.not_before - self.now;
+            self.endpoint.others_first_until = probes.not_before + rest.min(LONGEST_YIELD);
+        }
+        verdict == Verdict::Over
     }
 
     /// What those get who waited for it.
@@ -501,6 +543,7 @@ impl Model {
                 probes.open(&self.setup, &TokenRequestOptions::new());
             }
             probes.start(self.now, 0);
+            self.endpoint.others_first = false;
         }
         let key = &mut self.keys[at];
         key.subject = subject;
@@ -512,9 +555,17 @@ impl Model {
 
     // ---- Tokens that go.
 
+    /// This was given up as a subject.
     pub(super) fn drop_exchanged_from(&mut self, parent: u64) {
-        for key in self.keys.iter_mut().filter(|key| key.parent == parent) {
-            key.token = None;
+        let is_new = !self.invalidated.contains(&parent);
+        self.invalidated.push(parent);
+        for key in &mut self.keys {
+            if key.parent == parent {
+                key.token = None;
+            }
+            if key.subject == parent && is_new {
+                key.asked_in_time.clone_from(&key.callers);
+            }
         }
     }
 

@@ -329,7 +329,6 @@ impl Model {
     /// What was exchanged from this is dropped, and what is on the wire will not be kept.
     fn give_up_exchanges_of(&mut self, text: &str) {
         for (generation, _) in self.texts.clone().iter().filter(|(_, known)| known == text) {
-            self.invalidated.push(*generation);
             self.drop_exchanged_from(*generation);
         }
     }
