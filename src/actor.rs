@@ -60,6 +60,11 @@ impl Message {
             }
         }
     }
+
+    /// The token whose doubts under way this is one of.
+    fn doubted(&self) -> Option<Issued> {
+        if let Self::InvalidateOther(token) = self { Some(token.clone()) } else { None }
+    }
 }
 
 /// A message in the mailbox: a pointer, since tokio's channel keeps room for 32 of them at all times.
@@ -85,7 +90,7 @@ impl From<Message> for Event<ReplySender> {
             }
             Message::Asked(snapshot) => Self::Asked(snapshot),
             Message::Invalidate(id) => Self::Invalidate(id),
-            Message::InvalidateOther(token) => Self::Invalidate(token.doubt_arrived()),
+            Message::InvalidateOther(token) => Self::Invalidate(token.id()),
             Message::Left(caller) => Self::Left(caller),
         }
     }
@@ -133,6 +138,8 @@ pub(crate) struct SessionActor<M> {
     pub(crate) attempts: Attempts,
     /// `None` where the manager has nothing to tell.
     pub(crate) news: Option<Arc<Queue>>,
+    /// No callers since the last news.
+    pub(crate) has_heard: bool,
     /// Why it ends, if nobody told it to.
     pub(crate) time_paused: bool,
     #[cfg(feature = "metrics")]
@@ -189,14 +196,23 @@ impl<M: TokenManager> SessionActor<M> {
                 self.attempts.drop_permit();
             }
             Woken::Deadline => self.handle(Event::Timer, &mut effects),
-            Woken::News(news) => self.handle(Event::News(news), &mut effects),
+            Woken::News(news) => {
+                self.has_heard = true;
+                self.handle(Event::News(news), &mut effects);
+            }
             Woken::Mail => {
+                self.has_heard = false;
                 self.inbox.reverse();
                 while let Some(message) = self.inbox.pop() {
                     if message.is_call() {
                         self.publisher.taken_up();
                     }
+                    let doubted = message.doubted();
                     self.handle((*message).into(), &mut effects);
+                    // Not before: until readers see what comes of it, the doubt is what keeps them from the token.
+                    if let Some(token) = doubted {
+                        token.doubt_arrived();
+                    }
                 }
                 self.inbox = Vec::new();
             }
@@ -211,7 +227,8 @@ impl<M: TokenManager> SessionActor<M> {
         let deadline =
             self.machine.next_deadline().or(self.attempts.any().then_some(Instant::NEVER));
         tokio::select! {
-            // The end, results, the clock, callers, then news: a flood of one delays none of those before it.
+            // The end, results, the clock, then callers and news in turn: a flood of one delays none of those
+            // before it.
             biased;
             () = self.end.cancelled() => Woken::End,
             Some(woken) = self.attempts.next() => woken,
@@ -219,13 +236,11 @@ impl<M: TokenManager> SessionActor<M> {
                 self.time_paused = slept.is_err();
                 if self.time_paused { Woken::End } else { Woken::Deadline }
             }
+            news = next_news(self.news.as_deref()), if !self.has_heard => Woken::News(news),
             received = self.mailbox.recv_many(&mut self.inbox, BATCH) => {
                 if received == 0 { Woken::End } else { Woken::Mail }
             }
-            news = poll_fn(|context| match &self.news {
-                Some(news) => news.poll_next(context),
-                None => Poll::Pending,
-            }) => Woken::News(news),
+            news = next_news(self.news.as_deref()), if self.has_heard => Woken::News(news),
         }
     }
 
@@ -326,6 +341,14 @@ impl<M> Drop for SessionActor<M> {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+async fn next_news(news: Option<&Queue>) -> News {
+    poll_fn(|context| match news {
+        Some(news) => news.poll_next(context),
+        None => Poll::Pending,
+    })
+    .await
 }
 
 fn reply(effects: &mut Effects<ReplySender>) {

@@ -3,8 +3,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 
 use crate::error::TokenError;
 
@@ -17,6 +20,38 @@ pub(crate) fn guarded<T>(foreign: impl FnOnce() -> T) -> Option<T> {
             std::mem::forget(payload);
             None
         }
+    }
+}
+
+/// For a future that waits in one list with others: a waker that panics would leave the rest of them asleep.
+pub(crate) async fn with_contained_waker<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let waker = Waker::from(Arc::new(ContainedWaker(Some(context.waker().clone()))));
+        future.as_mut().poll(&mut Context::from_waker(&waker))
+    })
+    .await
+}
+
+/// `None` only while it is dropped.
+struct ContainedWaker(Option<Waker>);
+
+impl Wake for ContainedWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(waker) = &self.0 {
+            guarded(|| waker.wake_by_ref());
+        }
+    }
+}
+
+impl Drop for ContainedWaker {
+    fn drop(&mut self) {
+        let waker = self.0.take();
+        guarded(|| drop(waker));
     }
 }
 

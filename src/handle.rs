@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::actor::{Mail, Message, ReplySender};
 use crate::clock;
 use crate::error::{SessionError, TokenError};
+use crate::foreign::with_contained_waker;
 use crate::grant::Grant;
 use crate::instant::Instant;
 use crate::machine::{CallerId, Facts, Reply, is_too_young_to_doubt};
@@ -340,7 +341,7 @@ impl SessionHandle {
         if let Backing::Live(live) = &self.0 {
             live.end.cancel();
             // The task ends after its last request.
-            live.task.wait().await;
+            with_contained_waker(live.task.wait()).await;
         }
     }
 
@@ -482,7 +483,10 @@ impl Live {
         let _ = match message {
             Message::GetToken(_, reply) => reply.send(Reply::Token(self.unexpired_token())),
             Message::GetTokenWith(call) => call.1.send(Reply::Token(self.unexpired_token())),
-            Message::Exchange(call) => call.1.send(Reply::Exchanged(Err(overloaded))),
+            Message::Exchange(call) => {
+                let exchanged = self.unexpired_exchanged(&call.2).ok_or(overloaded);
+                call.1.send(Reply::Exchanged(exchanged))
+            }
             Message::Revoke(call) => call.1.send(Reply::Revoked(Err(overloaded))),
             Message::Asked(_)
             | Message::Invalidate(_)
@@ -495,6 +499,11 @@ impl Live {
     fn unexpired_token(&self) -> Result<AccessToken, SessionError> {
         let snapshot = self.reader.load();
         snapshot.unexpired_token(clock::now()).cloned().ok_or(SessionError::Overloaded)
+    }
+
+    fn unexpired_exchanged(&self, request: &ExchangeRequest) -> Option<ExchangedToken> {
+        let snapshot = self.reader.load();
+        self.reader.unexpired_exchanged(&snapshot, &request.key(), clock::now())
     }
 
     /// Once the mailbox is closed the message is dropped, and the place for a reply with it.

@@ -66,7 +66,8 @@ impl Queue {
     fn push(&self, token: TokenText, ends_at: Instant) {
         let mut waiting = self.lock();
         let Waiting { revoked, session } = &mut *waiting;
-        if revoked.iter().any(|(known, _)| *known == token) {
+        if let Some((_, known)) = revoked.iter_mut().find(|(known, _)| *known == token) {
+            *known = ends_at.max(*known);
             return;
         }
         if revoked.len() == PLACES {
@@ -117,7 +118,7 @@ mod tests {
         let sender = queue.sender();
         for number in 0..20 {
             sender.revoked(text(&format!("t{number}")), Duration::from_secs(60));
-            sender.revoked(text("t19"), Duration::from_secs(60));
+            sender.revoked(text("t19"), Duration::from_secs(30));
         }
         let mut heard = Vec::new();
         for _ in 0..PLACES {
@@ -125,8 +126,11 @@ mod tests {
         }
         assert_eq!(heard.iter().filter(|name| *name == "t19").count(), 1);
         assert_eq!(heard.last().unwrap(), "t18");
-        sender.revoked(text("more"), Duration::from_secs(60));
-        assert_eq!(next(&queue).await, "more");
+        for left in [0, 60, 30] {
+            sender.revoked(text("more"), Duration::from_secs(left));
+        }
+        let News::Revoked { left, .. } = poll_fn(|context| queue.poll_next(context)).await;
+        assert!(left > Duration::from_secs(50), "the longest counts, not {left:?}");
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             ));
         }
         let task = TaskTracker::new();
-        let (actor, handle) = self.build(&task)?;
+        let (actor, handle) = self.build(&task, runtime)?;
         task.spawn_on(actor.run(), runtime);
         Ok(handle)
     }
@@ -179,11 +179,18 @@ impl<M: TokenManager> SessionBuilder<M> {
     /// If the configuration is invalid, or the thread cannot be spawned.
     pub fn spawn_thread(self) -> Result<SessionHandle, ConfigError> {
         let task = TaskTracker::new();
-        let (actor, handle) = self.build(&task)?;
         let refused = |error: std::io::Error| {
             ConfigError::new("spawn_thread", format!("was refused by the system: {error}"))
         };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(refused)?;
+        let (actor, handle) = match self.build(&task, runtime.handle()) {
+            Ok(built) => built,
+            Err(error) => {
+                // Dropped within another runtime it would panic.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         std::thread::Builder::new()
             .name("ccg-session".into())
             .spawn(move || runtime.block_on(task.track_future(actor.run())))
@@ -194,11 +201,13 @@ impl<M: TokenManager> SessionBuilder<M> {
     fn build(
         self,
         task: &TaskTracker,
+        runtime: &Handle,
     ) -> Result<(Box<SessionActor<M>>, SessionHandle), ConfigError> {
         self.config.check()?;
         let manager = Arc::new(self.manager);
         let news = Arc::new(Queue::default());
         let abilities = guarded(|| {
+            let _inside = runtime.enter();
             manager.check(&self.config)?;
             manager.attach(news.sender());
             Ok(abilities_of(&*manager))
@@ -229,6 +238,7 @@ impl<M: TokenManager> SessionBuilder<M> {
             random: self.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             attempts: Attempts::default(),
             news: Some(news).filter(|news| !news.is_deserted()),
+            has_heard: false,
             time_paused: false,
             #[cfg(feature = "metrics")]
             metrics: crate::metrics::Metrics::new(&self.name, session),
@@ -256,6 +266,33 @@ mod tests {
         async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
             Grant::bearer("a-token")
         }
+    }
+
+    /// Listens from the beginning.
+    struct Listens;
+
+    impl TokenManager for Listens {
+        async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+            Grant::bearer("a-token")
+        }
+
+        fn attach(&self, news: crate::NewsSender) {
+            tokio::spawn(async move { drop(news) });
+        }
+    }
+
+    #[test]
+    fn a_manager_is_attached_within_the_sessions_runtime() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        Session::builder(Listens).spawn_on(runtime.handle()).unwrap();
+        let session = Session::builder(Listens).spawn_thread().unwrap();
+        assert_eq!(session.blocking_get_token().unwrap().secret(), "a-token");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_is_refused_a_session_may_be_in_another_runtime() {
+        let config = SessionConfig { max_held: 0, ..SessionConfig::default() };
+        Session::builder(Listens).config(config).spawn_thread().unwrap_err();
     }
 
     #[test]

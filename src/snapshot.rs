@@ -358,6 +358,25 @@ impl Reader {
             && !asked.swap(true, Relaxed);
         (is_usable && !asks).then(|| (published.token.clone(), now))
     }
+
+    /// For times of need: a token that is near its end, but not past it. Who asks for it could not ask the
+    /// actor, so another shall.
+    pub fn unexpired_exchanged(
+        &self,
+        snapshot: &Snapshot,
+        key: &ExchangeKey,
+        now: Instant,
+    ) -> Option<ExchangedToken> {
+        if snapshot.published.closed || snapshot.of_token.doubted.load(Relaxed) {
+            return None;
+        }
+        let exchanged = self.0.exchanged.get()?.read().unwrap_or_else(PoisonError::into_inner);
+        let Exchanged { published, asked } = exchanged.get(key)?;
+        asked.store(false, Relaxed);
+        let token = published.token.as_ref();
+        let is_good = !token.remaining(now).is_zero() && !token.is_doubted();
+        is_good.then(|| published.token.clone())
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::error::TokenError;
+use crate::foreign::with_contained_waker;
 use crate::instant::Instant;
 use crate::machine::{Counters, Facts, Phase};
 
@@ -110,7 +111,7 @@ impl StatusSubscription {
     /// # Cancel safety
     /// Cancel safe: no change is lost.
     pub async fn changed(&mut self) -> Option<Status> {
-        self.0.changed().await.ok()?;
+        with_contained_waker(self.0.changed()).await.ok()?;
         let facts = self.0.borrow_and_update().clone();
         Some(Status::new(facts, clock::now()))
     }

@@ -253,9 +253,8 @@ impl Issued {
     }
 
     /// A word has arrived.
-    pub(crate) fn doubt_arrived(&self) -> TokenId {
-        self.0.inner.doubts_under_way.fetch_sub(1, Relaxed);
-        self.id()
+    pub(crate) fn doubt_arrived(&self) {
+        self.0.inner.doubts_under_way.fetch_sub(1, Release);
     }
 
     pub(crate) fn id(&self) -> TokenId {

@@ -127,12 +127,13 @@ impl<R> Machine<R> {
         if self.ledger.is_marked(text, now) {
             return;
         }
+        // What was never seen here says nothing about this session.
+        self.warm &= !self.ledger.holds(text);
         let current = self.own.kept().map(|kept| kept.issued.text());
         let left = left.min(super::lifetime::LONGEST);
         self.ledger.hear(now, text, left, current);
         self.exchanges.drop_children(text);
         self.exchanges.drop_text(text);
-        self.warm = false;
         if self.own.take_if(|kept| kept.issued.text() == text).is_some() {
             self.refused = Some(text.clone());
         }

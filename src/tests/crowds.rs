@@ -1,9 +1,9 @@
 //! A session among other tasks of a runtime with one thread: however much there is to do, they get their turn.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use crate::machine::tests::cost::touched_so_far;
 use crate::test_util::suspend;
 use crate::{
-    AccessToken, ExchangeRequest, Grant, GrantRequest, Session, SessionConfig, SessionError,
-    SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
+    AccessToken, ExchangeRequest, Grant, GrantRequest, NewsSender, Session, SessionConfig,
+    SessionError, SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -253,8 +253,9 @@ fn calls_that_are_given_up_at_once_fill_no_memory_and_keep_nobody_from_an_end() 
     runtime().block_on(async {
         let session = Session::builder(Manager::default()).spawn().unwrap();
         let token = session.get_token().await.unwrap();
+        let kept = session.exchange(ExchangeRequest::scopes(["kept"])).await.unwrap();
         tokio::time::pause();
-        tokio::time::advance(HOUR / 3).await;
+        tokio::time::advance(HOUR / 10 * 9).await;
         let mut context = Context::from_waker(Waker::noop());
         // More than is left, so the session's task has to be asked.
         let more = TokenRequestOptions::new().min_remaining(Duration::MAX);
@@ -270,10 +271,57 @@ fn calls_that_are_given_up_at_once_fill_no_memory_and_keep_nobody_from_an_end() 
         assert_eq!(turned_away, 200_000 - 131_072);
         let exchange = || session.exchange(ExchangeRequest::scopes(["a"]));
         assert!(matches!(exchange().await, Err(SessionError::Overloaded)));
+        let stale = || session.exchange(ExchangeRequest::scopes(["kept"]));
+        for _ in 0..3 {
+            assert_eq!(stale().await.unwrap(), kept, "one that is good is given all the same");
+        }
         while let Err(error) = exchange().await {
             assert!(matches!(error, SessionError::Overloaded), "{error}");
             yield_now().await;
         }
-        session.shutdown().await;
+        for _ in 0..1_000 {
+            if stale().await.unwrap() != kept {
+                return session.shutdown().await;
+            }
+            yield_now().await;
+        }
+        panic!("nobody could ask for a refresh any more");
+    });
+}
+
+/// Tells its session what the test wants it to hear.
+struct Hears(Manager, Arc<OnceLock<NewsSender>>);
+
+impl TokenManager for Hears {
+    async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
+        self.0.grant(request).await
+    }
+
+    fn attach(&self, news: NewsSender) {
+        let _ = self.1.set(news);
+    }
+}
+
+#[test]
+fn news_does_not_wait_until_a_flood_is_over() {
+    runtime().block_on(async {
+        let news = Arc::default();
+        let manager = Hears(Manager::default(), Arc::clone(&news));
+        let session = Session::builder(manager).spawn().unwrap();
+        let token = session.get_token().await.unwrap();
+        let mut told = session.subscribe();
+        let mut context = Context::from_waker(Waker::noop());
+        // Each is told that there is no exchange, once its turn comes.
+        let request = ExchangeRequest::scopes(["a"]);
+        let mut calls: Vec<_> =
+            (0..FLOOD).map(|_| Box::pin(session.exchange(request.clone()))).collect();
+        for call in &mut calls {
+            assert!(call.as_mut().poll(&mut context).is_pending());
+        }
+        news.get().unwrap().revoked(TokenText::new(token.secret()).unwrap(), HOUR);
+        told.changed().await.unwrap();
+        assert!(session.try_token().is_none());
+        let last = calls.last_mut().unwrap().as_mut();
+        assert!(last.poll(&mut context).is_pending(), "all others came first");
     });
 }

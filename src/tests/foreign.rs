@@ -310,3 +310,49 @@ async fn a_callers_waker_that_panics_ends_nobody_elses_call() {
         assert!(matches!(session.get_token().await, Err(SessionError::Closed)));
     }
 }
+
+struct Grants;
+
+impl TokenManager for Grants {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        Ok(Grant::bearer("token")?.expires_in(HOUR))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_leaves_nobody_asleep_who_waits_for_the_same() {
+    for hostile in [1, 2, 8, 40] {
+        let session = Session::builder(Grants).spawn().unwrap();
+        let wakers: Vec<Waker> =
+            (0..hostile).map(|_| Arc::new(HostileWaker { in_wake: true }).into()).collect();
+        let mut changes: Vec<_> = wakers.iter().map(|_| session.subscribe()).collect();
+        let mut changed: Vec<_> = changes.iter_mut().map(|it| Box::pin(it.changed())).collect();
+        let mut ended: Vec<_> = wakers.iter().map(|_| Box::pin(session.shutdown())).collect();
+        let mut others = tokio::task::JoinSet::new();
+        for _ in 0..64 {
+            let mut changes = session.subscribe();
+            others.spawn(async move { while changes.changed().await.is_some() {} });
+        }
+        for (changed, waker) in changed.iter_mut().zip(&wakers) {
+            assert!(poll_once(changed.as_mut(), waker).is_pending());
+        }
+        yield_now().await;
+        session.get_token().await.unwrap();
+        // A shutdown begins when it is polled.
+        for _ in 0..5 {
+            let session = session.clone();
+            others.spawn(async move { session.shutdown().await });
+        }
+        for (ended, waker) in ended.iter_mut().zip(&wakers) {
+            assert!(poll_once(ended.as_mut(), waker).is_pending());
+        }
+        let all = tokio::time::timeout(HOUR, others.join_all()).await;
+        let all = all.unwrap_or_else(|_| panic!("{hostile} hostile wakers: somebody sleeps"));
+        assert_eq!(all.len(), 64 + 5);
+        guarded(|| drop(changed));
+        guarded(|| drop(ended));
+        for waker in wakers {
+            guarded(|| drop(waker));
+        }
+    }
+}

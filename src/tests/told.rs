@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::{
-    ExchangeRequest, Grant, GrantRequest, Session, SessionError, SessionHandle, TokenError,
-    TokenManager,
+    AccessToken, ExchangeRequest, Grant, GrantRequest, Session, SessionError, SessionHandle,
+    TokenError, TokenManager,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -202,4 +202,54 @@ async fn whoever_is_told_of_the_end_finds_no_attempt_running() {
     go.send(()).unwrap();
     shutdown.await;
     assert!(is_over.load(SeqCst));
+}
+
+/// Each token has another text.
+#[derive(Default)]
+struct Exchanges(std::sync::atomic::AtomicUsize);
+
+impl Exchanges {
+    fn token(&self) -> Result<Grant, TokenError> {
+        let number = self.0.fetch_add(1, SeqCst);
+        Ok(Grant::bearer(format!("token-{number}"))?.expires_in(HOUR))
+    }
+}
+
+impl TokenManager for Exchanges {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        self.token()
+    }
+
+    async fn exchange(&self, _: AccessToken, _: ExchangeRequest) -> Result<Grant, TokenError> {
+        // As if it had lived a while: one that is younger is not doubted.
+        Ok(self.token()?.age(Duration::from_secs(60)))
+    }
+
+    fn can_exchange(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_refuses_an_exchanged_token_does_not_get_it_again() {
+    let session = Session::builder(Exchanges::default()).spawn().unwrap();
+    let calls = (0..3).map(|_| {
+        let session = session.clone();
+        tokio::spawn(async move {
+            let mut honoured = 0;
+            for run in 0..RUNS {
+                let ask = || session.exchange(ExchangeRequest::scopes(["a"]));
+                let refused = ask().await.unwrap();
+                if session.invalidate(&refused) {
+                    honoured += 1;
+                    let next = ask().await.unwrap();
+                    assert_ne!(next.id(), refused.id(), "run {run}");
+                }
+            }
+            honoured
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        assert!(call.await.unwrap() > RUNS / 2);
+    }
 }

@@ -317,10 +317,10 @@ impl Model {
         if self.ledger.is_marked(text, self.now) {
             return;
         }
+        self.warm &= !self.ledger.holds(text);
         self.ledger.hear(text, left.min(LONGEST_LIFE), self.now);
         self.give_up_exchanges_of(text);
         self.drop_exchanged(text);
-        self.warm = false;
         if let Some(token) = self.held.take_if(|token| token.text == text) {
             self.refused = Some(token.text);
         }
