@@ -161,21 +161,44 @@ fn challenges(line: &[u8]) -> Vec<Challenge<'_>> {
     let mut found: Vec<Challenge<'_>> = Vec::new();
     for item in items(line) {
         let (word, rest) = split_word(item);
-        let mut parameter = item;
+        let mut parameters = item;
         // `name=value` belongs to the challenge before it; else a scheme begins another.
         if !rest.trim_ascii_start().starts_with(b"=") {
             found.push(Challenge { scheme: word, error: None });
-            parameter = rest.trim_ascii_start();
+            parameters = rest;
         }
-        let (name, rest) = split_word(parameter);
-        let value = rest.trim_ascii_start().strip_prefix(b"=");
-        if let (Some(challenge), Some(value)) = (found.last_mut(), value)
-            && name.eq_ignore_ascii_case(b"error")
-        {
-            challenge.error = Some(unquoted(value.trim_ascii()));
+        while let Some((name, value, rest)) = split_parameter(parameters) {
+            if let Some(challenge) = found.last_mut()
+                && name.eq_ignore_ascii_case(b"error")
+            {
+                challenge.error = Some(unquoted(value));
+            }
+            parameters = rest;
         }
     }
     found
+}
+
+/// A name, its value, and what follows. Some servers put a blank or a semicolon where a comma belongs.
+fn split_parameter(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let is_between = |byte: &u8| byte.is_ascii_whitespace() || *byte == b';';
+    let start = text.iter().position(|byte| !is_between(byte))?;
+    let (name, rest) = split_word(&text[start..]);
+    let value = rest.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
+    let mut is_escaped = false;
+    let end = match value.split_first() {
+        Some((b'"', quoted)) => {
+            let closing = quoted.iter().position(|byte| {
+                let closes = *byte == b'"' && !is_escaped;
+                is_escaped = *byte == b'\\' && !is_escaped;
+                closes
+            });
+            closing.map(|at| at + 2)
+        }
+        _ => value.iter().position(is_between),
+    };
+    let (value, rest) = value.split_at(end.unwrap_or(value.len()));
+    Some((name, value, rest))
 }
 
 /// What is between commas, but for those in quotation marks.

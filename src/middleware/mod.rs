@@ -162,11 +162,11 @@ impl Attach {
             return Ok(None);
         }
         // Where several share an address, it is this header that says whose a request is.
-        let host = headers.get(HOST);
+        let hosts = headers.get_all(HOST);
         let origin = self.0.origins.iter().find(|origin| {
             let is_host =
                 |host: &HeaderValue| host.to_str().is_ok_and(|host| origin.is(scheme, host));
-            origin.is(scheme, authority) && host.is_none_or(is_host)
+            origin.is(scheme, authority) && hosts.iter().all(is_host)
         });
         if origin.is_none() {
             let host = authority.rsplit('@').next();

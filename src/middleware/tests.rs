@@ -86,6 +86,13 @@ fn a_host_header_that_names_another_is_another() {
     for host in ["evil.example", "api.example.com.", "api.example.com:8443", "", "*"] {
         assert!(!has_token(host), "{host}");
     }
+    for two in [["api.example.com", "evil.example"], ["evil.example", "api.example.com"]] {
+        let mut headers = HeaderMap::new();
+        for host in two {
+            headers.append(HOST, HeaderValue::from_static(host));
+        }
+        assert!(attach.destination("https", "api.example.com", &headers).unwrap().is_none());
+    }
 }
 
 #[test]
@@ -264,6 +271,14 @@ fn a_401_is_a_refusal_if_the_challenge_says_so() {
         (&["Bearer realm=\"b\"", "Basic error=\"insufficient_scope\""], Challenged),
         (&["Bearer realm=\"a\", Bearer error=\"invalid_token\""], Refused),
         (&["Bearer error=\"insufficient_scope\", Bearer error=\"invalid_token\""], Refused),
+        // With what does not belong between parameters.
+        (&["Bearer realm=\"a\" error=\"invalid_token\""], Refused),
+        (&["Bearer realm=a; error=invalid_token; x=y"], Refused),
+        (&["Bearer realm=\"a;b\";error = \"invalid_token\" scope=\"x\""], Refused),
+        (&["Bearer scope=\"a\" error=\"insufficient_scope\""], Pass),
+        (&["Bearer realm=x; error=insufficient_scope"], Pass),
+        (&["Bearer realm=\"x error=insufficient_scope\""], Challenged),
+        (&["Bearer realm=x;;= = error"], Challenged),
         // Something else is wrong, or somebody else says so.
         (&["Bearer error=\"insufficient_scope\", scope=\"a\""], Pass),
         (&["Bearer error=\"invalid_request\""], Pass),

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
@@ -128,7 +128,7 @@ async fn send<S, B, A>(
     copy: Option<(Parts, B)>,
 ) -> Result<Response<AttachedBody<A>>, BoxError>
 where
-    S: Service<Request<B>, Response = Response<A>>,
+    S: Service<Request<B>, Response = Response<A>> + Clone,
     S::Error: Into<BoxError>,
     A: Body + Unpin,
 {
@@ -136,23 +136,45 @@ where
         let answer = inner.call(Request::from_parts(parts, body)).await.map_err(Into::into)?;
         return Ok(answer.map(|body| AttachedBody { inner: body, watch: None }));
     };
-    let token = attach.token().await?;
+    let token = token(&mut inner, &attach).await?;
     sign(origin, &token, &mut parts)?;
     let answer = inner.call(Request::from_parts(parts, body)).await.map_err(Into::into)?;
     let again = attach.hear(origin, &token, answer.status(), answer.headers());
     let Some((mut parts, body)) = copy.filter(|_| again != Again::No) else {
         return Ok(watched(answer, attach, token));
     };
-    // First this: whatever it takes, the token is one of the time at which the request goes out.
-    poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
-    let Some(token) = attach.token_for(again, &token).await? else {
+    let Some(other) = attach.token_for(again, &token).await? else {
         return Ok(watched(answer, attach, token));
     };
-    sign(origin, &token, &mut parts)?;
+    // The service may be ready no sooner than that.
     drain(answer.into_body()).await;
+    poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
+    // Whatever these took, the token is one of the time at which the request goes out.
+    let token = attach.token_for(again, &token).await?.unwrap_or(other);
+    sign(origin, &token, &mut parts)?;
     let answer = inner.call(Request::from_parts(parts, body)).await.map_err(Into::into)?;
     attach.hear(origin, &token, answer.status(), answer.headers());
     Ok(watched(answer, attach, token))
+}
+
+/// A token for a service that is ready. While it waits for one it keeps no place in the service: a limit of
+/// concurrency below counts requests.
+async fn token<S, B>(inner: &mut S, attach: &Attach) -> Result<AccessToken, BoxError>
+where
+    S: Service<Request<B>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    {
+        let mut token = pin!(attach.token());
+        let at_once = poll_fn(|context| Poll::Ready(token.as_mut().poll(context))).await;
+        if let Poll::Ready(token) = at_once {
+            return Ok(token?);
+        }
+        *inner = inner.clone();
+        token.await?;
+    }
+    poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
+    Ok(attach.token().await?)
 }
 
 /// A request without an authority is refused, since its destination is unknown.

@@ -10,11 +10,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ccg_session::middleware::Attached;
-use ccg_session::{Session, SessionHandle};
+use ccg_session::{Grant, GrantRequest, Session, SessionHandle, TokenError, TokenManager};
 use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::PollSemaphore;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _};
 
@@ -324,4 +325,88 @@ async fn the_second_request_has_the_token_of_the_time_at_which_it_goes_out() {
     open.send(()).unwrap();
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert_eq!(*late.last.lock().unwrap(), "Bearer T3");
+}
+
+/// One connection: a place that is free again when the answer's body has ended.
+#[derive(Clone)]
+struct Connection {
+    places: PollSemaphore,
+    place: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    calls: Arc<AtomicUsize>,
+}
+
+struct Held(Body, Option<OwnedSemaphorePermit>);
+
+impl hyper::body::Body for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+        let frame = Pin::new(&mut self.0).poll_frame(context);
+        if matches!(frame, Poll::Ready(None)) {
+            self.1 = None;
+        }
+        frame
+    }
+}
+
+impl Service<Request<Body>> for Connection {
+    type Response = Response<Held>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        let place = std::task::ready!(self.places.poll_acquire(context));
+        *self.place.lock().unwrap() = place;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        let place = self.place.lock().unwrap().take();
+        assert!(place.is_some(), "it was not polled ready");
+        let is_first = self.calls.fetch_add(1, Ordering::SeqCst) == 0;
+        let (parts, _) = if is_first { refusal() } else { ok() }.into_parts();
+        ready(Ok(Response::from_parts(parts, Held(Body::from("an answer"), place))))
+    }
+}
+
+#[tokio::test]
+async fn a_service_may_be_ready_no_sooner_than_the_last_answer_was_read() {
+    let session = aged().await;
+    let places = PollSemaphore::new(Arc::new(Semaphore::new(1)));
+    let inner = Connection { places, place: Arc::default(), calls: Arc::default() };
+    let mut service = attach(&session, &[API]).layer().layer(inner);
+    let answer = service.ready().await.unwrap().call(get());
+    let answer = tokio::time::timeout(Duration::from_secs(60), answer).await;
+    assert_eq!(answer.expect("it is sent again").unwrap().status(), 200);
+}
+
+/// Grants once it may.
+struct Waits(Arc<Semaphore>);
+
+impl TokenManager for Waits {
+    async fn grant(&self, _: GrantRequest) -> Result<Grant, TokenError> {
+        let _leave = self.0.acquire().await.unwrap();
+        Ok(Grant::bearer("T2")?.expires_in(Duration::from_secs(3_600)))
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_token_keeps_no_place_below() {
+    let leave = Arc::new(Semaphore::new(0));
+    let session = Session::builder(Waits(Arc::clone(&leave))).spawn().unwrap();
+    let stack = ServiceBuilder::new().layer(attach(&session, &[API]).layer()).concurrency_limit(1);
+    let service = stack.service(strict());
+    let waits = tokio::spawn(service.clone().oneshot(get()));
+    tokio::task::yield_now().await;
+    let elsewhere = Request::get("http://127.0.0.1:2").header(AUTHORIZATION, "Bearer T0");
+    let elsewhere = service.clone().oneshot(elsewhere.body(Body::default()).unwrap());
+    let answer = tokio::time::timeout(Duration::from_secs(60), elsewhere).await;
+    assert_eq!(answer.expect("there is a place").unwrap().status(), 200);
+    assert!(!waits.is_finished());
+    leave.add_permits(1);
+    assert_eq!(waits.await.unwrap().unwrap().status(), 200);
 }
