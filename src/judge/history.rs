@@ -664,7 +664,8 @@ impl History {
         if known.is_marked(now) {
             return;
         }
-        if known.expires_at <= now {
+        // One that a revoke could not reach is known again.
+        if known.expires_at <= now || std::mem::take(&mut known.lost) {
             (known.expires_at, known.is_life_known) = (now + left.min(LONGEST_LIFE), true);
         }
         known.mark(revokes, now);
