@@ -155,12 +155,10 @@ impl Metrics {
     }
 
     pub(crate) fn changed(&self, before: &Facts, after: &Facts) {
-        guarded(|| {
-            self.count(&before.counters, &after.counters);
-            self.show_held(before.held, after.held, after.counters.held_max);
-            self.show_phase(after);
-            self.show_expiry(after);
-        });
+        self.count(&before.counters, &after.counters);
+        self.show_held(before.held, after.held, after.counters.held_max);
+        self.show_phase(after);
+        self.show_expiry(after);
     }
 
     /// After the session has heard of an attempt. If it failed though it brought a token, that was dead.
@@ -173,6 +171,8 @@ impl Metrics {
         guarded(|| {
             counter!(ATTEMPTS, "session" => self.name(), "kind" => kind, "outcome" => outcome)
                 .increment(1);
+        });
+        guarded(|| {
             histogram!(DURATION, "session" => self.name(), "kind" => kind)
                 .record(took.as_secs_f64());
         });
@@ -186,13 +186,15 @@ impl Metrics {
         for (name, read) in COUNTED {
             let more = read(after) - read(before);
             if more > 0 {
-                counter!(name, "session" => self.name()).increment(more);
+                guarded(|| counter!(name, "session" => self.name()).increment(more));
             }
         }
         for (kind, read) in COUNTED_STARTS {
             let more = read(after) - read(before);
             if more > 0 {
-                counter!(STARTED, "session" => self.name(), "kind" => kind).increment(more);
+                guarded(|| {
+                    counter!(STARTED, "session" => self.name(), "kind" => kind).increment(more);
+                });
             }
         }
     }
@@ -200,9 +202,9 @@ impl Metrics {
     fn show_held(&self, before: usize, after: usize, max: usize) {
         let named = &self.named;
         named.held.change(before, after);
-        show(&gauge!(HELD, "session" => self.name()), || named.held.get());
         named.held_max.0.fetch_max(max, Relaxed);
-        show(&gauge!(HELD_MAX, "session" => self.name()), || named.held_max.get());
+        show(|| gauge!(HELD, "session" => self.name()), || named.held.get());
+        show(|| gauge!(HELD_MAX, "session" => self.name()), || named.held_max.get());
     }
 
     fn show_phase(&self, facts: &Facts) {
@@ -215,8 +217,8 @@ impl Metrics {
         before.inspect(|phase| count(*phase).change(1, 0));
         phase.inspect(|phase| count(*phase).change(0, 1));
         for phase in before.into_iter().chain(phase) {
-            let gauge = gauge!(PHASE, "session" => self.name(), "phase" => phase.as_str());
-            show(&gauge, || count(phase).get());
+            let gauge = || gauge!(PHASE, "session" => self.name(), "phase" => phase.as_str());
+            show(gauge, || count(phase).get());
         }
     }
 
@@ -228,10 +230,13 @@ impl Metrics {
             return;
         }
         self.named.expires(self.session, before, expiry);
-        show(&gauge!(EXPIRY, "session" => self.name()), || {
-            let first = self.named.first_expiry(unix_millis(clock::now()));
-            Duration::from_millis(first.unwrap_or_default()).as_secs_f64()
-        });
+        show(
+            || gauge!(EXPIRY, "session" => self.name()),
+            || {
+                let first = self.named.first_expiry(unix_millis(clock::now()));
+                Duration::from_millis(first.unwrap_or_default()).as_secs_f64()
+            },
+        );
     }
 }
 
@@ -250,17 +255,21 @@ impl Sum {
     }
 }
 
-/// No lock is held, since a recorder is foreign code: whoever is overtaken by a change shows that as well.
-fn show(gauge: &Gauge, read: impl Fn() -> f64) {
-    loop {
-        fence(SeqCst);
-        let shown = read();
-        gauge.set(shown);
-        fence(SeqCst);
-        if read().to_bits() == shown.to_bits() {
-            return;
+/// No lock is held, since a recorder is foreign code: whoever is overtaken by a change shows that as well. Nor
+/// is one's panic in the way of what else is counted or shown.
+fn show(gauge: impl FnOnce() -> Gauge, read: impl Fn() -> f64) {
+    guarded(|| {
+        let gauge = gauge();
+        loop {
+            fence(SeqCst);
+            let shown = read();
+            gauge.set(shown);
+            fence(SeqCst);
+            if read().to_bits() == shown.to_bits() {
+                return;
+            }
         }
-    }
+    });
 }
 
 /// What the sessions and pools of one name have in common.
@@ -375,7 +384,7 @@ impl PoolMetrics {
 
     fn show(&self) {
         let name = Arc::clone(&self.named.name);
-        guarded(|| show(&gauge!(SESSIONS, "session" => name), || self.named.pooled.get()));
+        show(|| gauge!(SESSIONS, "session" => name), || self.named.pooled.get());
     }
 }
 
@@ -413,16 +422,16 @@ impl GateMetrics {
     pub(crate) fn show(&self, refused: usize) {
         let name = || Arc::clone(&self.0.name);
         let [waiting, out, resting] = &self.0.gates;
-        guarded(|| {
-            for (state, sum) in [("waiting", waiting), ("out", out)] {
-                let gauge = gauge!(AT_THE_GATE, "session" => name(), "state" => state);
-                show(&gauge, || sum.get());
-            }
-            show(&gauge!(RESTING, "session" => name()), || resting.get());
-            if refused > 0 {
+        for (state, sum) in [("waiting", waiting), ("out", out)] {
+            let gauge = || gauge!(AT_THE_GATE, "session" => name(), "state" => state);
+            show(gauge, || sum.get());
+        }
+        show(|| gauge!(RESTING, "session" => name()), || resting.get());
+        if refused > 0 {
+            guarded(|| {
                 counter!(REFUSED_ATTEMPTS, "session" => name()).increment(refused as u64);
-            }
-        });
+            });
+        }
     }
 }
 

@@ -249,7 +249,7 @@ fn sums_are_right_whoever_shows_them_last() {
             scope.spawn(|| {
                 for _ in 0..20_000 {
                     sum.change(0, 1);
-                    show(&shown, || sum.get());
+                    show(|| shown.clone(), || sum.get());
                 }
             });
         }
@@ -361,6 +361,21 @@ async fn every_count_of_a_pools_status_is_in_a_scrape() {
     scraped.expect(&format!("{RESTING}{{session=\"status\"}}"), 0.0);
 }
 
+macro_rules! describes_nothing {
+    () => {
+        describes_nothing!(describe_counter, describe_gauge, describe_histogram);
+    };
+    ($($method:ident),*) => {$(
+        fn $method(
+            &self,
+            _: metrics::KeyName,
+            _: Option<metrics::Unit>,
+            _: metrics::SharedString,
+        ) {
+        }
+    )*};
+}
+
 /// A recorder of somebody's that asks the pool for something.
 #[cfg(feature = "pool")]
 struct Asks(std::sync::OnceLock<crate::SessionPool<u8>>, AtomicUsize);
@@ -382,29 +397,7 @@ impl Asks {
 
 #[cfg(feature = "pool")]
 impl metrics::Recorder for Asks {
-    fn describe_counter(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
-
-    fn describe_gauge(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
-
-    fn describe_histogram(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
+    describes_nothing!();
 
     fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
         self.ask();
@@ -446,29 +439,7 @@ async fn a_recorder_runs_under_no_lock_of_the_pool() {
 struct Panics;
 
 impl metrics::Recorder for Panics {
-    fn describe_counter(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
-
-    fn describe_gauge(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
-
-    fn describe_histogram(
-        &self,
-        _: metrics::KeyName,
-        _: Option<metrics::Unit>,
-        _: metrics::SharedString,
-    ) {
-    }
+    describes_nothing!();
 
     fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
         panic!("no counter")
@@ -497,6 +468,44 @@ async fn a_recorder_that_panics_ends_no_session() {
     session.get_token().await.unwrap();
     session.shutdown().await;
     assert!(matches!(session.get_token().await, Err(SessionError::Closed)));
+}
+
+/// All that it is asked to count, it refuses.
+struct ShowsGauges<R>(R);
+
+impl<R: metrics::Recorder> metrics::Recorder for ShowsGauges<R> {
+    describes_nothing!();
+
+    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        panic!("no counter")
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, metadata: &metrics::Metadata<'_>) -> Gauge {
+        self.0.register_gauge(key, metadata)
+    }
+
+    fn register_histogram(
+        &self,
+        _: &metrics::Key,
+        _: &metrics::Metadata<'_>,
+    ) -> metrics::Histogram {
+        panic!("no histogram")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_panics_in_a_recorder_is_missing_alone() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let exporter = recorder.handle();
+    let recorder = ShowsGauges(recorder);
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let session = Session::builder(Manager::new([])).name("gauges").spawn().unwrap();
+    session.get_token().await.unwrap();
+    let scrape = exporter.render();
+    let held = |held| format!("{HELD}{{session=\"gauges\"}} {held}\n");
+    assert!(scrape.contains(&held(0)), "{scrape}");
+    let fresh = format!("{PHASE}{{session=\"gauges\",phase=\"fresh\"}} 1\n");
+    assert!(scrape.contains(&fresh), "{scrape}");
 }
 
 /// The names in the table of the module's docs.

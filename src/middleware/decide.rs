@@ -136,10 +136,13 @@ pub(super) fn verdict(
     }
 }
 
+const GRPC: &[u8] = b"application/grpc";
+
 /// Whether the answer is one of gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    media_type.starts_with(b"application/grpc")
+    let begin = media_type.get(..GRPC.len()).unwrap_or_default();
+    begin.eq_ignore_ascii_case(GRPC)
 }
 
 /// Whether headers or trailers of a gRPC answer say that the token was refused.

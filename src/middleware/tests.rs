@@ -333,7 +333,7 @@ fn a_grpc_answer_says_it_in_its_status() {
     let grpc = |status: &'static str, media_type: &'static str| {
         judged("Bearer", 200, &[("grpc-status", status), ("content-type", media_type)])
     };
-    for media_type in ["application/grpc", "application/grpc+proto"] {
+    for media_type in ["application/grpc", "application/grpc+proto", "Application/GRPC"] {
         assert_eq!(grpc("16", media_type), Verdict::RefusedCall);
         assert_eq!(grpc("7", media_type), Verdict::Pass, "PERMISSION_DENIED");
         assert_eq!(grpc("0", media_type), Verdict::Pass);

@@ -326,15 +326,15 @@ async fn a_waker_that_panics_leaves_nobody_asleep_who_waits_for_the_same() {
         let wakers: Vec<Waker> =
             (0..hostile).map(|_| Arc::new(HostileWaker { in_wake: true }).into()).collect();
         let mut changes: Vec<_> = wakers.iter().map(|_| session.subscribe()).collect();
-        let mut changed: Vec<_> = changes.iter_mut().map(|it| Box::pin(it.changed())).collect();
+        let mut awaited: Vec<_> = changes.iter_mut().map(|it| Box::pin(it.changed())).collect();
         let mut ended: Vec<_> = wakers.iter().map(|_| Box::pin(session.shutdown())).collect();
         let mut others = tokio::task::JoinSet::new();
         for _ in 0..64 {
             let mut changes = session.subscribe();
             others.spawn(async move { while changes.changed().await.is_some() {} });
         }
-        for (changed, waker) in changed.iter_mut().zip(&wakers) {
-            assert!(poll_once(changed.as_mut(), waker).is_pending());
+        for (awaited, waker) in awaited.iter_mut().zip(&wakers) {
+            assert!(poll_once(awaited.as_mut(), waker).is_pending());
         }
         yield_now().await;
         session.get_token().await.unwrap();
@@ -349,7 +349,7 @@ async fn a_waker_that_panics_leaves_nobody_asleep_who_waits_for_the_same() {
         let all = tokio::time::timeout(HOUR, others.join_all()).await;
         let all = all.unwrap_or_else(|_| panic!("{hostile} hostile wakers: somebody sleeps"));
         assert_eq!(all.len(), 64 + 5);
-        guarded(|| drop(changed));
+        guarded(|| drop(awaited));
         guarded(|| drop(ended));
         for waker in wakers {
             guarded(|| drop(waker));
