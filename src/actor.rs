@@ -236,11 +236,20 @@ impl<M: TokenManager> SessionActor<M> {
                 self.time_paused = slept.is_err();
                 if self.time_paused { Woken::End } else { Woken::Deadline }
             }
-            news = next_news(self.news.as_deref()), if !self.has_heard => Woken::News(news),
-            received = self.mailbox.recv_many(&mut self.inbox, BATCH) => {
-                if received == 0 { Woken::End } else { Woken::Mail }
-            }
-            news = next_news(self.news.as_deref()), if self.has_heard => Woken::News(news),
+            woken = poll_fn(|context| {
+                let hear = |context: &mut _| match &self.news {
+                    Some(news) => news.poll_next(context).map(Woken::News),
+                    None => Poll::Pending,
+                };
+                if !self.has_heard && let Poll::Ready(news) = hear(context) {
+                    return Poll::Ready(news);
+                }
+                match self.mailbox.poll_recv_many(context, &mut self.inbox, BATCH) {
+                    Poll::Ready(0) => Poll::Ready(Woken::End),
+                    Poll::Ready(_) => Poll::Ready(Woken::Mail),
+                    Poll::Pending => hear(context),
+                }
+            }) => woken,
         }
     }
 
@@ -341,14 +350,6 @@ impl<M> Drop for SessionActor<M> {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-async fn next_news(news: Option<&Queue>) -> News {
-    poll_fn(|context| match news {
-        Some(news) => news.poll_next(context),
-        None => Poll::Pending,
-    })
-    .await
 }
 
 fn reply(effects: &mut Effects<ReplySender>) {

@@ -20,12 +20,10 @@ pub(crate) struct Endpoint {
     /// A key that has not failed was turned away since the last probe left. Such keys go first: of those that
     /// failed, one that comes back the moment the rest is over would else be the probe for ever.
     others_first: bool,
-    /// Until then.
-    others_first_until: Instant,
 }
 
-/// So long at most, after a rest, those that failed wait for others.
-const LONGEST_YIELD: Duration = Duration::from_secs(5);
+/// So long, after a rest, those that failed wait for others.
+const YIELD: Duration = Duration::from_secs(5);
 
 /// What was known when an attempt was sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +39,7 @@ impl Endpoint {
     pub(crate) fn fingerprint(&self, state: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
 
-        (&self.probes, self.others_first, self.others_first_until).hash(state);
+        (&self.probes, self.others_first).hash(state);
     }
 
     /// A probe may be sent at once.
@@ -90,7 +88,7 @@ impl Endpoint {
     pub(crate) fn cooling(&self, now: Instant, has_failed: bool) -> Option<Cooling> {
         let Cooling { until, last } = self.probes.last_failure()?;
         let yields = has_failed && self.others_first;
-        let until = if yields { self.others_first_until } else { *until };
+        let until = if yields { *until + YIELD } else { *until };
         let is_cooling = !self.probes.is_open() && now < until;
         is_cooling.then(|| Cooling { until, last: Arc::clone(last) })
     }
@@ -157,8 +155,7 @@ impl Endpoint {
             self.probe(Sent { at: moment.now, revokes: 0 });
             self.probes.land();
         }
-        let until = self.probes.fail(error.clone(), policy, moment);
-        self.others_first_until = until + until.since(moment.now).min(LONGEST_YIELD);
+        self.probes.fail(error.clone(), policy, moment);
         !self.probes.is_open()
     }
 }

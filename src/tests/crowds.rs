@@ -252,10 +252,11 @@ fn a_flood_of_messages_delays_no_timer() {
 fn calls_that_are_given_up_at_once_fill_no_memory_and_keep_nobody_from_an_end() {
     runtime().block_on(async {
         let session = Session::builder(Manager::default()).spawn().unwrap();
-        let token = session.get_token().await.unwrap();
+        session.get_token().await.unwrap();
         let kept = session.exchange(ExchangeRequest::scopes(["kept"])).await.unwrap();
         tokio::time::pause();
         tokio::time::advance(HOUR / 10 * 9).await;
+        let token = session.get_token().await.unwrap();
         let mut context = Context::from_waker(Waker::noop());
         // More than is left, so the session's task has to be asked.
         let more = TokenRequestOptions::new().min_remaining(Duration::MAX);

@@ -155,8 +155,8 @@ scripts! {
     a_key_that_failed_does_not_wait_for_those_who_do_not_come_again =>
         "attempts 1, fresh_for_1h, exchange a, exchange_fails 503, exchange b
          suspend 562.5ms, exchange a -> 4: cooling
-         retry_after 4 -> 562.5ms
-         suspend 562.5ms, exchange a -> exchange #1 of t1",
+         retry_after 4 -> 5s
+         suspend 5s, exchange a -> exchange #1 of t1",
         "attempts 1, fresh_for_1h, exchange a, exchange_fails 429 60s, exchange b
          suspend 60s, exchange a -> 4: cooling
          retry_after 4 -> 5s";

@@ -11,8 +11,8 @@ use crate::request::{ExchangeKey, TokenRequestOptions};
 const MOST_FAILURES: usize = 1_024;
 /// Between two refreshes of the session's token that refused subjects open.
 const SUBJECT_GAP: Nanos = INVALIDATE_GAP;
-/// The longest that keys which failed wait for others after a rest.
-const LONGEST_YIELD: Nanos = 5 * SECOND;
+/// How long keys that failed wait for others after a rest.
+const YIELD: Nanos = 5 * SECOND;
 
 /// All about one key.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,9 +62,8 @@ pub struct Endpoint {
     pub probes: Flight,
     failures: u64,
     successes: u64,
-    /// Keys that have not failed were turned away since the last probe: those that have wait until then.
+    /// Keys that have not failed were turned away since the last probe: those that have wait longer.
     others_first: bool,
-    others_first_until: Nanos,
 }
 
 impl Endpoint {
@@ -73,8 +72,8 @@ impl Endpoint {
         if self.probes.open || key.last.is_none() || !self.others_first {
             return self.probes.cooling(now);
         }
-        let last = self.probes.last.filter(|_| now < self.others_first_until)?;
-        Some(Wrong::Cooling(last, self.others_first_until - now))
+        let until = self.probes.not_before + YIELD;
+        Some(Wrong::Cooling(self.probes.last.filter(|_| now < until)?, until - now))
     }
 
     fn turned_away(&mut self, key: &Flight) {
@@ -332,12 +331,7 @@ impl Model {
             probes.wire = None;
             self.endpoint.others_first = false;
         }
-        let verdict = probes.failed(failure, &self.setup, self.now, self.random);
-        if verdict == Verdict::Over {
-            let rest = probes.not_before - self.now;
-            self.endpoint.others_first_until = probes.not_before + rest.min(LONGEST_YIELD);
-        }
-        verdict == Verdict::Over
+        probes.failed(failure, &self.setup, self.now, self.random) == Verdict::Over
     }
 
     /// What those get who waited for it.
