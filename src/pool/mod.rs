@@ -275,7 +275,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
 
     /// Revokes the tokens of all sessions that are in the pool now, of 64 at a time. Until its turn has come
     /// none of them leaves the pool, so there may be no places for new ones meanwhile. The tokens of sessions
-    /// that have left the pool, or have ended, live until they expire.
+    /// that have left the pool, or have ended, before this call live until they expire.
     ///
     /// # Errors
     /// What the last of those met whose tokens could not all be revoked, which is

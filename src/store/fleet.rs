@@ -578,18 +578,18 @@ struct Listener<S: Store> {
     inner: Arc<Inner<S>>,
     hub: Weak<Hub>,
     /// Set when its runtime has taken it, and when it is dropped: whoever comes second goes on.
-    is_settled: Arc<AtomicBool>,
+    is_second: Arc<AtomicBool>,
 }
 
 impl<S: Store> Listener<S> {
     /// In the first of these runtimes that has not ended. Called by who has set `is_heard`.
     fn start(hub: &Arc<Hub>, inner: &Arc<Inner<S>>, runtimes: impl Iterator<Item = Handle>) {
         for runtime in runtimes {
-            let is_settled = Arc::new(AtomicBool::new(false));
+            let is_second = Arc::new(AtomicBool::new(false));
             let listener = Self {
                 inner: Arc::clone(inner),
                 hub: Arc::downgrade(hub),
-                is_settled: Arc::clone(&is_settled),
+                is_second: Arc::clone(&is_second),
             };
             let over = hub.over.clone();
             drop(runtime.spawn(async move {
@@ -598,7 +598,7 @@ impl<S: Store> Listener<S> {
                     () = listener.listen() => {}
                 }
             }));
-            if !is_settled.swap(true, Ordering::AcqRel) {
+            if !is_second.swap(true, Ordering::AcqRel) {
                 return;
             }
         }
@@ -636,7 +636,7 @@ impl<S: Store> Drop for Listener<S> {
         let Some(hub) = self.hub.upgrade() else { return };
         // A runtime that has ended drops at once what is spawned there. Then `start`, which is at it, tries the
         // next: to start that from here would nest them all.
-        if self.is_settled.swap(true, Ordering::AcqRel) {
+        if self.is_second.swap(true, Ordering::AcqRel) {
             let places = self.inner.places().into_iter();
             let runtimes = places.filter_map(|place| locked(&place.runtime).clone());
             Self::start(&hub, &self.inner, runtimes);

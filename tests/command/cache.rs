@@ -336,9 +336,8 @@ fn with_issuer(directory: &Directory, authority: &Authority) -> String {
 async fn a_directory_that_cannot_be_written_costs_requests_and_says_so_in_a_check() {
     let authority = Authority::start().await.unwrap();
     let directory = Directory::new("full");
-    let without_writing = |subcommand: &str, more: &[&str]| {
-        without_writing(&directory, &authority, subcommand, more)
-    };
+    let without_writing =
+        |subcommand: &str, more: &[&str]| without_writing(&directory, &authority, subcommand, more);
     let kept = with_issuer(&directory, &authority);
     let grants = authority.counts().grants;
     // What is there is used, and what is not is asked for.
