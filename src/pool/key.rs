@@ -10,7 +10,18 @@ use crate::foreign::guarded;
 /// A name in the table. Its hash was taken before, and its clone is no clone of the name.
 pub(super) struct Key<K> {
     hash: u64,
-    pub(super) name: Arc<K>,
+    name: Arc<Name<K>>,
+}
+
+/// `None` only while it is dropped: that it panics then is caught for each by itself, since what leaves the table
+/// may be a list of them.
+struct Name<K>(Option<K>);
+
+impl<K> Drop for Name<K> {
+    fn drop(&mut self) {
+        let name = self.0.take();
+        guarded(|| drop(name));
+    }
 }
 
 /// A name that is asked for.
@@ -21,13 +32,14 @@ pub(super) struct Asked<'a, K> {
 
 impl<K: Clone> Asked<'_, K> {
     pub(super) fn to_key(&self) -> Key<K> {
-        Key { hash: self.hash, name: Arc::new(self.name.clone()) }
+        Key { hash: self.hash, name: Arc::new(Name(Some(self.name.clone()))) }
     }
 }
 
-impl<K> Key<K> {
-    pub(super) fn asked(&self) -> Asked<'_, K> {
-        Asked { hash: self.hash, name: &self.name }
+impl<K: Eq> Key<K> {
+    fn is(&self, (hash, name): (u64, Option<&K>)) -> bool {
+        // If it panics they are different: nobody gets another's session.
+        self.hash == hash && guarded(|| self.name.0.as_ref() == name).unwrap_or_default()
     }
 }
 
@@ -39,7 +51,7 @@ impl<K> Clone for Key<K> {
 
 impl<K: Eq> PartialEq for Key<K> {
     fn eq(&self, other: &Self) -> bool {
-        self.asked().equivalent(other)
+        self.is((other.hash, other.name.0.as_ref()))
     }
 }
 
@@ -47,8 +59,7 @@ impl<K: Eq> Eq for Key<K> {}
 
 impl<K: Eq> Equivalent<Key<K>> for Asked<'_, K> {
     fn equivalent(&self, key: &Key<K>) -> bool {
-        // If it panics they are different: nobody gets another's session.
-        self.hash == key.hash && guarded(|| *self.name == *key.name).unwrap_or_default()
+        key.is((self.hash, Some(self.name)))
     }
 }
 

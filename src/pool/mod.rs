@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use quick_cache::sync::{Cache, GuardResult, PlaceholderGuard};
-use quick_cache::{Lifecycle, UnitWeighter};
+use quick_cache::{Equivalent, Lifecycle, UnitWeighter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -275,7 +275,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
 
     /// Revokes the tokens of all sessions that are in the pool now, of 64 at a time. Until its turn has come
     /// none of them leaves the pool, so there may be no places for new ones meanwhile. The tokens of sessions
-    /// that have left the pool, or have ended, live until they expire.
+    /// that have left the pool, or have ended, before this call live until they expire.
     ///
     /// # Errors
     /// What the last of those met whose tokens could not all be revoked, which is
@@ -285,8 +285,10 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> SessionPool<K> {
     /// # Cancel safety
     /// The revokes that have begun go on; no other one begins.
     pub async fn revoke_all(&self) -> Result<(), SessionError> {
-        let held: Vec<_> = self.0.table.iter().map(|(_, tenant)| tenant.handle.clone()).collect();
-        let mut waiting = held.into_iter().filter(|session| !session.has_ended());
+        let held = self.0.table.iter().map(|(_, tenant)| tenant.handle.clone());
+        // Now: what ends before its turn has come is an error.
+        let held: Vec<_> = held.filter(|session| !session.has_ended()).collect();
+        let mut waiting = held.into_iter();
         let mut revokes = JoinSet::new();
         let mut outcome = Ok(());
         loop {
@@ -475,10 +477,10 @@ impl<K: Clone + Eq + Hash> Pool<K> {
 
     fn remove_if(
         &self,
-        asked: &Asked<'_, K>,
+        key: &(impl Equivalent<Key<K>> + Hash),
         wanted: impl FnOnce(&Arc<Tenant>) -> bool,
     ) -> Option<Arc<Tenant>> {
-        let (_, removed) = self.table.remove_if(asked, wanted)?;
+        let (_, removed) = self.table.remove_if(key, wanted)?;
         self.counts.left();
         self.full_until.store(0, Relaxed);
         Some(removed)
@@ -494,7 +496,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
 
     /// Whoever was not asked for since the sweep before the last four has been idle for long enough.
     fn sweep(&self) {
-        for (tenant, found) in self.table.iter() {
+        for (key, found) in self.table.iter() {
             let sweeps = found.sweeps.load(Relaxed).saturating_add(1);
             found.sweeps.store(sweeps, Relaxed);
             let has_ended = found.handle.has_ended();
@@ -503,8 +505,7 @@ impl<K: Clone + Eq + Hash> Pool<K> {
                 found.handle.has_ended()
                     || found.sweeps.load(Relaxed) > SWEEPS && !found.is_in_use()
             };
-            if (sweeps > SWEEPS || has_ended) && self.remove_if(&tenant.asked(), is_idle).is_some()
-            {
+            if (sweeps > SWEEPS || has_ended) && self.remove_if(&key, is_idle).is_some() {
                 self.counts.evicted_idle();
             }
         }

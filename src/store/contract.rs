@@ -12,6 +12,10 @@ use std::time::Duration;
 /// answers, or if it panics, a session gets a token. [`RedisStore`](crate::RedisStore) and [`FileStore`](crate::FileStore) are two; a
 /// [`Fleet`](crate::Fleet) puts a time-out and a breaker around the calls of any.
 ///
+/// Its methods run on the runtime of the session that calls them, and must not block the thread: no time-out can
+/// end a call that does, so the session waits for as long as it blocks. Use
+/// [`spawn_blocking`](tokio::task::spawn_blocking) for blocking work.
+///
 /// A slot holds at most three things: an *entry* (a sealed token), a *lease* (the [`Id`] of the replica that is
 /// currently asking the authorization server, for at most [`LEASE`]) and the last 16 *records* of revoked
 /// tokens. Anything missing, malformed or too large is treated as absent, not as an error, and is replaced by
@@ -55,8 +59,8 @@ pub trait Store: Send + Sync + 'static {
         record: &Record,
     ) -> impl Future<Output = Result<Buried, StoreError>> + Send;
 
-    /// Waits for the next notification in this namespace. One task calls it in a loop. Default: there are no
-    /// notifications, and replicas learn of revocations at their next look.
+    /// Waits for the next notification in this namespace. One task calls it in a loop, but for 500 notices in 50
+    /// ms at most. Default: there are no notifications, and replicas learn of revocations at their next look.
     fn heard(&self, namespace: &str) -> impl Future<Output = Heard> + Send {
         let _ = namespace;
         pending()

@@ -9,10 +9,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -78,6 +79,8 @@ struct Files {
     path: PathBuf,
     /// What the path named when it was last looked at.
     directory: Mutex<Arc<OwnedFd>>,
+    /// Whether all that the store needs is there.
+    has_begun: AtomicBool,
     swept: Mutex<Instant>,
 }
 
@@ -93,21 +96,26 @@ impl FileStore {
     ///
     /// # Errors
     /// If it cannot be made or opened, is a link, belongs to somebody else, can be read or written by others,
-    /// has a file `lock` or `news` that is not this store's, or lies on a file system other than ext4, xfs,
-    /// btrfs, f2fs, zfs, tmpfs and overlayfs.
+    /// has a `lock` or `news` that is not this store's, or lies on a file system other than ext4, xfs, btrfs,
+    /// f2fs, zfs, tmpfs and overlayfs. That it is full is no error: while it is, each replica asks the server on
+    /// its own.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ConfigError> {
         let path = path.into();
         let refused =
             |problem| ConfigError::new("store directory", format!("{} {problem}", path.display()));
-        // It may be looked for again, from elsewhere.
-        let path = std::path::absolute(&path)
-            .map_err(|error| refused(format!("cannot be found: {error}")))?;
+        // It may be looked for again, from elsewhere. A slash at its end would follow a link.
+        let path: PathBuf = std::path::absolute(&path)
+            .map_err(|error| refused(format!("cannot be found: {error}")))?
+            .components()
+            .collect();
         let directory = checked(&path).map_err(refused)?;
         let directory = Mutex::new(Arc::new(directory));
-        let files = Files { path: path.clone(), directory, swept: Mutex::new(Instant::now()) };
+        let (has_begun, swept) = (AtomicBool::new(false), Mutex::new(Instant::now()));
+        let files = Files { path: path.clone(), directory, has_begun, swept };
         match files.begin() {
+            Ok(()) => {}
             // Somebody else holds the lock, and may be stopped: that fails no start.
-            Ok(()) | Err(StoreError::TimedOut) => {}
+            Err(error) if error.kind() == ErrorKind::TimedOut || is_full(&error) => {}
             Err(error) => return Err(refused(format!("cannot be used: {error}"))),
         }
         Ok(Self { files: Arc::new(files), seen: Mutex::default() })
@@ -132,7 +140,7 @@ impl FileStore {
 fn checked(path: &Path) -> Result<OwnedFd, String> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(format!("cannot be made: {error}")),
     }
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
@@ -176,27 +184,28 @@ struct Locked {
 impl Files {
     /// What the path names now: the directory may have been removed or replaced, and whoever comes later
     /// finds only the new one.
-    fn directory(&self) -> Result<Arc<OwnedFd>, StoreError> {
+    fn directory(&self) -> io::Result<Arc<OwnedFd>> {
         let mut directory = locked(&self.directory);
         let named = statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
         if !is_one(named, fstat(&*directory)) {
             let found = checked(&self.path).map_err(|problem| {
-                StoreError::unreachable(format!("{} {problem}", self.path.display()))
+                io::Error::other(format!("{} {problem}", self.path.display()))
             })?;
             *directory = Arc::new(found);
+            self.has_begun.store(false, Relaxed);
         }
         Ok(Arc::clone(&directory))
     }
 
-    fn lock(&self, is_given_up: impl Fn() -> bool) -> Result<Locked, StoreError> {
+    fn lock(&self, is_given_up: impl Fn() -> bool) -> io::Result<Locked> {
         loop {
             let directory = self.directory()?;
             let opened = file(&directory, LOCK, OFlags::CREATE | OFlags::RDWR);
             let lock = match opened {
                 Ok(lock) => Locked { directory, lock },
                 // The directory was removed just now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_given_up() => continue,
-                Err(error) => return Err(StoreError::unreachable(error)),
+                Err(error) if error.kind() == ErrorKind::NotFound && !is_given_up() => continue,
+                Err(error) => return Err(error),
             };
             lock.wait(&is_given_up)?;
             // Whoever comes now locks what is there by that name.
@@ -215,7 +224,10 @@ impl Files {
         is_given_up: impl Fn() -> bool,
     ) -> Result<T, StoreError> {
         // What nobody waits for any more is not done: a lease would be nobody's.
-        let locked = self.lock(is_given_up)?;
+        let locked = self.lock(is_given_up).map_err(|error| match error.kind() {
+            ErrorKind::TimedOut => StoreError::TimedOut,
+            _ => StoreError::unreachable(error),
+        })?;
         let before = read(&locked.directory, name, MAX_FILE).map_err(StoreError::refused)?;
         let mut content = decoded(&before).unwrap_or_default();
         let result = act(&mut content, now());
@@ -223,26 +235,32 @@ impl Files {
         if tell {
             locked.revoke(name, &after).map_err(StoreError::refused)?;
         } else if after != before {
+            self.begin_in(&locked).map_err(StoreError::refused)?;
             locked.write(name, &after).map_err(StoreError::refused)?;
         }
         Ok(result)
     }
 
-    /// What the store needs is there, and whose it is.
-    fn begin(&self) -> Result<(), StoreError> {
+    fn begin(&self) -> io::Result<()> {
         let began = Instant::now();
-        let locked = self.lock(|| began.elapsed() > CALL)?;
-        locked.check().map_err(StoreError::refused)?;
-        drop(locked);
+        self.begin_in(&self.lock(|| began.elapsed() > CALL)?)?;
         self.sweep()
     }
 
+    /// What the store needs is there, and whose it is.
+    fn begin_in(&self, locked: &Locked) -> io::Result<()> {
+        if !self.has_begun.load(Relaxed) {
+            locked.check()?;
+            self.has_begun.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
     /// Removes what nobody will look at again, under one lock for each file: there may be many.
-    fn sweep(&self) -> Result<(), StoreError> {
+    fn sweep(&self) -> io::Result<()> {
         let directory = self.directory()?;
-        let entries = Dir::read_from(directory.as_fd()).map_err(StoreError::refused)?;
-        for entry in entries {
-            let entry = entry.map_err(StoreError::refused)?;
+        for entry in Dir::read_from(directory.as_fd())? {
+            let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
             if !is_temporary(name) && !is_slot(name) {
                 continue;
@@ -265,38 +283,35 @@ impl Files {
 }
 
 impl Locked {
-    fn wait(&self, is_given_up: impl Fn() -> bool) -> Result<(), StoreError> {
+    fn wait(&self, is_given_up: impl Fn() -> bool) -> io::Result<()> {
         loop {
             let locked = flock(&self.lock, FlockOperation::NonBlockingLockExclusive);
             if is_given_up() {
-                return Err(StoreError::TimedOut);
+                return Err(ErrorKind::TimedOut.into());
             }
             match locked {
                 Ok(()) => return Ok(()),
                 Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(TRY_AGAIN),
-                Err(error) => return Err(StoreError::unreachable(error)),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn check(&self) -> Result<(), String> {
-        let elses = |name| format!("its file {name:?} is somebody else's: use another directory");
-        if fstat(&self.lock).map_err(|error| error.to_string())?.st_size > 0 {
+    fn check(&self) -> io::Result<()> {
+        if fstat(&self.lock)?.st_size > 0 {
             return Err(elses(LOCK));
         }
         match self.may_write_news() {
             Ok(true) => Ok(()),
             // Made while there is space for it, so that it can be changed when there is none.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.write(NEWS, &news()).map_err(|error| error.to_string())
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => self.write(NEWS, &news()),
             _ => Err(elses(NEWS)),
         }
     }
 
     /// Whether the file is this store's. After a power cut it may be empty.
     fn may_write_news(&self) -> io::Result<bool> {
-        let there = file(&self.directory, NEWS, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let there = file(&self.directory, NEWS, OFlags::RDONLY)?;
         let mut news = Vec::new();
         File::from(there).take(MAX_FILE).read_to_end(&mut news)?;
         Ok(news.is_empty() || news.len() == NEWS_LENGTH && news[0] == FORMAT)
@@ -333,7 +348,7 @@ impl Locked {
             // At least nobody takes the token from here.
             let _ = unlinkat(&self.directory, name, AtFlags::empty());
         }
-        self.check().map_err(io::Error::other)?;
+        self.check()?;
         let news = news();
         told.and(self.write(NEWS, &news).or_else(|_| self.write_over(NEWS, &news)))
     }
@@ -347,9 +362,7 @@ impl Locked {
 
     fn remove_if_over(&self, name: &str) {
         let is_over = if is_temporary(name) {
-            let Ok(found) = file(&self.directory, name, OFlags::RDONLY | OFlags::NONBLOCK) else {
-                return;
-            };
+            let Ok(found) = file(&self.directory, name, OFlags::RDONLY) else { return };
             let changed = File::from(found).metadata().and_then(|metadata| metadata.modified());
             changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LEFT_BEHIND))
         } else {
@@ -377,21 +390,40 @@ fn is_slot(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+fn elses(name: &str) -> io::Error {
+    io::Error::other(format!("its file {name:?} is somebody else's: use another directory"))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 fn file(directory: &OwnedFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?)
+    // Whoever opens a FIFO would wait for its other end.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
+    let is_file = |file: &OwnedFd| {
+        fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+    };
+    match opened {
+        Ok(file) if is_file(&file) => Ok(file),
+        // A FIFO or a device, a link, a directory, a socket.
+        Ok(_) | Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Err(elses(name)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Empty if it is not there.
 fn read(directory: &OwnedFd, name: &str, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    match file(directory, name, OFlags::RDONLY | OFlags::NONBLOCK) {
+    match file(directory, name, OFlags::RDONLY) {
         Ok(file) => {
             // What is larger is no content of ours, and will not parse.
             File::from(file).take(most).read_to_end(&mut bytes)?;
         }
         // A link, or what else is no file of ours, is replaced by the next write.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(error),
         Err(_) => {}
     }
     Ok(bytes)

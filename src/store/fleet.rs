@@ -37,6 +37,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Between two looks at all slots.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// How many notices are heard in that time: more than a fleet gives, and less than what would keep a core busy.
+const NOTICES: u32 = 500;
 /// What a program's end may wait for.
 const FLUSH: Duration = Duration::from_secs(2);
 const WARNING_GAP: Duration = Duration::from_secs(60);
@@ -253,8 +255,10 @@ impl<S: Store> Fleet<S> {
 
     /// Starts the task that listens, unless it runs.
     pub(super) fn listen(&self) {
-        if let Ok(runtime) = Handle::try_current() {
-            Listener::start(&self.hub, &self.inner, &runtime, Vec::new());
+        if let Ok(runtime) = Handle::try_current()
+            && !self.hub.is_heard.swap(true, Ordering::AcqRel)
+        {
+            Listener::start(&self.hub, &self.inner, std::iter::once(runtime));
         }
     }
 }
@@ -573,37 +577,49 @@ impl Drop for Hub {
 struct Listener<S: Store> {
     inner: Arc<Inner<S>>,
     hub: Weak<Hub>,
-    /// Where else to start it, if this runtime ends before it has run.
-    others: Vec<Handle>,
-    has_run: bool,
+    /// Set when its runtime has taken it, and when it is dropped: whoever comes second goes on.
+    is_second: Arc<AtomicBool>,
 }
 
 impl<S: Store> Listener<S> {
-    /// Unless it runs.
-    fn start(hub: &Arc<Hub>, inner: &Arc<Inner<S>>, runtime: &Handle, others: Vec<Handle>) {
-        if hub.is_heard.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (inner, over) = (Arc::clone(inner), hub.over.clone());
-        let listener = Self { inner, hub: Arc::downgrade(hub), others, has_run: false };
-        drop(runtime.spawn(async move {
-            tokio::select! {
-                () = over.cancelled() => {}
-                () = listener.listen() => {}
+    /// In the first of these runtimes that has not ended. Called by who has set `is_heard`.
+    fn start(hub: &Arc<Hub>, inner: &Arc<Inner<S>>, runtimes: impl Iterator<Item = Handle>) {
+        for runtime in runtimes {
+            let is_second = Arc::new(AtomicBool::new(false));
+            let listener = Self {
+                inner: Arc::clone(inner),
+                hub: Arc::downgrade(hub),
+                is_second: Arc::clone(&is_second),
+            };
+            let over = hub.over.clone();
+            drop(runtime.spawn(async move {
+                tokio::select! {
+                    () = over.cancelled() => {}
+                    () = listener.listen() => {}
+                }
+            }));
+            if !is_second.swap(true, Ordering::AcqRel) {
+                return;
             }
-        }));
+        }
+        hub.is_heard.store(false, Ordering::Release);
     }
 
-    async fn listen(mut self) {
-        self.has_run = true;
+    async fn listen(self) {
         let inner = &self.inner;
         // The last that listened may have left slots behind.
         inner.look_at_all();
+        let (mut began, mut notices) = (clock::now(), 0);
         loop {
             match inner.store.heard(&inner.namespace).await {
                 Heard::Notice(slot, record) => {
                     inner.notice(&slot, &record);
-                    // There may be no end of them.
+                    notices += 1;
+                    if notices == NOTICES {
+                        // There may be no end of them.
+                        sleep(LOOK_PAUSE.saturating_sub(clock::now().since(began))).await;
+                        (began, notices) = (clock::now(), 0);
+                    }
                     tokio::task::yield_now().await;
                 }
                 Heard::Look => {
@@ -618,13 +634,12 @@ impl<S: Store> Listener<S> {
 impl<S: Store> Drop for Listener<S> {
     fn drop(&mut self) {
         let Some(hub) = self.hub.upgrade() else { return };
-        hub.is_heard.store(false, Ordering::Release);
-        if self.has_run {
-            let places = self.inner.places();
-            self.others = places.iter().filter_map(|it| locked(&it.runtime).clone()).collect();
-        }
-        if let Some(next) = self.others.pop() {
-            Self::start(&hub, &self.inner, &next, std::mem::take(&mut self.others));
+        // A runtime that has ended drops at once what is spawned there. Then `start`, which is at it, tries the
+        // next: to start that from here would nest them all.
+        if self.is_second.swap(true, Ordering::AcqRel) {
+            let places = self.inner.places().into_iter();
+            let runtimes = places.filter_map(|place| locked(&place.runtime).clone());
+            Self::start(&hub, &self.inner, runtimes);
         }
     }
 }

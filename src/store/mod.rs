@@ -15,7 +15,7 @@
 //!    replica that revoked it, or make a token appear to live longer than its whole lifetime from when it was
 //!    taken.
 //! 2. *The lease only saves requests.* A replica that can reach the server has a token within 3 s plus one
-//!    grant, whatever the store does.
+//!    grant, whatever the store does, unless it blocks the thread.
 //! 3. *A revocation is remembered* by the store until the token would have ended, and read with every look.
 //!
 //! `tests/small_world/` tries every turn of events on the pure parts, and takes out each rule in turn.

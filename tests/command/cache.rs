@@ -291,22 +291,54 @@ async fn revoke_ends_the_token_that_is_kept() {
     assert_ne!(token(&directory.0, &authority), second);
 }
 
-/// As a cache that is full, or may no longer be written.
+/// As over a cache that is full, or may no longer be written.
+fn without_writing(
+    directory: &Directory,
+    authority: &Authority,
+    subcommand: &str,
+    more: &[&str],
+) -> Output {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]);
+    shell.args([env!("CARGO_BIN_EXE_ccg-session"), subcommand]);
+    shell.args(["--issuer", authority.base_url()]).args(more).arg("--cache").arg(&directory.0);
+    shell.env("CCG_SESSION_CLIENT_ID", ID).env("CCG_SESSION_CLIENT_SECRET", SECRET);
+    run(shell.stdin(Stdio::null()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_call_that_cannot_write_fails_nobody_and_says_so_in_a_check() {
+    let authority = Authority::start().await.unwrap();
+    let directory = Directory::new("first-full");
+    for grants in 1..3 {
+        let token = result(&without_writing(&directory, &authority, "token", &[]));
+        assert!(authority.is_active(token.trim_end()));
+        assert_eq!(authority.counts().grants, grants);
+    }
+    let output = without_writing(&directory, &authority, "token", &["-v"]);
+    let log = stderr(&output);
+    assert!(log.contains("a token is not shared") && log.contains("File too large"), "{log}");
+    let output = without_writing(&directory, &authority, "check", &["--skip", "exchange"]);
+    let (said, path) = (stdout(&output), directory.0.display());
+    assert!(said.contains(&format!("FAILED  {path} cannot be written")), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+    // Once there is space, it keeps them.
+    assert_eq!(with_issuer(&directory, &authority), with_issuer(&directory, &authority));
+}
+
+fn with_issuer(directory: &Directory, authority: &Authority) -> String {
+    let mut call = as_client();
+    call.args(["token", "--issuer", authority.base_url()]).arg("--cache").arg(&directory.0);
+    result(&run(&mut call))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_cannot_be_written_costs_requests_and_says_so_in_a_check() {
     let authority = Authority::start().await.unwrap();
     let directory = Directory::new("full");
-    let without_writing = |subcommand: &str, more: &[&str]| {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]);
-        shell.args([env!("CARGO_BIN_EXE_ccg-session"), subcommand]);
-        shell.args(["--issuer", authority.base_url()]).args(more).arg("--cache").arg(&directory.0);
-        shell.env("CCG_SESSION_CLIENT_ID", ID).env("CCG_SESSION_CLIENT_SECRET", SECRET);
-        run(shell.stdin(Stdio::null()))
-    };
-    let issuer = ["--issuer", authority.base_url()];
-    let mut first = as_client();
-    let kept = result(&run(first.args(["token"]).args(issuer).arg("--cache").arg(&directory.0)));
+    let without_writing =
+        |subcommand: &str, more: &[&str]| without_writing(&directory, &authority, subcommand, more);
+    let kept = with_issuer(&directory, &authority);
     let grants = authority.counts().grants;
     // What is there is used, and what is not is asked for.
     assert_eq!(result(&without_writing("token", &[])), kept);
@@ -354,6 +386,7 @@ async fn what_is_no_directory_of_ones_own_is_refused_before_anything_is_sent() {
     for (path, problem) in [
         (&*open.0, "has the mode 755, so others can reach it: chmod 700 it"),
         (&*link.0, is_a_link),
+        (&*link.0.join(""), is_a_link),
         (&*no_directory.0, is_a_link),
         (&*nowhere, "cannot be made: No such file"),
         (Path::new("/proc/self/fd"), elsewhere),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -77,10 +78,42 @@ fn a_directory_whose_lock_or_news_are_somebody_elses_is_refused() {
         assert!(error.contains(&format!("its file {name:?} is somebody else's")), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"of today");
     }
+}
+
+#[test]
+fn a_lock_or_news_that_is_no_file_is_refused_and_left_alone() {
+    type Make = fn(&Path);
+    let kinds: [(&str, Make); 4] = [
+        ("fifo", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
+        ("socket", |path| drop(UnixListener::bind(path).unwrap())),
+        ("link", |path| std::os::unix::fs::symlink("elsewhere", path).unwrap()),
+        ("directory", |path| fs::create_dir(path).unwrap()),
+    ];
+    for name in ["lock", "news"] {
+        for (kind, make) in kinds {
+            let directory = Directory::new();
+            let path = directory.path().join(name);
+            make(&path);
+            let before = fs::symlink_metadata(&path).unwrap().file_type();
+            let error = FileStore::open(directory.path()).unwrap_err().to_string();
+            let expected = format!("its file {name:?} is somebody else's");
+            assert!(error.contains(&expected), "{kind}: {error}");
+            assert_eq!(fs::symlink_metadata(&path).unwrap().file_type(), before, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_link_is_refused_however_its_name_ends() {
     let directory = Directory::new();
-    std::os::unix::fs::symlink("elsewhere", directory.path().join("news")).unwrap();
-    FileStore::open(directory.path()).unwrap_err();
-    assert!(directory.path().join("news").is_symlink());
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(directory.path(), &link).unwrap();
+    for end in ["", "/", "/.", "//", "/./"] {
+        let path = format!("{}{end}", link.display());
+        let error = FileStore::open(&path).unwrap_err().to_string();
+        assert!(error.contains("is a link"), "{path}: {error}");
+    }
+    FileStore::open(format!("{}/", directory.path().display())).unwrap();
 }
 
 async fn leased(store: &FileStore, id: u8) -> Result<bool, ccg_session::StoreError> {
@@ -127,8 +160,7 @@ async fn a_directory_that_was_removed_or_replaced_is_found_again() {
 const FULL: &str = "STORE_TEST_FULL";
 
 /// On a file system of its own, of 128 KiB, in a process of its own.
-#[test]
-fn a_revocation_reaches_all_who_have_the_token_though_no_space_is_left() {
+fn on_a_small_file_system(test: &str) {
     let directory = Directory::new();
     let mount = "mount -t tmpfs -o size=128k,mode=700 none \"$0\" && exec \"$@\"";
     let unshared = |command: &[&std::ffi::OsStr]| {
@@ -142,11 +174,20 @@ fn a_revocation_reaches_all_who_have_the_token_though_no_space_is_left() {
         return;
     }
     let me = std::env::current_exe().unwrap();
-    let test = "directory::it_revokes_on_a_full_file_system_if_it_is_told_to";
     let args = [me.as_os_str(), "--exact".as_ref(), test.as_ref(), "--nocapture".as_ref()];
     let output = unshared(&args).unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("@done"), "{said}");
+}
+
+fn fill(place: &str) {
+    let mut filler = File::create(Path::new(place).join("filler")).unwrap();
+    while std::io::Write::write(&mut filler, &[0; 512]).is_ok() {}
+}
+
+#[test]
+fn a_revocation_reaches_all_who_have_the_token_though_no_space_is_left() {
+    on_a_small_file_system("directory::it_revokes_on_a_full_file_system_if_it_is_told_to");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,11 +199,38 @@ async fn it_revokes_on_a_full_file_system_if_it_is_told_to() {
     let first = one.token().await;
     one.fleet.flush().await;
     assert_eq!(other.token().await, first);
-    let mut filler = File::create(Path::new(&place).join("filler")).unwrap();
-    while std::io::Write::write(&mut filler, &[0; 512]).is_ok() {}
+    fill(&place);
     one.session.revoke().await.unwrap();
     other.lets_go_of(&first).await;
     let later = Local::new(&place, &login);
     assert_ne!(later.token().await, first);
+    println!("@done");
+}
+
+#[test]
+fn a_directory_that_was_full_from_the_first_fails_no_caller_and_is_used_later() {
+    on_a_small_file_system("directory::it_starts_on_a_full_file_system_if_it_is_told_to");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_on_a_full_file_system_if_it_is_told_to() {
+    let Ok(place) = std::env::var(FULL) else { return };
+    fill(&place);
+    let authority = Authority::start().await.unwrap();
+    let login = Login::at(&authority);
+    let (one, other) = (Local::new(&place, &login), Local::new(&place, &login));
+    assert_ne!(one.token().await, other.token().await, "each asks the server");
+    let error = leased(&FileStore::open(&place).unwrap(), 1).await.unwrap_err().to_string();
+    assert!(error.contains("No space left"), "{error}");
+
+    fs::remove_file(Path::new(&place).join("filler")).unwrap();
+    let (one, other) = (Local::new(&place, &login), Local::new(&place, &login));
+    let first = one.token().await;
+    one.fleet.flush().await;
+    assert_eq!(other.token().await, first);
+    // A revocation finds what it needs, though it comes when there is no space again.
+    fill(&place);
+    one.session.revoke().await.unwrap();
+    other.lets_go_of(&first).await;
     println!("@done");
 }

@@ -96,3 +96,25 @@ async fn what_ended_before_the_server_confirmed_it_is_an_error() {
     pool.shutdown().await;
     assert!(matches!(revoked.await.unwrap(), Err(SessionError::Closed)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_before_its_turn_is_an_error_and_what_ended_before_the_call_is_none() {
+    let (pool, seen) = filled(200, |_| false, Duration::from_secs(600), 1_000).await;
+    pool.get(&0).unwrap().shutdown().await;
+    pool.remove(&1);
+    let revoked = {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.revoke_all().await })
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(seen.out.load(Relaxed), REVOKES);
+    let has_its_token = |tenant: &u64| pool.get(tenant).unwrap().try_token().is_some();
+    let waiting: Vec<_> = (2..200).filter(has_its_token).collect();
+    assert_eq!(waiting.len(), 198 - REVOKES);
+    for tenant in &waiting[..50] {
+        pool.remove(tenant);
+    }
+    assert!(matches!(revoked.await.unwrap(), Err(SessionError::Closed)));
+    assert_eq!(seen.revoked.lock().unwrap().len(), 198 - 50, "the others' are revoked");
+    pool.revoke_all().await.unwrap();
+}

@@ -22,8 +22,13 @@ pub(super) fn read(settings: &Settings, place: &Place) -> Result<Key, Failure> {
         (Some(path), _) => ("--cache-key-file", path.clone()),
         (None, Place::Directory(_, directory)) => {
             let path = directory.join(NAME);
-            if !path.exists() {
-                make(directory, &path).map_err(|error| unmade(&path, &error))?;
+            if !path.exists()
+                && let Err(error) = make(directory, &path)
+            {
+                // Nothing can be kept there yet, so there is nothing that others would have to open.
+                let alone = drawn().ok().filter(|_| is_full(&error));
+                let secret = alone.ok_or_else(|| unmade(&path, &error))?;
+                return Ok(Key { secret: secret.into(), path });
             }
             (MADE, path)
         }
@@ -59,9 +64,7 @@ const NO_KEY: &str =
 /// Whole under another name first, then linked to its own: of two calls at once the first one's stays, and
 /// nobody reads half of it.
 fn make(directory: &Path, path: &Path) -> io::Result<()> {
-    let mut random = [0; 32];
-    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let secret = BASE64_URL_SAFE_NO_PAD.encode(random);
+    let secret = drawn()?;
     // The store removes what is left behind under such a name.
     let temporary = directory.join(format!("ccg-session-tmp-{:032x}", fastrand::u128(..)));
     let mut options = fs::OpenOptions::new();
@@ -79,6 +82,17 @@ fn make(directory: &Path, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
+}
+
+fn drawn() -> io::Result<String> {
+    let mut random = [0; 32];
+    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(BASE64_URL_SAFE_NO_PAD.encode(random))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn unmade(path: &Path, error: &io::Error) -> Failure {
