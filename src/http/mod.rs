@@ -196,10 +196,10 @@ impl HttpTokenManager {
 impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         let form = self.grant_form().map_err(|error| refused(error.to_string()))?;
-        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
+        let (credential, endpoints) = self.prepare().await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = self.shared.provider.secrets().collect();
-        let request = Request { endpoint, form, options, secrets };
+        let request = Request { endpoint, form, options, secrets, credential: credential.as_ref() };
         self.ask(&request, |answer| answer.token(Asked::Grant)).await
     }
 
@@ -212,10 +212,10 @@ impl TokenManager for HttpTokenManager {
             exchange::Texts::new(&request, self.shared.identity.id(), &self.shared.provider)
                 .map_err(refused)?;
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
-        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
+        let (credential, endpoints) = self.prepare().await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = exchange::secrets(subject.secret(), &request, &texts).collect();
-        let request = Request { endpoint, form, options, secrets };
+        let request = Request { endpoint, form, options, secrets, credential: credential.as_ref() };
         self.ask(&request, |answer| answer.token(Asked::Exchange)).await
     }
 
@@ -224,12 +224,13 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
+        let (credential, endpoints) = self.prepare().await?;
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
         let mut form = vec![("token", token)];
         form.extend(self.shared.provider.revocation_hint());
-        let request = Request { endpoint, form, options: &options, secrets: vec![token] };
+        let (options, secrets) = (&options, vec![token]);
+        let request = Request { endpoint, form, options, secrets, credential: credential.as_ref() };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.revocation()).await
     }
 
@@ -306,7 +307,9 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
-        Ok(Endpoints::clone(&*self.shared.addresses.get(&self.shared.sender).await?))
+        // One that cannot be read is not sent either.
+        let credential = self.shared.identity.credential().read().await.ok().flatten();
+        Ok(Endpoints::clone(&*self.addresses(credential.as_ref()).await?))
     }
 
     /// Whether the server says that this token is active (RFC 7662). Sends one request; for diagnostics and

@@ -12,9 +12,9 @@ use url::{Url, form_urlencoded};
 use super::address::without_secrets;
 use super::dpop::DpopKey;
 use super::jwt::Object;
-use super::limits::{MAX_DEPTH, MAX_SCOPE, MAX_TOKENS, MAX_WAIT, MAX_WORDS, SHORT_SECRET};
+use super::limits::{MAX_DEPTH, MAX_SCOPE, MAX_TOKENS, MAX_WAIT, MAX_WORDS};
 use super::names::CODINGS;
-use super::words::{REDACTED, fit};
+use super::words::{REDACTED, fit, is_short};
 use crate::error::TokenError;
 use crate::grant::Grant;
 
@@ -269,7 +269,7 @@ impl ServerAnswer<'_> {
             Some(target) => format!(
                 "the server redirects to {}; token requests follow no redirect: if that is the \
                  right address, configure it",
-                self.words(&self.absolute(target), object)
+                self.words(&self.absolute(target, object), object)
             ),
             None => "the server redirects without saying where to".into(),
         };
@@ -279,7 +279,9 @@ impl ServerAnswer<'_> {
     }
 
     /// Where a `Location` leads, without what could be secret. It may be relative (RFC 9110 §10.2.2).
-    fn absolute(&self, target: &str) -> String {
+    fn absolute(&self, target: &str, object: Option<&Object>) -> String {
+        // Before what is read of it makes another text of it.
+        let target = &self.words(target, object);
         // What follows a blank is the proxy.
         let here = self.address.split(' ').next().and_then(|here| Url::parse(here).ok());
         match here.and_then(|here| here.join(target).ok()) {
@@ -364,7 +366,7 @@ impl ServerAnswer<'_> {
     /// As [`words`](Self::words), of what is data: a short secret's word may be one of its own by chance.
     fn data(&self, text: &str, object: &Object) -> String {
         let Some(mut secrets) = self.hidden(Some(object)) else { return REDACTED.into() };
-        secrets.retain(|secret| secret.chars().count() >= SHORT_SECRET);
+        secrets.retain(|secret| !is_short(secret));
         fit(text, &secrets, MAX_SCOPE)
     }
 

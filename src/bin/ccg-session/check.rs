@@ -111,14 +111,10 @@ impl Check {
         let step = if issuer.is_some() { "discovery" } else { "addresses" };
         match self.in_time(issuer, self.server.endpoints()).await {
             Ok(endpoints) => {
-                self.ok(step, &format!("tokens        {}", without_query(endpoints.token_url())))?;
-                for (what, url) in [
-                    ("revocation", endpoints.revocation_url()),
-                    ("introspection", endpoints.introspection_url()),
-                ] {
-                    let url = url.map_or("none", without_query);
-                    say("", "", &format!("{what:<13} {url}"))?;
-                }
+                let shown = endpoints.to_string();
+                let mut lines = shown.lines();
+                self.ok(step, lines.next().unwrap_or_default())?;
+                lines.try_for_each(|line| say("", "", line))?;
                 self.endpoints = Some(endpoints);
                 Ok(true)
             }
