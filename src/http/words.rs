@@ -49,7 +49,7 @@ pub(super) fn is_visible(char: char) -> bool {
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffc}' | '\u{1bca0}'..='\u{1bca3}'
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}');
     // What stands for nothing that anybody agrees on (Unicode §23.5 and §23.7).
     let unassigned = matches!(char,
@@ -88,6 +88,7 @@ impl Trace {
 /// The one place that says how a secret can be recognized: as it is, and in base64, alone or among other
 /// text, form-encoded or not; and so by its signature, which alone would do to whoever can guess the rest.
 fn traces(secret: &str) -> Vec<Trace> {
+    let lines = secret;
     let visible: String = secret.chars().filter(|char| is_visible(*char)).collect();
     let visible = Zeroizing::new(visible);
     let secret = visible.trim();
@@ -99,8 +100,14 @@ fn traces(secret: &str) -> Vec<Trace> {
     let signature = secret.rsplit_once('.').filter(|(rest, _)| rest.contains('.'));
     let signature = signature.map(|(_, signature)| signature);
     push_mangled(secret, &mut traces);
-    for text in [Some(secret), signature.filter(|text| text.len() >= SHORT_SECRET)] {
-        let Some(text) = text else { continue };
+    // What is left of it where somebody has cut its quotes, its padding or one of its lines.
+    let bare = secret.trim_matches(['"', '\'']);
+    let cut = [bare, bare.trim_end_matches('=')].into_iter().chain(lines.lines());
+    let parts = signature.into_iter().chain(cut).map(str::trim);
+    let mut texts: Vec<_> =
+        [secret].into_iter().chain(parts.filter(|text| !is_short(text))).collect();
+    texts.dedup();
+    for text in texts {
         traces.push(Trace::new(text.as_bytes(), Kind::Plain));
         // It may look like an escape itself, and then is undone with those around it.
         if let Some(undone) = undone(text) {
@@ -653,6 +660,22 @@ mod tests {
         assert_eq!(fit("für, fr, fur", &["für"], 99), "[redacted], fr, fur");
         let words = "a b c d e f g h i";
         assert_eq!(fit(words, &["ä€ßüöé漢字", "ab€", "a€b€c€d€"], 99), words);
+    }
+
+    #[test]
+    fn a_part_that_is_cut_off_a_secret_shows_no_rest() {
+        for (secret, shown) in [
+            ("QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "QWxhZGRpbjpvcGVuIHNlc2FtZQ"),
+            ("\"AbCdEfGh12345678\"", "AbCdEfGh12345678"),
+            ("'AbCdEfGh12345678=='", "AbCdEfGh12345678"),
+            ("AbCdEfGh12345678\nXyZ987654321\n", "XyZ987654321"),
+        ] {
+            assert_eq!(
+                fit(&format!("got {shown} x"), &[secret], 99),
+                "got [redacted] x",
+                "{secret}"
+            );
+        }
     }
 
     #[test]
