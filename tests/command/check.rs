@@ -590,6 +590,65 @@ async fn each_wrong_thing_is_named_first_with_its_flag() {
     }
 }
 
+/// A port where this is done with each connection, given what it sent first.
+fn port(first: &'static [u8], answer: fn(&[u8]) -> Option<&'static [u8]>) -> String {
+    use std::io::Read as _;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let _ = stream.write_all(first);
+                let mut sent = Vec::new();
+                let mut part = [0; 4_096];
+                while let Ok(length @ 1..) = stream.read(&mut part) {
+                    sent.extend_from_slice(&part[..length]);
+                    match answer(&sent) {
+                        Some(b"") => continue,
+                        Some(answer) => drop(stream.write_all(answer)),
+                        None => {}
+                    }
+                    break;
+                }
+            });
+        }
+    });
+    address
+}
+
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+/// A fatal `handshake_failure` (RFC 8446 §6).
+const ALERT: &[u8] = &[0x15, 3, 3, 0, 2, 2, 0x28];
+
+fn is_tls(sent: &[u8]) -> bool {
+    sent[0] == 0x16
+}
+
+/// However the port takes what it does not understand.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_scheme_is_named_whatever_the_port_does_with_it() {
+    let waits = port(b"", |sent| Some(if sent.ends_with(b"\r\n\r\n") { NOT_FOUND } else { b"" }));
+    let closes = port(b"", |sent| (!is_tls(sent)).then_some(NOT_FOUND));
+    let only_tls = port(b"", |sent| is_tls(sent).then_some(ALERT));
+    let ssh = port(b"SSH-2.0-OpenSSH\r\n", |_| None);
+    for (scheme, port, says) in [
+        ("https", &waits, "this port does not use TLS: use http: in "),
+        ("https", &closes, "this port does not use TLS: use http: in "),
+        ("http", &only_tls, "this port does not use plain HTTP: use https: in "),
+        ("https", &ssh, "this port uses neither HTTP nor TLS: check the port in "),
+        ("http", &ssh, "this port uses neither HTTP nor TLS: check the port in "),
+    ] {
+        for (flag, path) in [("--issuer", ""), ("--token-url", "/token")] {
+            let url = format!("{scheme}://{port}{path}");
+            let mut check = as_client();
+            check.args(["check", flag, &url, "--attempts", "1", "--attempt-timeout", "2s"]);
+            let said = stdout(&run(check.args(["--connect-timeout", "1s"])));
+            assert!(cause(&said).starts_with(&format!("{says}{flag}")), "{url}: {said}");
+        }
+    }
+}
+
 /// A file is read when the client has to prove itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_the_wrong_kind_is_named_with_what_it_is() {

@@ -11,11 +11,13 @@ use ccg_session::{
     SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
+use tokio::time::timeout;
+
 use crate::args::{CheckArgs, Step};
 use crate::failure::{Failure, message};
 use crate::remedy::{Asked, Known};
 use crate::settings::{Auth, Settings};
-use crate::{cache, input, output, provider};
+use crate::{cache, input, output, provider, remedy};
 
 pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     let CheckArgs { settings, grant, exchange_scope, skip } = args;
@@ -124,7 +126,7 @@ impl Check {
                         "the server writes its issuer with{} a slash at the end: give --issuer {issuer}",
                         if issuer.ends_with('/') { "" } else { "out" }
                     ),
-                    None => self.known().remedy(Asked::Metadata, &error),
+                    None => self.remedy(Asked::Metadata, &error).await,
                 };
                 self.failed(step, &remedy, &error)?;
                 Ok(false)
@@ -153,7 +155,13 @@ impl Check {
         let token = match self.session.get_token().await {
             Ok(token) => token,
             Err(error) => {
-                self.failed_session("grant", Asked::Grant, &error)?;
+                match error.token_error() {
+                    Some(cause) => {
+                        let remedy = self.remedy(Asked::Grant, cause).await;
+                        self.failed("grant", &remedy, cause)?;
+                    }
+                    None => self.step_failed("grant", &error.to_string())?,
+                }
                 return Ok(None);
             }
         };
@@ -389,6 +397,42 @@ impl Check {
         }
     }
 
+    /// What is behind it, with what a request with nothing secret in it shows of the port.
+    async fn remedy(&self, asked: Asked, error: &TokenError) -> String {
+        let remedy = self.known().remedy(asked, error);
+        if !remedy::may_be_the_scheme(&remedy) {
+            return remedy;
+        }
+        let Some((scheme, other)) = self.with_the_other_scheme() else { return remedy };
+        let settings = Settings {
+            issuer: Some(other),
+            token_url: None,
+            box_enterprise: None,
+            box_user: None,
+            box_base_url: None,
+            allow_insecure_http: true,
+            ..self.settings.clone()
+        };
+        let Some(server) = self.manager(&settings) else { return remedy };
+        let Ok(found) = timeout(PROBE, server.endpoints()).await else { return remedy };
+        match found.map_or_else(|error| remedy::speaks(&error, scheme), |_| Some(true)) {
+            Some(is_spoken) => self.known().with_scheme(asked, remedy, scheme, is_spoken),
+            None => remedy,
+        }
+    }
+
+    /// Where the server is said to be, under the other scheme and at the same port.
+    fn with_the_other_scheme(&self) -> Option<(&'static str, String)> {
+        let Settings { issuer, token_url, box_base_url, .. } = &self.settings;
+        let url = issuer.as_ref().or(token_url.as_ref()).or(box_base_url.as_ref())?.trim();
+        let (scheme, rest) = url.split_once("://")?;
+        let host = rest.split(['/', '?', '#']).next()?;
+        let (other, port) = if scheme == "https" { ("http", 443) } else { ("https", 80) };
+        let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+        let port = if has_port { String::new() } else { format!(":{port}") };
+        Some((other, format!("{other}://{host}{port}")))
+    }
+
     fn known(&self) -> Known<'_> {
         let Self { settings, endpoints, basic_differs, .. } = self;
         Known { settings, endpoints: endpoints.as_ref(), basic_differs: *basic_differs }
@@ -409,7 +453,7 @@ impl Check {
         request: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
         let after = self.config.retry.attempt_timeout;
-        tokio::time::timeout(after, request).await.unwrap_or_else(|_| {
+        timeout(after, request).await.unwrap_or_else(|_| {
             let late = TokenError::timed_out(after);
             Err(address.map_or(late.clone(), |it| late.with_address(without_query(it))))
         })
@@ -461,6 +505,9 @@ fn is_of_the_client(error: &TokenError) -> bool {
     matches!(error, TokenError::Denied { error, status, .. }
         if error == "invalid_client" || matches!(status, 401 | 403))
 }
+
+/// How long it may take to find out what a port speaks.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// RFC 8693 §2.1.
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";

@@ -26,8 +26,48 @@ const WANTS_CERTIFICATE: &str =
 const ALLOW: &str =
     "the server does not let this client (--client-id) have a token: allow it on the server";
 
+const BROKEN: &str = "the connection broke or could not be made";
+const LATE: &str = "the server does not answer in time";
+const NO_TLS: &str = "this port does not use TLS";
+const NO_PLAIN_HTTP: &str = "this port does not use plain HTTP";
+
 /// What metadata names (RFC 8414 §2).
 const ENDPOINTS: [&str; 3] = ["token_endpoint", "revocation_endpoint", "introspection_endpoint"];
+
+/// Whether what listens there may speak TLS where it was not asked to, or the other way round.
+pub(crate) fn may_be_the_scheme(remedy: &str) -> bool {
+    [BROKEN, LATE, NO_TLS, NO_PLAIN_HTTP].iter().any(|cause| remedy.starts_with(cause))
+}
+
+/// Whether this is an answer in that scheme, if only that of a server whose certificate is not trusted. `None` if
+/// that cannot be told.
+pub(crate) fn speaks(error: &TokenError, scheme: &str) -> Option<bool> {
+    match error {
+        TokenError::Transport { source, .. } => {
+            let said = said(&**source);
+            let marks = ["certificate", "Certificate", "fatal alert"];
+            Some(scheme == "https" && marks.iter().any(|mark| said.contains(mark)))
+        }
+        // What servers with TLS tell whoever speaks plain HTTP to them.
+        TokenError::Denied { status: 400, .. } | TokenError::Server { status: 400, .. }
+            if scheme == "http" =>
+        {
+            None
+        }
+        _ => Some(true),
+    }
+}
+
+/// All of it.
+fn said(error: &(dyn Error + 'static)) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        said = format!("{said}: {error}");
+        source = error.source();
+    }
+    said
+}
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,7 +145,7 @@ impl Known<'_> {
                     .into()
             }
             TokenError::TimedOut { .. } => format!(
-                "the server does not answer in time: check {}, the network and its proxy, or give it \
+                "{LATE}: check {}, the network and its proxy, or give it \
                  longer (--attempt-timeout)",
                 self.address(asked)
             ),
@@ -126,6 +166,25 @@ impl Known<'_> {
                 "the network (this is Box's own address, which has no flag)"
             }
             _ => "--token-url",
+        }
+    }
+
+    /// The remedy, now that it is known which other scheme is spoken there, if one is.
+    pub(crate) fn with_scheme(
+        &self,
+        asked: Asked,
+        remedy: String,
+        scheme: &str,
+        is_spoken: bool,
+    ) -> String {
+        let flag = self.address(asked);
+        match scheme {
+            "http" if is_spoken => format!("{NO_TLS}: use http: in {flag}, or another port"),
+            _ if is_spoken => format!("{NO_PLAIN_HTTP}: use https: in {flag}"),
+            _ if remedy.starts_with(NO_TLS) || remedy.starts_with(NO_PLAIN_HTTP) => {
+                format!("this port uses neither HTTP nor TLS: check the port in {flag}")
+            }
+            _ => remedy,
         }
     }
 
@@ -390,18 +449,13 @@ impl Known<'_> {
 
     fn transport(&self, asked: Asked, error: &(dyn Error + 'static), address: &str) -> String {
         let flag = self.address(asked);
-        let mut said = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            said = format!("{said}: {error}");
-            source = error.source();
-        }
+        let said = said(error);
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if has(&["InvalidContentType", "wrong version number"]) {
-            return format!("this port does not use TLS: use http: in {flag}, or another port");
+            return format!("{NO_TLS}: use http: in {flag}, or another port");
         }
-        if has(&["invalid HTTP version", "UnexpectedMessage"]) {
-            return format!("this port does not use plain HTTP: use https: in {flag}");
+        if has(&["invalid HTTP version", "UnexpectedMessage", "unexpected message"]) {
+            return format!("{NO_PLAIN_HTTP}: use https: in {flag}");
         }
         if has(&["fatal alert"]) && self.settings.client_certificate.is_some() {
             return "the server does not accept this client's certificate: check --client-certificate, and \
@@ -457,9 +511,7 @@ impl Known<'_> {
                 "nothing listens at this address: check {flag}, and the proxy (HTTPS_PROXY)"
             );
         }
-        format!(
-            "the connection broke or could not be made: check {flag}, the network and its proxy (HTTPS_PROXY)"
-        )
+        format!("{BROKEN}: check {flag}, the network and its proxy (HTTPS_PROXY)")
     }
 }
 
