@@ -195,6 +195,28 @@ fn wrongs() -> Vec<Wrong> {
             "the server has nothing at this address: check --box-base-url",
         ),
         Wrong::new(
+            "an issuer in place of a token endpoint",
+            &["--token-url", "ISSUER"],
+            "this is an issuer, not a token endpoint: give --issuer ISSUER",
+        ),
+        Wrong::new(
+            "the same with a slash too many",
+            &["--token-url", "ISSUER/"],
+            "this is an issuer, not a token endpoint: give --issuer ISSUER",
+        ),
+        Wrong::new(
+            "a page to log in, by a redirect",
+            url,
+            "the server redirects to a page for people to log in, so it is not this endpoint: check --token-url",
+        )
+        .fault(Kind::Grant, moved_to("/login?x=1")),
+        Wrong::new(
+            "a server of logins, which gives no access token",
+            url,
+            "the response has no access token: check --token-url, and what the server grants this client",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::OK).body(r#"{ "id_token": "e.y.J" }"#)),
+        Wrong::new(
             "a server without metadata",
             &["--issuer", "ISSUER/tenant"],
             "the server publishes no metadata for this --issuer: check it, or give --token-url",
@@ -314,7 +336,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a method that the metadata does not name",
             &["--issuer", "ISSUER", "--auth", "none"],
-            "the server's metadata names no none: try --auth client_secret_basic or client_secret_post",
+            "the server's metadata names no client without a secret: try --auth client_secret_basic or client_secret_post",
         ),
         Wrong::new(
             "no proof of who it is",
@@ -482,8 +504,20 @@ fn wrongs() -> Vec<Wrong> {
             "the server does not allow these scopes for this client: check --scope",
         ),
         Wrong::new(
-            "a target that it does not know",
+            "no target",
             issuer,
+            "no resource or audience was asked for, and the server wants one: try --audience or --resource",
+        )
+        .refusal(Kind::Grant, "invalid_target"),
+        Wrong::new(
+            "a parameter that is missing and that the server names",
+            issuer,
+            "the server wants a parameter that was not given: try --audience",
+        )
+        .fault(Kind::Grant, says(StatusCode::BAD_REQUEST, "invalid_request", "audience is required")),
+        Wrong::new(
+            "a target that it does not know",
+            &["--issuer", "ISSUER", "--resource", "urn:x"],
             "the server does not know the requested resource or audience: check --resource and --audience",
         )
         .refusal(Kind::Grant, "invalid_target"),
@@ -542,6 +576,31 @@ fn wrongs() -> Vec<Wrong> {
             &["--issuer", "ISSUER", "--revocation-url", "ISSUER/other"],
             "the server has nothing at this address: check --revocation-url",
         ),
+        Wrong::new(
+            "an address of introspection that only metadata knows",
+            issuer,
+            "the server has nothing at the address that its metadata names: give --introspection-url, or --skip \
+             introspection",
+        )
+        .fault(Kind::Introspect, Answer::new(StatusCode::NOT_FOUND)),
+        Wrong::new(
+            "an address of revocation that only metadata knows",
+            issuer,
+            "the address that the metadata names does not accept POST: give --revocation-url, or --skip revocation",
+        )
+        .fault(Kind::Revoke, Answer::new(StatusCode::METHOD_NOT_ALLOWED)),
+        Wrong::new(
+            "an introspection that is none",
+            issuer,
+            "the address that the metadata names does not respond like this endpoint: give --introspection-url",
+        )
+        .fault(Kind::Introspect, Answer::new(StatusCode::OK).body(r#"{ "active": "true" }"#)),
+        Wrong::new(
+            "an address of introspection that has moved",
+            issuer,
+            "the address that the metadata names has moved to https://as.example/token: give --introspection-url",
+        )
+        .fault(Kind::Introspect, moved()),
         Wrong::new(
             "a revocation that wants this client no more",
             issuer,

@@ -137,13 +137,34 @@ impl Check {
     /// The issuer, if there is one under this name but for the slash at its end.
     async fn issuer_with_the_other_slash(&self) -> Option<String> {
         let issuer = self.settings.issuer.as_deref()?;
-        let other = match issuer.strip_suffix('/') {
-            Some(without) => without.to_owned(),
-            None => format!("{issuer}/"),
-        };
+        let other = with_the_other_slash(issuer);
         let settings = Settings { issuer: Some(other.clone()), ..self.settings.clone() };
         let server = self.manager(&settings)?;
         self.in_time(None, server.endpoints()).await.ok().map(|_| other)
+    }
+
+    /// The token URL, if metadata is published under it as an issuer's, and nothing else is there.
+    async fn issuer_in_place_of_the_endpoint(&self, error: &TokenError) -> Option<String> {
+        let url = self.settings.token_url.as_deref()?;
+        let is_elsewhere = match error {
+            TokenError::Denied { status, .. } | TokenError::Server { status, .. } => {
+                matches!(status, 300..=399 | 404 | 405 | 410)
+            }
+            TokenError::Malformed { .. } => true,
+            _ => false,
+        };
+        if !is_elsewhere {
+            return None;
+        }
+        for issuer in [url.to_owned(), with_the_other_slash(url)] {
+            let settings =
+                Settings { issuer: Some(issuer.clone()), token_url: None, ..self.settings.clone() };
+            let server = self.manager(&settings)?;
+            if self.in_time(None, server.endpoints()).await.is_ok() {
+                return Some(issuer);
+            }
+        }
+        None
     }
 
     /// Another one for these settings, as the same client.
@@ -400,6 +421,9 @@ impl Check {
     /// What is behind it, with what a request with nothing secret in it shows of the port.
     async fn remedy(&self, asked: Asked, error: &TokenError) -> String {
         let remedy = self.known().remedy(asked, error);
+        if let Some(issuer) = self.issuer_in_place_of_the_endpoint(error).await {
+            return format!("this is an issuer, not a token endpoint: give --issuer {issuer}");
+        }
         if !remedy::may_be_the_scheme(&remedy) {
             return remedy;
         }
@@ -564,6 +588,10 @@ fn say(step: &str, verdict: &str, what: &str) -> Result<(), Failure> {
 
 fn life(token: &AccessToken) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(token.remaining().as_secs()))
+}
+
+fn with_the_other_slash(issuer: &str) -> String {
+    issuer.strip_suffix('/').map_or_else(|| format!("{issuer}/"), str::to_owned)
 }
 
 /// A query may hold a key.

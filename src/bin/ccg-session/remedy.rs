@@ -188,12 +188,35 @@ impl Known<'_> {
         }
     }
 
+    /// What to do if the address is of no use that the metadata names.
+    fn in_place_of_metadata(&self, asked: Asked) -> Option<&'static str> {
+        let Settings { issuer, revocation_url, introspection_url, .. } = self.settings;
+        issuer.as_ref()?;
+        match asked {
+            Asked::Introspection if introspection_url.is_none() => {
+                Some("give --introspection-url, or --skip introspection")
+            }
+            Asked::Revocation if revocation_url.is_none() => {
+                Some("give --revocation-url, or --skip revocation")
+            }
+            _ => None,
+        }
+    }
+
     fn nothing_there(&self, asked: Asked) -> String {
+        if let Some(mend) = self.in_place_of_metadata(asked) {
+            return format!(
+                "the server has nothing at the address that its metadata names: {mend}"
+            );
+        }
         let flag = self.address(asked);
         format!("the server has nothing at this address: check {flag} (a slash at the end counts)")
     }
 
     fn no_post(&self, asked: Asked) -> String {
+        if let Some(mend) = self.in_place_of_metadata(asked) {
+            return format!("the address that the metadata names does not accept POST: {mend}");
+        }
         let flag = self.address(asked);
         format!("this address does not accept POST, so it is not this endpoint: check {flag}")
     }
@@ -207,9 +230,17 @@ impl Known<'_> {
                 "the server redirects, which no request follows: give {flag} {}",
                 issuer_in(target).as_deref().unwrap_or(target)
             ),
-            Some(target) => {
-                format!("the server redirects, which no request follows: give {flag} {target}")
-            }
+            Some(target) if target.to_lowercase().contains("login") => format!(
+                "the server redirects to a page for people to log in, so it is not this endpoint: check {flag}"
+            ),
+            Some(target) => match self.in_place_of_metadata(asked) {
+                Some(mend) => {
+                    format!("the address that the metadata names has moved to {target}: {mend}")
+                }
+                None => {
+                    format!("the server redirects, which no request follows: give {flag} {target}")
+                }
+            },
             None => format!("the server redirects, which no request follows: check {flag}"),
         }
     }
@@ -259,6 +290,13 @@ impl Known<'_> {
                 "the server does not allow these scopes for this client: check --scope, or allow them on the \
                     server".into()
             }
+            "invalid_target"
+                if asked != Asked::Exchange && resource.is_empty() && audience.is_empty() =>
+            {
+                "no resource or audience was asked for, and the server wants one: try --audience or \
+                 --resource"
+                    .into()
+            }
             "invalid_target" => {
                 "the server does not know the requested resource or audience: check --resource and \
                     --audience".into()
@@ -293,6 +331,10 @@ impl Known<'_> {
                 .into_iter()
                 .filter_map(|(flag, is_missing)| is_missing.then_some(flag))
                 .collect();
+                let named = missing.iter().find(|flag| says.contains(flag.trim_start_matches('-')));
+                if let Some(flag) = named.filter(|flag| **flag != "--param") {
+                    return format!("the server wants a parameter that was not given: try {flag}");
+                }
                 format!("a parameter is missing or wrong: some servers want {}", missing.join(" or "))
             }
             _ if *status == 401 => self.client(asked),
@@ -341,16 +383,19 @@ impl Known<'_> {
             && let Some(name) = auth.registered()
             && !methods.iter().any(|method| method == name)
         {
+            let name = match auth {
+                Auth::None => "no client without a secret".to_owned(),
+                _ => format!("no {name}"),
+            };
             let known: Vec<_> = methods.iter().filter(|method| Auth::is_known(method)).collect();
             let known: Vec<_> = known.into_iter().map(String::as_str).collect();
             return match &known[..] {
                 [] => {
-                    format!("the server's metadata names no {name}, nor another method of --auth")
+                    format!("the server's metadata names {name}, nor another method of --auth")
                 }
-                _ => format!(
-                    "the server's metadata names no {name}: try --auth {}",
-                    known.join(" or ")
-                ),
+                _ => {
+                    format!("the server's metadata names {name}: try --auth {}", known.join(" or "))
+                }
             };
         }
         let secret = match &self.settings.client_secret_file {
@@ -440,6 +485,16 @@ impl Known<'_> {
         let flag = self.address(asked);
         if asked == Asked::Metadata {
             return self.metadata(reason);
+        }
+        if let Some(mend) = self.in_place_of_metadata(asked) {
+            return format!(
+                "the address that the metadata names does not respond like this endpoint: {mend}"
+            );
+        }
+        if reason.contains("no access_token") {
+            return format!(
+                "the response has no access token: check {flag}, and what the server grants this client"
+            );
         }
         if reason.contains("web page") {
             return format!("the response is a web page: check {flag} and the proxy");
