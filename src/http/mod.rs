@@ -8,7 +8,7 @@
 //! | [`provider`], `presets.rs` | whom to ask, and what to say |
 //! | [`address`], [`discovery`] | where its endpoints are |
 //! | [`client_auth`], [`assertion`], [`credential`] | how the client proves who it is, and with what |
-//! | [`keys`], [`pem`], [`jwt`], [`dpop`] | what is signed, and how a key is read |
+//! | [`keys`], [`pem`], [`as_text`], [`jwt`], [`dpop`] | what is signed, and how a key is read |
 //! | [`form`], [`exchange`] | what a request says |
 //! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
 //! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
@@ -18,6 +18,7 @@
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
 mod address;
+mod as_text;
 mod assertion;
 mod blanks;
 mod builder;

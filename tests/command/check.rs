@@ -1,5 +1,6 @@
 //! `ccg-session check`: what it says, and that it says no secret.
 
+use base64::Engine as _;
 use ccg_session::testing::{AuthorityBuilder, Counts};
 use http::HeaderValue;
 use http::header::{DATE, LOCATION};
@@ -728,6 +729,59 @@ async fn a_file_of_the_wrong_kind_is_named_with_what_it_is() {
         assert!(cause(&said).starts_with(&expected), "{file}: {said}");
     }
     assert_eq!(authority.counts().grants, 0);
+}
+
+/// By `openssl pkey -outform DER`, and what is no text at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_no_text_is_read_or_named() {
+    let authority = Authority::builder().client_key(P256).start().await.unwrap();
+    let body: String = P256.lines().filter(|line| !line.starts_with("--")).collect();
+    let der = base64::prelude::BASE64_STANDARD.decode(body).unwrap();
+    let file = TempFile::new("key-in-der", "");
+    for (bytes, auth, says) in [
+        (&*der, "private-key-jwt", None),
+        (
+            &der,
+            "post",
+            Some("what --client-secret-file names is a private key: use --auth private-key-jwt"),
+        ),
+        (
+            b"s3cr3t\xff",
+            "post",
+            Some("what --client-secret-file names cannot be read from the file "),
+        ),
+        (
+            b"s3cr3t\xff",
+            "private-key-jwt",
+            Some("what --client-secret-file names cannot be read from "),
+        ),
+    ] {
+        std::fs::write(&file.0, bytes).unwrap();
+        let mut command = as_client();
+        command.args([
+            "check",
+            "--issuer",
+            authority.base_url(),
+            "--auth",
+            auth,
+            "--attempts",
+            "1",
+        ]);
+        let output = run(command.arg("--client-secret-file").arg(&file.0));
+        let said = stdout(&output);
+        match says {
+            None => assert_eq!(output.status.code(), Some(0), "{said}"),
+            Some(says) => assert!(cause(&said).starts_with(says), "{said}"),
+        }
+        if bytes[0] == b's' {
+            assert!(said.contains("it is not text (UTF-8)") && !said.contains("s3cr3t"), "{said}");
+        }
+    }
+    std::fs::write(&file.0, &der).unwrap();
+    let mut command = as_client();
+    command.args(["token", "--issuer", authority.base_url(), "--format", "header", "--dpop-key"]);
+    let header = result(&run(command.arg(&file.0).env("CCG_SESSION_CLIENT_SECRET", SECRET)));
+    assert!(header.starts_with("Authorization: DPoP "), "{header}");
 }
 
 /// Before anything is sent.

@@ -2,6 +2,9 @@
 //! demonstration. It decides nothing about tokens: that is the library's.
 
 mod args;
+// One rule for what the library and the command read.
+#[path = "../../http/as_text.rs"]
+mod as_text;
 mod authority;
 mod cache;
 mod check;
