@@ -419,12 +419,12 @@ fn push_tokens<'a>(object: &'a Object, tokens: &mut Vec<&'a str>) {
 }
 
 /// The words of a member that is named as words are: a string, or what servers that check each field put there, such
-/// as FastAPI's list.
+/// as `FastAPI`'s list.
 fn said(value: &Value) -> Option<&str> {
     const PARTS: [&str; 5] = ["msg", "message", "text", "description", "detail"];
     match value {
         Value::String(words) => Some(words),
-        Value::Array(values) => values.first().filter(|first| !first.is_array()).and_then(said),
+        Value::Array(values) => values.first().filter(|first| first.is_object()).and_then(said),
         Value::Object(object) => PARTS.iter().find_map(|part| text(object, part)),
         _ => None,
     }

@@ -171,7 +171,7 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (200, "", r#"{"error":"invalid_client","access_token":"T"}"#, "denied 200 invalid_client"),
     (500, "", r#"{"error":"invalid_client","error_description":"x"}"#, "server 500 -; invalid_client: x"),
     (400, "content-type: text/html", r#"{"error":"invalid_scope","error_description":""}"#, "denied 400 invalid_scope"),
-    (400, "", r#"{"error":"invalid_grant","error_description":["x"],"error_uri":1}"#, "denied 400 invalid_grant; x"),
+    (400, "", r#"{"error":"invalid_grant","error_description":["x"],"error_uri":1}"#, "denied 400 invalid_grant"),
     (400, "", "", "denied 400 Bad Request"),
     (401, "www-authenticate: Bearer", "no", "denied 401 Unauthorized"),
     (401, "", "<html>", "denied 401 Unauthorized"),
