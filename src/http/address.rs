@@ -15,11 +15,13 @@ pub(super) struct Address {
     /// The text by which an assertion names it: of an alias for clients with a certificate that of the
     /// published address, which servers know themselves by (RFC 8705 §5 gives them no other name).
     pub(super) audience: String,
+    /// As it may be shown.
+    pub(super) shown: String,
 }
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(without_secrets(&self.text), f)
+        fmt::Debug::fmt(&self.shown, f)
     }
 }
 
@@ -67,7 +69,7 @@ pub(super) fn check_url(
              https://, or allow_insecure_http if the way is safe"
         ));
     }
-    Ok(Address { url, text: text.into(), audience: text.into() })
+    Ok(Address { url, text: text.into(), audience: text.into(), shown: shown.into() })
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {

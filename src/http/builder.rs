@@ -240,7 +240,7 @@ pub(super) fn client(
         .pool_max_idle_per_host(0)
         .build()
         .map_err(|error| {
-            format!("could not be made ({}): give a client of yours", Cause::of(&error))
+            format!("could not be made ({}): give a client of yours", Cause::of(&error, &[]))
         })
 }
 

@@ -13,6 +13,7 @@ use std::thread;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::as_text::as_text;
 use super::limits::{MAX_FILE, MAX_READS};
 use crate::asked;
 use crate::error::TokenError;
@@ -219,19 +220,17 @@ async fn read_apart(path: &Path, reads: &Arc<Semaphore>) -> Result<SecretString,
 }
 
 fn file(path: &Path) -> Result<SecretString, String> {
-    let read = || -> io::Result<String> {
-        let mut text = String::new();
-        let length = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? as u64;
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let length = File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)? as u64;
         if length > MAX_FILE {
             return Err(io::Error::other("it is longer than 1 MiB"));
         }
-        Ok(text)
+        Ok(bytes)
     };
-    let mut text = read().map_err(|error| unread(path, &error))?;
-    // Some editors mark a file as UTF-8 so.
-    if text.starts_with('\u{feff}') {
-        text.remove(0);
-    }
+    let bytes = read().map_err(|error| unread(path, &error))?;
+    let text = as_text(bytes)
+        .map_err(|problem| format!("cannot be read from the file {}: {problem}", path.display()))?;
     checked(text.into()).map_err(|problem| format!("{problem} (the file {})", path.display()))
 }
 
@@ -240,10 +239,10 @@ fn unread(path: &Path, error: &io::Error) -> String {
     format!("cannot be read from the file {path} ({error}): check the path and who may read it")
 }
 
-/// Without newlines at its end. Empty it proves nothing: somebody is just writing it, perhaps.
+/// Without newlines at its end, nor the mark by which editors say that a file is UTF-8. Empty it proves nothing: somebody is just writing it, perhaps.
 fn checked(secret: SecretString) -> Result<SecretString, &'static str> {
     let text = secret.expose_secret();
-    let trimmed = text.trim_end_matches(['\r', '\n']);
+    let trimmed = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
     match trimmed.len() {
         0 => Err("is empty"),
         length if length == text.len() => Ok(secret),
@@ -268,7 +267,7 @@ mod tests {
     async fn each_source_is_read_without_the_newlines_at_its_end() {
         let path = std::env::temp_dir().join(format!("credential-{}", std::process::id()));
         for (written, expected) in
-            [("s3cr3t", "s3cr3t"), ("s3cr3t\n", "s3cr3t"), (" a b \r\n\n", " a b ")]
+            [("s3cr3t", "s3cr3t"), ("\u{feff}s3cr3t\n", "s3cr3t"), (" a b \r\n\n", " a b ")]
         {
             std::fs::write(&path, written).unwrap();
             let text = written.to_owned();

@@ -4,6 +4,7 @@
 //! Metadata gives addresses and nothing else. What servers say in it about methods and grants is often
 //! incomplete, so it neither picks nor refuses any.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -18,10 +19,10 @@ use super::address::{Address, check_url, is_loopback, without_secrets};
 use super::assertion::Endpoint;
 use super::event::Sender;
 use super::jwt::Object;
-use super::limits::{MAX_ADDRESS, MAX_NAME};
+use super::limits::{MAX_ADDRESS, MAX_NAME, MAX_WORDS};
 use super::names::{IDENTITY, JSON};
 use super::response::Response;
-use super::words::{fit, is_visible};
+use super::words::{fit, is_short, is_visible};
 use crate::error::{ConfigError, TokenError};
 
 /// Where a provider's requests go, as configured or discovered: see
@@ -79,6 +80,18 @@ impl Endpoints {
     }
 }
 
+/// A line for each, as it may be shown: without its query, nor a secret of the client's.
+impl fmt::Display for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |address: &Option<Address>| {
+            address.as_ref().map_or("none".to_owned(), |address| address.shown.clone())
+        };
+        writeln!(f, "tokens        {}", self.token.shown)?;
+        writeln!(f, "revocation    {}", shown(&self.revocation))?;
+        write!(f, "introspection {}", shown(&self.introspection))
+    }
+}
+
 /// How to come by them.
 #[derive(Debug)]
 pub(super) enum Addresses {
@@ -97,10 +110,14 @@ impl Addresses {
 
     /// Asks the server where that is needed: within the attempt, so that a failure is one of the
     /// attempt, and the session's own policy says when the next one follows.
-    pub(super) async fn get(&self, sender: &Sender) -> Result<Arc<Endpoints>, TokenError> {
+    pub(super) async fn get(
+        &self,
+        sender: &Sender,
+        secrets: &[&str],
+    ) -> Result<Arc<Endpoints>, TokenError> {
         match self {
             Self::Given(endpoints) => Ok(Arc::clone(endpoints)),
-            Self::Discovered(discovery) => discovery.get(sender).await,
+            Self::Discovered(discovery) => discovery.get(sender, secrets).await,
         }
     }
 
@@ -181,7 +198,7 @@ impl Discovery {
         })
     }
 
-    async fn get(&self, sender: &Sender) -> Result<Arc<Endpoints>, TokenError> {
+    async fn get(&self, sender: &Sender, secrets: &[&str]) -> Result<Arc<Endpoints>, TokenError> {
         if let Some(found) = self.undoubted() {
             return Ok(found);
         }
@@ -192,7 +209,7 @@ impl Discovery {
         }
         // Taken back before it is asked: a server whose metadata hangs is asked once for each doubt.
         self.doubted.store(false, Relaxed);
-        match (self.ask(sender).await, self.found.load_full()) {
+        match (self.ask(sender, secrets).await, self.found.load_full()) {
             (Ok(endpoints), _) => {
                 let endpoints = Arc::new(endpoints);
                 self.found.store(Some(Arc::clone(&endpoints)));
@@ -208,14 +225,16 @@ impl Discovery {
     }
 
     /// Tries each place. A server that cannot be reached, or wants fewer requests, is left alone at once.
-    async fn ask(&self, sender: &Sender) -> Result<Endpoints, TokenError> {
+    async fn ask(&self, sender: &Sender, secrets: &[&str]) -> Result<Endpoints, TokenError> {
         let (mut problems, mut failure, mut refusal, mut wait) = (Vec::new(), None, None, None);
         for place in &self.places {
             let request = sender.get(place).header(ACCEPT, JSON);
             let request = request.header(ACCEPT_ENCODING, IDENTITY);
-            let response = Response::read(sender.send(request).await?).await?;
+            let response =
+                Response::read(sender.send(request, place.as_str(), secrets).await?, secrets)
+                    .await?;
             let status = response.status.as_u16();
-            let answer = response.answer(&[], &[], None);
+            let answer = response.answer(secrets, &[], None);
             let metadata = answer.metadata();
             wait = wait.max(metadata.as_ref().err().and_then(TokenError::retry_after));
             let problem = match metadata {
@@ -224,7 +243,7 @@ impl Discovery {
                     let name = response.status.canonical_reason().unwrap_or("nothing is there");
                     format!("the server refused ({status}): {name}")
                 }
-                Ok(metadata) => match self.endpoints(&metadata) {
+                Ok(metadata) => match self.endpoints(&metadata, secrets) {
                     Ok(endpoints) => return Ok(endpoints),
                     Err(problem) => {
                         failure.get_or_insert(None);
@@ -267,12 +286,12 @@ impl Discovery {
         Err(error.with_retry_after(wait))
     }
 
-    fn endpoints(&self, metadata: &Object) -> Result<Endpoints, String> {
+    fn endpoints(&self, metadata: &Object, secrets: &[&str]) -> Result<Endpoints, String> {
         let text = |name| metadata.get(name).and_then(Value::as_str);
         // Byte for byte (RFC 8414 §3.3): or one issuer's metadata could pass for another's.
         let issuer = text("issuer").ok_or("it names no issuer")?;
         if issuer != self.issuer {
-            let shown = fit(issuer, &[], MAX_NAME);
+            let shown = fit(issuer, secrets, MAX_NAME);
             return Err(format!(
                 "its issuer is {shown:?}: if that is who is meant, configure it exactly so"
             ));
@@ -282,7 +301,7 @@ impl Discovery {
         let alias = |name| aliases.and_then(|aliases| aliases.get(name)?.as_str());
         let optional = |name| {
             let Some(target) = alias(name).or_else(|| text(name)) else { return Ok(None) };
-            let address = self.endpoint(name, target)?;
+            let address = self.endpoint(name, target, secrets)?;
             let audience = text(name).unwrap_or(target).to_owned();
             Ok::<_, String>(Some(Address { audience, ..address }))
         };
@@ -296,9 +315,11 @@ impl Discovery {
             None => optional("introspection_endpoint")?,
         };
         let issuer = Some(self.issuer.clone());
+        // A method may be called what a short secret is.
+        let long: Vec<_> = secrets.iter().copied().filter(|secret| !is_short(secret)).collect();
         let list = |name| {
             let texts = metadata.get(name)?.as_array()?.iter().filter_map(Value::as_str);
-            Some(texts.map(|text| fit(text, &[], MAX_NAME)).collect())
+            Some(texts.map(|text| fit(text, &long, MAX_NAME)).collect())
         };
         let grant_types = list("grant_types_supported");
         let auth_methods = list("token_endpoint_auth_methods_supported");
@@ -307,23 +328,29 @@ impl Discovery {
 
     /// As strict as with one that is configured. In clear on this machine only if the issuer is here too:
     /// the client may send what goes elsewhere through a proxy.
-    fn endpoint(&self, name: &'static str, text: &str) -> Result<Address, String> {
+    fn endpoint(
+        &self,
+        name: &'static str,
+        text: &str,
+        secrets: &[&str],
+    ) -> Result<Address, String> {
+        let shown = fit(without_secrets(text), secrets, MAX_ADDRESS);
         // Its text is kept and shown as it is; the parser alone would let both pass.
         if text.len() > MAX_ADDRESS || !text.chars().all(is_visible) {
-            let shown: String = without_secrets(text).chars().take(256).collect();
+            let shown = fit(without_secrets(text), secrets, MAX_NAME);
             return Err(format!(
                 "its {name} is {shown:?}, which is no address: it is too long, or has control \
                  characters in it"
             ));
         }
-        let address = check_url(name, text, self.allow_http).map_err(|error| error.to_string())?;
+        let address = check_url(name, text, self.allow_http)
+            .map_err(|error| fit(&error.to_string(), secrets, MAX_WORDS))?;
         if address.url.scheme() == "http" && !self.allow_http && !is_loopback(&self.places[0]) {
             return Err(format!(
-                "its {name} is {:?}, without TLS and on this machine, but the issuer is elsewhere",
-                without_secrets(text)
+                "its {name} is {shown:?}, without TLS and on this machine, but the issuer is elsewhere",
             ));
         }
-        Ok(address)
+        Ok(Address { shown, ..address })
     }
 }
 
@@ -434,14 +461,14 @@ mod tests {
             // A terminal would obey it, wherever the address is shown.
             (
                 json!({ "token_endpoint": "https://as.example/\u{1b}[2Jt" }),
-                Err("token_endpoint is \"https://as.example/\\u{1b}[2Jt\", which is no address"),
+                Err("token_endpoint is \"https://as.example/[2Jt\", which is no address"),
             ),
             (json!({ "token_endpoint": "x".repeat(100_000) }), Err("token_endpoint is \"xxx")),
         ] {
             let mut metadata =
                 json!({ "issuer": issuer, "token_endpoint": "https://as.example/token" });
             metadata.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-            let found = discovery(issuer).endpoints(metadata.as_object().unwrap());
+            let found = discovery(issuer).endpoints(metadata.as_object().unwrap(), &[]);
             match (found, expected) {
                 (Ok(found), Ok(expected)) => {
                     let found = format!(
@@ -473,7 +500,7 @@ mod tests {
             "revocation_endpoint": "https://as.example/revoke",
             "introspection_endpoint": "https://as.example/introspect",
         });
-        let found = discovery.endpoints(metadata.as_object().unwrap()).unwrap();
+        let found = discovery.endpoints(metadata.as_object().unwrap(), &[]).unwrap();
         let own = Some("https://as.example/own");
         assert_eq!((found.revocation_url(), found.introspection_url()), (own, own));
     }
@@ -491,7 +518,7 @@ mod tests {
             [(true, "https://mtls.as.example/token"), (false, "https://AS.example/token")]
         {
             let discovery = Discovery::new(issuer, None, None, mtls, false).unwrap();
-            let found = discovery.endpoints(metadata.as_object().unwrap()).unwrap();
+            let found = discovery.endpoints(metadata.as_object().unwrap(), &[]).unwrap();
             assert_eq!(found.token_url(), token, "as it was given");
             assert_eq!(found.token.audience, "https://AS.example/token", "as it is published");
             assert_eq!(found.revocation_url(), Some("https://as.example/revoke"));

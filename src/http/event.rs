@@ -6,7 +6,6 @@ use reqwest::{Client, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::address::without_secrets;
 use super::proxy::{self, Proxies};
 use super::response::transport;
 use crate::asked;
@@ -43,19 +42,24 @@ impl Sender {
         self.client.post(url.clone())
     }
 
-    /// Sends it, and tells how it went: a line for each request, whatever it was for. A query may hold a
-    /// key.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Arrived, TokenError> {
+    /// Sends it to what is shown as this address, and tells how it went: a line for each request, whatever it was
+    /// for. What fails may say what came over the wire, so these secrets are taken out of it.
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        url: &str,
+        secrets: &[&str],
+    ) -> Result<Arrived, TokenError> {
         let (client, request) = request.build_split();
         // Its parts are checked by now.
-        let request = request.map_err(|error| transport(error, ""))?;
-        let (method, url) = (request.method().clone(), request.url().clone());
-        let proxy = self.proxies.of(&url).map(proxy::name);
-        let url = without_secrets(url.as_str());
+        let request = request.map_err(|error| transport(error, "", secrets))?;
+        let method = request.method().clone();
+        let proxy = self.proxies.of(request.url()).map(proxy::name);
         let way = proxy.map_or(url.to_owned(), |proxy| format!("{url} through the proxy {proxy}"));
         asked::note(&way);
         let begun = Instant::now();
-        let response = client.execute(request).await.map_err(|error| transport(error, &way));
+        let response = client.execute(request).await;
+        let response = response.map_err(|error| transport(error, &way, secrets));
         let elapsed = begun.elapsed();
         match &response {
             Ok(response) => {

@@ -27,12 +27,13 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn introspect(&self, token: &str) -> Result<Introspection, TokenError> {
-        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
+        let (credential, endpoints) = self.prepare().await?;
         let address =
             endpoints.introspection.as_ref().ok_or_else(|| no_endpoint("introspection"))?;
         let (endpoint, form) = (endpoints.other(address), vec![("token", token)]);
         let options = &TokenRequestOptions::default();
-        let request = Request { endpoint, form, options, secrets: vec![token] };
+        let (secrets, credential) = (vec![token], credential.as_ref());
+        let request = Request { endpoint, form, options, secrets, credential };
         self.ask(&request, |answer: &ServerAnswer<'_>| told(answer)).await
     }
 }

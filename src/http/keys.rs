@@ -17,6 +17,7 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::Value;
 use url::form_urlencoded;
 
+use super::as_text::is_private_der;
 use super::blanks::trimmed;
 use super::crypto::ec_key_pair;
 use super::crypto::library::digest::{SHA256, digest};
@@ -150,7 +151,7 @@ impl SigningKey {
     /// A key in PEM (PKCS #8, PKCS #1 or SEC 1) or as a JWK (RFC 7517).
     pub(super) fn parse(text: &str, wanted: Option<JwtAlgorithm>) -> Result<Self, Problem> {
         let text = tidied(text);
-        let (pair, named, id) = if text.trim_start().starts_with('{') {
+        let (pair, named, id) = if text.starts_with(['{', '[']) {
             from_jwk(&text)?
         } else if text.contains("-----BEGIN ") {
             (from_pem(&text)?, None, None)
@@ -160,6 +161,14 @@ impl SigningKey {
             return Err(
                 "is in PuTTY's own format: convert it with `puttygen KEY -O private-openssh-new`, \
                         then with `ssh-keygen -p -m PKCS8 -f KEY`"
+                    .into(),
+            );
+        } else if text.to_ascii_lowercase().contains("<rsakeyvalue>") {
+            return Err("is an RSA key in XML: convert it to PEM".into());
+        } else if holds_private_key(&text) {
+            return Err(
+                "is a private key, but was mangled on its way: give all of its file, from \
+                 \"-----BEGIN PRIVATE KEY-----\" on"
                     .into(),
             );
         } else {
@@ -257,8 +266,8 @@ impl SigningKey {
 /// Padding is cut off before; odd bits at the end are no reason to send a key.
 const LENIENT: GeneralPurposeConfig =
     base64::engine::general_purpose::NO_PAD.with_decode_allow_trailing_bits(true);
-const BASE64_ANY: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
-const BASE64_URL_ANY: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
+pub(super) const BASE64_ANY: GeneralPurpose = GeneralPurpose::new(&STANDARD, LENIENT);
+pub(super) const BASE64_URL_ANY: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
 
 /// Whether this is a private key, or holds one, readable or not: then it is no secret to be sent.
 pub(super) fn holds_private_key(text: &str) -> bool {
@@ -328,21 +337,6 @@ fn is_private_jwk(text: &str) -> bool {
         },
         |jwk: Value| is_private(&jwk),
     )
-}
-
-/// PKCS #8, PKCS #1, SEC 1 and PKCS #12 are all a sequence as long as the whole, which begins with its
-/// version. (Public keys and certificates begin with another sequence.)
-fn is_private_der(bytes: &[u8]) -> bool {
-    let (length, inner) = match bytes {
-        [0x30, length @ 0..=0x7f, inner @ ..] | [0x30, 0x81, length, inner @ ..] => {
-            (usize::from(*length), inner)
-        }
-        [0x30, 0x82, high, low, inner @ ..] => {
-            (usize::from(u16::from_be_bytes([*high, *low])), inner)
-        }
-        _ => return false,
-    };
-    length == inner.len() && inner.starts_with(&[0x02, 0x01]) && inner.len() > 16
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {
@@ -418,6 +412,12 @@ fn from_pem(text: &str) -> Result<Pair, Problem> {
         ENCRYPTED.into()
     } else if text.contains("OPENSSH PRIVATE KEY") {
         "is in OpenSSH's own format: convert it with `ssh-keygen -p -m PKCS8 -f KEY`".into()
+    } else if text.contains("PGP PRIVATE KEY") {
+        "is a PGP key, which signs no JWT: make one with `openssl genpkey -algorithm EC -pkeyopt \
+         ec_paramgen_curve:P-256 -out KEY`"
+            .into()
+    } else if text.contains("DSA PRIVATE KEY") {
+        "is a DSA key, which signs no JWT: use RSA, P-256, P-384 or Ed25519".into()
     } else if public {
         "is a public key or a certificate: give the private key".into()
     } else {
@@ -428,9 +428,29 @@ fn from_pem(text: &str) -> Result<Pair, Problem> {
 /// What is between the marks of PEM alone, as some variables have it. Which kind it is, it says itself.
 fn from_base64(text: &str) -> Option<Result<Pair, Problem>> {
     let bare: Zeroizing<String> = Zeroizing::new(text.split_whitespace().collect());
-    let der = Zeroizing::new(BASE64_ANY.decode(bare.trim_end_matches('=')).ok()?);
+    let bare = bare.trim_end_matches('=');
+    let decoded = [BASE64_ANY.decode(bare).ok(), BASE64_URL_ANY.decode(bare).ok(), hex(bare)];
+    let mut decoded = decoded.into_iter().flatten().map(Zeroizing::new);
+    let der = decoded.find(|der| is_private_der(der))?;
+    let header = if der[1] < 0x81 { 2 } else { usize::from(der[1]) - 0x7e };
+    match der.get(header..) {
+        Some([2, 1, 3, ..]) => {
+            return Some(Err(
+                "is PKCS #12: convert it with `openssl pkcs12 -in KEY -nodes -nocerts -out PEM`"
+                    .into(),
+            ));
+        }
+        Some([0x30, ..]) => {
+            return Some(Err(
+                "is encrypted: decrypt it with `openssl pkey -inform DER -in KEY -out \
+                             DECRYPTED`"
+                    .into(),
+            ));
+        }
+        _ => {}
+    }
     let other = |problem| from_pkcs1(&der).or_else(|_| from_sec1(&der, None)).map_err(|_| problem);
-    is_private_der(&der).then(|| from_pkcs8(&der).or_else(other))
+    Some(from_pkcs8(&der).or_else(other))
 }
 
 /// RFC 5208, RFC 5958: what kind of key it is, and the key inside.
@@ -497,14 +517,9 @@ fn from_ec_parts(curve: Curve, private: &[u8], public: &[u8]) -> Result<Pair, Pr
 /// RFC 7517, RFC 7518 §6, RFC 8037 §2. With its `alg` and `kid`, if it has them.
 fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), Problem> {
     // Its own words could hold a part of the key.
-    let jwk: Object =
+    let jwk: Value =
         serde_json::from_str(text).map_err(|_| "begins like a JWK, but is not JSON")?;
-    if let Some(keys) = jwk.get("keys") {
-        return match keys.as_array().map(Vec::as_slice) {
-            Some([Value::Object(only)]) => from_jwk(&Value::Object(only.clone()).to_string()),
-            _ => Err("is a set of keys: give one of them".into()),
-        };
-    }
+    let jwk = only_jwk(jwk)?;
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let number = |name: &str| {
         let value = text(name).ok_or_else(|| format!("is a JWK without {name:?}"))?;
@@ -562,6 +577,22 @@ fn from_jwk(text: &str) -> Result<(Pair, Option<JwtAlgorithm>, Option<String>), 
         }
     };
     Ok((pair, named, text("kid").map(str::to_owned)))
+}
+
+/// The one that is in it: alone, or as programs hand keys about.
+fn only_jwk(value: Value) -> Result<Object, Problem> {
+    match value {
+        Value::Array(keys) if keys.len() == 1 => keys
+            .into_iter()
+            .next()
+            .map_or_else(|| Err("is a set of keys: give one of them".into()), only_jwk),
+        Value::Array(_) => Err("is a set of keys: give one of them".into()),
+        Value::Object(mut object) => {
+            let inner = ["keys", "jwk"].into_iter().find_map(|name| object.remove(name));
+            inner.map_or(Ok(object), only_jwk)
+        }
+        _ => Err("begins like a JWK, but has none in it".into()),
+    }
 }
 
 /// The library's words are about the key's form, never of what is in it.

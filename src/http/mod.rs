@@ -8,7 +8,7 @@
 //! | [`provider`], `presets.rs` | whom to ask, and what to say |
 //! | [`address`], [`discovery`] | where its endpoints are |
 //! | [`client_auth`], [`assertion`], [`credential`] | how the client proves who it is, and with what |
-//! | [`keys`], [`pem`], [`jwt`], [`dpop`] | what is signed, and how a key is read |
+//! | [`keys`], [`pem`], [`as_text`], [`jwt`], [`dpop`] | what is signed, and how a key is read |
 //! | [`form`], [`exchange`] | what a request says |
 //! | [`request`], [`event`] | what one attempt sends, and how often; what a log says of it |
 //! | [`response`], [`wire`], [`introspection`] | how an answer arrives, and what it means |
@@ -18,6 +18,7 @@
 //! | [`limits`], [`names`] | the constants: how long and how much; headers and URNs |
 
 mod address;
+mod as_text;
 mod assertion;
 mod blanks;
 mod builder;
@@ -196,10 +197,10 @@ impl HttpTokenManager {
 impl TokenManager for HttpTokenManager {
     async fn grant(&self, request: GrantRequest) -> Result<Grant, TokenError> {
         let form = self.grant_form().map_err(|error| refused(error.to_string()))?;
-        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
+        let (credential, endpoints) = self.prepare().await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = self.shared.provider.secrets().collect();
-        let request = Request { endpoint, form, options, secrets };
+        let request = Request { endpoint, form, options, secrets, credential: credential.as_ref() };
         self.ask(&request, |answer| answer.token(Asked::Grant)).await
     }
 
@@ -212,10 +213,10 @@ impl TokenManager for HttpTokenManager {
             exchange::Texts::new(&request, self.shared.identity.id(), &self.shared.provider)
                 .map_err(refused)?;
         let form = exchange::form(subject.secret(), &request, &texts).map_err(refused)?;
-        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
+        let (credential, endpoints) = self.prepare().await?;
         let (endpoint, options) = (endpoints.of_tokens(), &request.options);
         let secrets = exchange::secrets(subject.secret(), &request, &texts).collect();
-        let request = Request { endpoint, form, options, secrets };
+        let request = Request { endpoint, form, options, secrets, credential: credential.as_ref() };
         self.ask(&request, |answer| answer.token(Asked::Exchange)).await
     }
 
@@ -224,12 +225,13 @@ impl TokenManager for HttpTokenManager {
         token: TokenText,
         options: TokenRequestOptions,
     ) -> Result<(), TokenError> {
-        let endpoints = self.shared.addresses.get(&self.shared.sender).await?;
+        let (credential, endpoints) = self.prepare().await?;
         let address = endpoints.revocation.as_ref().ok_or_else(|| no_endpoint("revocation"))?;
         let (endpoint, token) = (endpoints.other(address), token.expose());
         let mut form = vec![("token", token)];
         form.extend(self.shared.provider.revocation_hint());
-        let request = Request { endpoint, form, options: &options, secrets: vec![token] };
+        let (options, secrets) = (&options, vec![token]);
+        let request = Request { endpoint, form, options, secrets, credential: credential.as_ref() };
         self.ask(&request, |answer: &ServerAnswer<'_>| answer.revocation()).await
     }
 
@@ -297,7 +299,8 @@ impl TokenManager for HttpTokenManager {
 
 impl HttpTokenManager {
     /// The endpoint URLs. If they are to be [discovered](Provider::discover) and not known yet, this fetches
-    /// the metadata. There is no built-in time limit: wrap this call in a timeout. (A session owns its manager,
+    /// the metadata; the credential is read before that, so that no text of the server's can show it. There is no
+    /// built-in time limit: wrap this call in a timeout. (A session owns its manager,
     /// so call this on a clone.)
     ///
     /// # Errors
@@ -306,7 +309,14 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
-        Ok(Endpoints::clone(&*self.shared.addresses.get(&self.shared.sender).await?))
+        let credential = match &self.shared.addresses {
+            Addresses::Given(_) => None,
+            // One that cannot be read is not sent either.
+            Addresses::Discovered(_) => {
+                self.shared.identity.credential().read().await.ok().flatten()
+            }
+        };
+        Ok(Endpoints::clone(&*self.addresses(credential.as_ref()).await?))
     }
 
     /// Whether the server says that this token is active (RFC 7662). Sends one request; for diagnostics and

@@ -1,9 +1,11 @@
 //! Keys and certificates as they arrive: through environment variables, templates and editors, which quote,
 //! escape and indent.
 
-use base64::prelude::{BASE64_STANDARD, Engine};
+use base64::prelude::Engine;
 use secrecy::zeroize::Zeroizing;
+use url::form_urlencoded;
 
+use super::keys::{BASE64_ANY, BASE64_URL_ANY};
 use super::words::is_visible;
 
 const BEGIN: &str = "-----BEGIN ";
@@ -11,10 +13,17 @@ const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
 /// The text as it was before its way here mangled it, where that is beyond doubt: without quotes around it,
-/// with line breaks where `\n` is written, without indentation, and not in base64 as a whole.
+/// with line breaks where `\n` is written, without indentation, and not escaped or in base64 as a whole.
 pub(super) fn tidied(text: &str) -> Zeroizing<String> {
-    let text = unquoted(text.trim_start_matches('\u{feff}').trim());
-    let text = if text.contains(BEGIN) || text.starts_with('{') { text } else { unpacked(text) };
+    /// Packed more often than this, nobody has it by mistake.
+    const PACKED: usize = 3;
+    let mut text = unquoted(text.trim_start_matches('\u{feff}').trim());
+    for deeper in (0..PACKED).rev() {
+        match unpacked(&text, deeper) {
+            Some(inner) => text = unquoted(inner.trim()),
+            None => break,
+        }
+    }
     if text.contains(BEGIN) { in_lines(&text) } else { text }
 }
 
@@ -28,15 +37,34 @@ fn unquoted(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.to_owned())
 }
 
-/// What is in base64 as a whole is a secret of Kubernetes that was encoded once more than it is decoded.
-fn unpacked(text: Zeroizing<String>) -> Zeroizing<String> {
-    let packed: String = text.split_whitespace().collect();
-    let inner = BASE64_STANDARD.decode(Zeroizing::new(packed).as_bytes());
-    let inner = inner.ok().and_then(|bytes| String::from_utf8(bytes).ok()).map(Zeroizing::new);
-    match inner {
-        Some(inner) if inner.contains(BEGIN) || inner.trim_start().starts_with('{') => inner,
-        _ => text,
+/// PEM or a JWK.
+fn is_plain(text: &str) -> bool {
+    text.contains(BEGIN) || text.trim_start().starts_with(['{', '['])
+}
+
+/// What was encoded once more than it is decoded: a string of JSON without its quotes, a form's value, a secret of
+/// Kubernetes. `None` if that is not so, however often it is undone.
+fn unpacked(text: &str, deeper: usize) -> Option<Zeroizing<String>> {
+    if text.starts_with("{\\\"") || text.starts_with("[{\\\"") {
+        let quoted = Zeroizing::new(format!("\"{text}\""));
+        return serde_json::from_str(&quoted).ok().map(Zeroizing::new);
     }
+    if is_plain(text) {
+        return None;
+    }
+    let is_form = text.contains("BEGIN+");
+    let pair =
+        if is_form { format!("k={text}") } else { format!("k={}", text.replace('+', "%2B")) };
+    let pair = Zeroizing::new(pair);
+    let unescaped = text.contains('%').then(|| form_urlencoded::parse(pair.as_bytes()).next());
+    let unescaped = unescaped.flatten().map(|(_, text)| text.into_owned());
+    let packed: Zeroizing<String> = Zeroizing::new(text.split_whitespace().collect());
+    let packed = packed.trim_end_matches('=');
+    let decode = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
+    let decoded = [BASE64_ANY.decode(packed), BASE64_URL_ANY.decode(packed)];
+    let decoded = decoded.into_iter().flatten().filter_map(decode);
+    let mut inner = unescaped.into_iter().chain(decoded).map(Zeroizing::new);
+    inner.find(|inner| is_plain(inner) || deeper > 0 && unpacked(inner, deeper - 1).is_some())
 }
 
 /// Each section with its marks and its base64 in lines of their own. What is not PEM stays as it is, and is
@@ -74,10 +102,16 @@ fn in_lines(text: &str) -> Zeroizing<String> {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+
     use super::*;
 
     const KEY: &str = include_str!("../../tests/keys/p256.pem");
     const JWK: &str = include_str!("../../tests/keys/p256.jwk");
+
+    fn percent(text: &str) -> String {
+        text.bytes().fold(String::new(), |all, byte| format!("{all}%{byte:02X}"))
+    }
 
     #[test]
     fn what_was_mangled_on_its_way_is_as_it_was() {
@@ -98,6 +132,9 @@ mod tests {
             format!("    {}", KEY.replace('\n', "\n    ")),
             format!("\t{}", KEY.replace('\n', "  \r\n\t")),
             BASE64_STANDARD.encode(KEY),
+            BASE64_STANDARD.encode(BASE64_STANDARD.encode(KEY)),
+            percent(KEY),
+            form_urlencoded::byte_serialize(KEY.as_bytes()).collect(),
         ] {
             assert_eq!(*tidied(&mangled), *KEY, "{mangled}");
         }
@@ -106,6 +143,9 @@ mod tests {
             format!("'{JWK}'"),
             serde_json::to_string(JWK).unwrap(),
             BASE64_STANDARD.encode(JWK),
+            BASE64_URL_SAFE_NO_PAD.encode(JWK),
+            JWK.replace('"', "\\\""),
+            percent(JWK),
         ] {
             assert_eq!(tidied(&mangled).trim(), JWK.trim(), "{mangled}");
         }

@@ -1,18 +1,18 @@
 //! One attempt: what is sent, and how often.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::http::HeaderValue;
 use ::http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use super::HttpTokenManager;
 use super::assertion::Endpoint;
 use super::client_auth::Proof;
 use super::credential::unusable;
-use super::discovery::nobody_there;
+use super::discovery::{Endpoints, nobody_there};
 use super::dpop::Dpop;
 use super::form::Form;
 use super::limits::REREAD;
@@ -20,6 +20,7 @@ use super::names::{DPOP, DPOP_NONCE, FORM, IDENTITY, JSON, X_FORWARDED_FOR};
 use super::response::Response;
 use super::server_clock::ServerTime;
 use super::wire::ServerAnswer;
+use super::{HttpTokenManager, Shared};
 use crate::error::TokenError;
 use crate::request::TokenRequestOptions;
 
@@ -30,20 +31,43 @@ pub(super) struct Request<'a> {
     pub(super) options: &'a TokenRequestOptions,
     /// The values of the form that must not appear in an error.
     pub(super) secrets: Vec<&'a str>,
+    /// As it was read for this attempt.
+    pub(super) credential: Option<&'a SecretString>,
 }
 
 impl HttpTokenManager {
-    /// One attempt, with the credential as it is now. After a refusal it says what may be behind it.
+    /// The credential as it is now, and where it may be sent to. It comes first, since what is said on the way there
+    /// must not show it either.
+    pub(super) async fn prepare(
+        &self,
+    ) -> Result<(Option<SecretString>, Arc<Endpoints>), TokenError> {
+        let credential = self.shared.identity.credential().read().await?;
+        let endpoints = self.addresses(credential.as_ref()).await?;
+        Ok((credential, endpoints))
+    }
+
+    /// Known, or found out for a client with this credential.
+    pub(super) async fn addresses(
+        &self,
+        credential: Option<&SecretString>,
+    ) -> Result<Arc<Endpoints>, TokenError> {
+        let Shared { provider, sender, addresses, .. } = &*self.shared;
+        let credential = credential.map(ExposeSecret::expose_secret);
+        let secrets: Vec<_> =
+            credential.into_iter().chain(provider.secrets()).chain(sender.secrets()).collect();
+        addresses.get(sender, &secrets).await
+    }
+
+    /// One attempt. After a refusal it says what may be behind it.
     pub(super) async fn ask<T>(
         &self,
         request: &Request<'_>,
         read: impl Fn(&ServerAnswer<'_>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
-        let credential = self.shared.identity.credential();
-        let secret = credential.read().await?;
+        let (credential, secret) = (self.shared.identity.credential(), request.credential);
         let (sent, time) = (SystemTime::now(), self.shared.server_clock.read());
         let (response, mut result) =
-            self.send_and_once_more_for_a_nonce(request, secret.as_ref(), time, read).await?;
+            self.send_and_once_more_for_a_nonce(request, secret, time, read).await?;
         if let Err(TokenError::Denied { description, credentials_changed, .. }) = &mut result {
             let dated = self.proves(request.endpoint).is_some()
                 || self.shared.provider.client_auth.depends_on_clock();
@@ -58,7 +82,7 @@ impl HttpTokenManager {
                 dated && clock.learn(&response.headers, time, sent, response.received);
             // With its own time limit: otherwise a source that hangs would turn this refusal, which the server
             // has given, into one that took too long.
-            let reread = credential.has_changed_since(secret.as_ref());
+            let reread = credential.has_changed_since(secret);
             let is_reread = timeout(REREAD, reread).await.unwrap_or(false);
             *credentials_changed = is_dated_anew || is_reread;
         }
@@ -103,11 +127,11 @@ impl HttpTokenManager {
         let identity = self.shared.identity.prove(secret, endpoint, time.now())?;
         let proof = dpop.map(|dpop| dpop.proof(&endpoint.address.url, time.now(), nonce));
         let proof = proof.transpose().map_err(|error| unusable(error.to_string()))?;
-        let response = self.post(request, &identity, proof.as_ref()).await?;
-        let proof = proof.as_ref().and_then(|proof| proof.to_str().ok());
-        let own = request.secrets.iter().copied().chain(proof);
+        let shown = proof.as_ref().and_then(|proof| proof.to_str().ok());
+        let own = request.secrets.iter().copied().chain(shown);
         let secrets: Vec<_> =
             identity.secrets().chain(own).chain(self.shared.sender.secrets()).collect();
+        let response = self.post(request, &identity, proof.as_ref(), &secrets).await?;
         if let Some(dpop) = dpop {
             dpop.remember(&response.headers);
         }
@@ -127,13 +151,14 @@ impl HttpTokenManager {
         request: &Request<'_>,
         identity: &Proof,
         proof: Option<&HeaderValue>,
+        secrets: &[&str],
     ) -> Result<Response, TokenError> {
         let form = request.form.iter().copied().chain(identity.pairs());
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let mut post = self
-            .shared
-            .sender
-            .post(&request.endpoint.address.url)
+        let Shared { sender, addresses, .. } = &*self.shared;
+        let address = request.endpoint.address;
+        let mut post = sender
+            .post(&address.url)
             .header(CONTENT_TYPE, FORM)
             .header(ACCEPT, JSON)
             .header(ACCEPT_ENCODING, IDENTITY)
@@ -146,12 +171,12 @@ impl HttpTokenManager {
         if let Some(ip) = request.options.forwarded_for() {
             post = post.header(X_FORWARDED_FOR, ip);
         }
-        let arrived =
-            self.shared.sender.send(post).await.inspect_err(|_| self.shared.addresses.doubt())?;
+        let arrived = sender.send(post, &address.shown, secrets).await;
+        let arrived = arrived.inspect_err(|_| addresses.doubt())?;
         if nobody_there(arrived.0.status()) {
-            self.shared.addresses.doubt();
+            addresses.doubt();
         }
-        Response::read(arrived).await
+        Response::read(arrived, secrets).await
     }
 }
 

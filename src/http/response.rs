@@ -27,13 +27,16 @@ pub(super) struct Response {
 
 impl Response {
     /// Reads no more than is allowed: the server may never stop.
-    pub(super) async fn read((mut response, address): Arrived) -> Result<Self, TokenError> {
+    pub(super) async fn read(
+        (mut response, address): Arrived,
+        secrets: &[&str],
+    ) -> Result<Self, TokenError> {
         let received = SystemTime::now();
         let body = if says_enough(&response) {
             // In a time of its own: or a body that stalls would turn what is known into a time-out.
             timeout(WORDS_TIME, whole(&mut response)).await.unwrap_or(Ok(None)).unwrap_or(None)
         } else {
-            whole(&mut response).await.map_err(|error| transport(error, &address))?
+            whole(&mut response).await.map_err(|error| transport(error, &address, secrets))?
         };
         let (status, headers) = (response.status(), response.headers().clone());
         Ok(Self { status, headers, body, received, address })
@@ -92,8 +95,8 @@ async fn whole(response: &mut reqwest::Response) -> reqwest::Result<Option<Vec<u
 }
 
 /// With what was behind it, since reqwest's own words are only "error sending request".
-pub(super) fn transport(error: reqwest::Error, address: &str) -> TokenError {
-    TokenError::transport(Cause::of(&error.without_url())).with_address(address)
+pub(super) fn transport(error: reqwest::Error, address: &str, secrets: &[&str]) -> TokenError {
+    TokenError::transport(Cause::of(&error.without_url(), secrets)).with_address(address)
 }
 
 /// What an error of reqwest says: first what was behind it all, then what that led to, from the top, and
@@ -105,11 +108,11 @@ pub(super) struct Cause {
 }
 
 impl Cause {
-    pub(super) fn of(error: &reqwest::Error) -> Self {
+    pub(super) fn of(error: &reqwest::Error, secrets: &[&str]) -> Self {
         let mut chain: Vec<String> = Vec::new();
         let mut next: Option<&dyn Error> = Some(error);
         while let Some(error) = next {
-            chain.push(fit(&error.to_string(), &[], MAX_WORDS));
+            chain.push(fit(&error.to_string(), secrets, MAX_WORDS));
             next = error.source();
         }
         let words = chain.pop().unwrap_or_default();

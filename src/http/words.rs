@@ -37,6 +37,11 @@ pub(super) fn fit(words: &str, secrets: &[&str], longest: usize) -> String {
     }
 }
 
+/// Its word may be one of somebody else's by chance.
+pub(super) fn is_short(secret: &str) -> bool {
+    secret.chars().count() < SHORT_SECRET
+}
+
 /// Neither a control character nor one that reorders the text around it, nor one that shows nothing, by
 /// which a string could hold another.
 pub(super) fn is_visible(char: char) -> bool {
@@ -44,9 +49,13 @@ pub(super) fn is_visible(char: char) -> bool {
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}');
-    !char.is_control() && !unseen
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffc}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}');
+    // What stands for nothing that anybody agrees on (Unicode §23.5 and §23.7).
+    let unassigned = matches!(char,
+        '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{f0000}'..)
+        || u32::from(char) & 0xfffe == 0xfffe;
+    !char.is_control() && !unseen && !unassigned
 }
 
 /// One way in which a server could show a secret, escapes aside: those are undone in its words.
@@ -79,18 +88,26 @@ impl Trace {
 /// The one place that says how a secret can be recognized: as it is, and in base64, alone or among other
 /// text, form-encoded or not; and so by its signature, which alone would do to whoever can guess the rest.
 fn traces(secret: &str) -> Vec<Trace> {
+    let lines = secret;
     let visible: String = secret.chars().filter(|char| is_visible(*char)).collect();
     let visible = Zeroizing::new(visible);
     let secret = visible.trim();
+    let mut traces = Vec::new();
+    push_folded(secret, &mut traces);
     if secret.is_empty() {
         return Vec::new();
     }
-    let mut traces = Vec::new();
     let signature = secret.rsplit_once('.').filter(|(rest, _)| rest.contains('.'));
     let signature = signature.map(|(_, signature)| signature);
     push_mangled(secret, &mut traces);
-    for text in [Some(secret), signature.filter(|text| text.len() >= SHORT_SECRET)] {
-        let Some(text) = text else { continue };
+    // What is left of it where somebody has cut its quotes, its padding or one of its lines.
+    let bare = secret.trim_matches(['"', '\'']);
+    let cut = [bare, bare.trim_end_matches('=')].into_iter().chain(lines.lines());
+    let parts = signature.into_iter().chain(cut).map(str::trim);
+    let mut texts: Vec<_> =
+        [secret].into_iter().chain(parts.filter(|text| !is_short(text))).collect();
+    texts.dedup();
+    for text in texts {
         traces.push(Trace::new(text.as_bytes(), Kind::Plain));
         // It may look like an escape itself, and then is undone with those around it.
         if let Some(undone) = undone(text) {
@@ -106,6 +123,18 @@ fn traces(secret: &str) -> Vec<Trace> {
         }
     }
     traces
+}
+
+/// As its text is read, where that is another.
+fn push_folded(secret: &str, traces: &mut Vec<Trace>) {
+    for blank in [Some(b' '), None] {
+        let mut view = written(secret);
+        fold(&mut view, blank);
+        let bytes: Zeroizing<Vec<u8>> = Zeroizing::new(view.iter().map(|seen| seen.byte).collect());
+        if *bytes != *secret.as_bytes() {
+            traces.push(Trace::new(&bytes, Kind::Plain));
+        }
+    }
 }
 
 /// Stands in a trace of a mangled secret for a letter, whatever has become of it. No UTF-8 has this byte.
@@ -211,12 +240,20 @@ fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
             by_first_byte[usize::from(plain(*first))].push(index);
         }
     }
-    let mut view = written(text);
-    for _ in 0..=ESCAPED_IN_ESCAPED {
-        find(&view, traces, &by_first_byte, end, &mut found);
-        match unescaped(&view) {
-            Some(next) => view = next,
-            None => break,
+    // What looks like a blank may stand for one, or for nothing.
+    for blank in [Some(b' '), None] {
+        let mut any_blank = false;
+        let mut view = written(text);
+        for _ in 0..=ESCAPED_IN_ESCAPED {
+            any_blank |= fold(&mut view, blank);
+            find(&view, traces, &by_first_byte, end, &mut found);
+            match unescaped(&view) {
+                Some(next) => view = next,
+                None => break,
+            }
+        }
+        if !any_blank {
+            break;
         }
     }
     // A secret in Latin-1 may begin with the last byte of a character, and one that was cut end within one.
@@ -239,9 +276,50 @@ fn hidden(text: &str, traces: &[Trace], end: usize) -> Vec<Range<usize>> {
     apart
 }
 
-/// A form writes a space as `+`.
+/// A form writes a space as `+`, and a host is written in lower case.
 fn plain(byte: u8) -> u8 {
-    if byte == b'+' { b' ' } else { byte }
+    if byte == b'+' { b' ' } else { byte.to_ascii_lowercase() }
+}
+
+/// Reads characters as whoever sees them does: those in full width as what they are, blanks of whatever kind as this
+/// one or as nothing, and what is not seen as nothing. Whether there were blanks.
+fn fold(view: &mut Vec<Written>, blank: Option<u8>) -> bool {
+    if view.iter().all(|seen| seen.byte.is_ascii()) {
+        return false;
+    }
+    let (mut folded, mut at, mut any_blank) = (Vec::with_capacity(view.len()), 0, false);
+    while let Some(first) = view.get(at) {
+        let length = match first.byte {
+            0xc2..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf4 => 4,
+            _ => 1,
+        };
+        let whole = view.get(at..at + length).filter(|_| length > 1);
+        let bytes: Vec<u8> = whole.unwrap_or_default().iter().map(|seen| seen.byte).collect();
+        let char = std::str::from_utf8(&bytes).ok().and_then(|text| text.chars().next());
+        let Some(char) = char else {
+            folded.push(*first);
+            at += 1;
+            continue;
+        };
+        let last = view[at + length - 1];
+        let mut push = |byte| folded.push(Written { byte, from: first.from, to: last.to });
+        match char {
+            '\u{ff01}'..='\u{ff5e}' => {
+                u8::try_from(u32::from(char) - 0xfee0).into_iter().for_each(&mut push);
+            }
+            _ if char.is_whitespace() => {
+                any_blank = true;
+                blank.into_iter().for_each(&mut push);
+            }
+            _ if !is_visible(char) => {}
+            _ => folded.extend_from_slice(&view[at..at + length]),
+        }
+        at += length;
+    }
+    *view = folded;
+    any_blank
 }
 
 /// Looks at each place for those traces alone that begin with its byte.
@@ -585,6 +663,22 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_cut_off_a_secret_shows_no_rest() {
+        for (secret, shown) in [
+            ("QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "QWxhZGRpbjpvcGVuIHNlc2FtZQ"),
+            ("\"AbCdEfGh12345678\"", "AbCdEfGh12345678"),
+            ("'AbCdEfGh12345678=='", "AbCdEfGh12345678"),
+            ("AbCdEfGh12345678\nXyZ987654321\n", "XyZ987654321"),
+        ] {
+            assert_eq!(
+                fit(&format!("got {shown} x"), &[secret], 99),
+                "got [redacted] x",
+                "{secret}"
+            );
+        }
+    }
+
+    #[test]
     fn a_short_secret_counts_as_a_whole_word_only() {
         for (words, expected) in [
             ("invalid_client: invalid", "invalid_client: [redacted]"),
@@ -597,6 +691,44 @@ mod tests {
         }
         let words = "an error has occurred";
         assert_eq!(fit(words, &["a", "", " ", "e"], 99), words);
+    }
+
+    #[test]
+    fn what_shows_nothing_or_looks_alike_hides_no_secret() {
+        let secret = "s3cr3t Val+ue=with";
+        for between in
+            ["\u{e000}", "\u{a0}", "\u{2009}", "\u{3000}", "\u{f0000}", "\u{ffff}", "\u{200b}"]
+        {
+            let split: String =
+                secret.chars().flat_map(|char| [char.to_string(), between.into()]).collect();
+            let escaped =
+                split.bytes().fold(String::new(), |all, byte| format!("{all}%{byte:02x}"));
+            let units = split.encode_utf16();
+            let units = units.fold(String::new(), |all, unit| format!("{all}\\u{unit:04x}"));
+            for shown in [split, escaped, units] {
+                let fit = fit(&format!("x {shown}."), &[secret], 1_024);
+                assert!(fit.starts_with("x [redacted]") && fit.len() < 30, "{between:?}: {fit}");
+            }
+            let odd = format!("s3cr3t{between}Value");
+            assert_eq!(fit(&format!("x {odd}."), &[&odd], 99), "x [redacted].", "{between:?}");
+        }
+        let full: String = secret.replace(' ', "\u{3000}").chars().map(full_width).collect();
+        for (shown, secret) in [
+            (full.as_str(), secret),
+            (&full, &full),
+            (secret, &full),
+            (&secret.replace(' ', "\u{a0}"), secret),
+            (&secret.to_uppercase(), secret),
+        ] {
+            assert_eq!(fit(&format!("x {shown}."), &[secret], 99), "x [redacted].", "{shown}");
+        }
+    }
+
+    fn full_width(char: char) -> char {
+        match char {
+            '!'..='~' => char::from_u32(u32::from(char) + 0xfee0).unwrap(),
+            other => other,
+        }
     }
 
     #[test]

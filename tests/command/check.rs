@@ -1,5 +1,6 @@
 //! `ccg-session check`: what it says, and that it says no secret.
 
+use base64::Engine as _;
 use ccg_session::testing::{AuthorityBuilder, Counts};
 use http::HeaderValue;
 use http::header::{DATE, LOCATION};
@@ -45,7 +46,7 @@ async fn everything_works() {
     assert_eq!(verdicts(&said), expected, "{said}");
     assert_eq!(code, Some(0));
     assert!(said.contains(&authority.revocation_url()), "{said}");
-    assert!(said.contains("59m") && said.contains("item_preview"), "{said}");
+    assert!(said.contains("with another 1h to live") && said.contains("item_preview"), "{said}");
     let counts = authority.counts();
     assert_eq!((counts.tokens_issued, counts.revocations, counts.introspections), (2, 2, 3));
 }
@@ -195,6 +196,28 @@ fn wrongs() -> Vec<Wrong> {
             "the server has nothing at this address: check --box-base-url",
         ),
         Wrong::new(
+            "an issuer in place of a token endpoint",
+            &["--token-url", "ISSUER"],
+            "this is an issuer, not a token endpoint: give --issuer ISSUER",
+        ),
+        Wrong::new(
+            "the same with a slash too many",
+            &["--token-url", "ISSUER/"],
+            "this is an issuer, not a token endpoint: give --issuer ISSUER",
+        ),
+        Wrong::new(
+            "a page to log in, by a redirect",
+            url,
+            "the server redirects to a page for people to log in, so it is not this endpoint: check --token-url",
+        )
+        .fault(Kind::Grant, moved_to("/login?x=1")),
+        Wrong::new(
+            "a server of logins, which gives no access token",
+            url,
+            "the response has no access token: check --token-url, and what the server grants this client",
+        )
+        .fault(Kind::Grant, Answer::new(StatusCode::OK).body(r#"{ "id_token": "e.y.J" }"#)),
+        Wrong::new(
             "a server without metadata",
             &["--issuer", "ISSUER/tenant"],
             "the server publishes no metadata for this --issuer: check it, or give --token-url",
@@ -314,7 +337,7 @@ fn wrongs() -> Vec<Wrong> {
         Wrong::new(
             "a method that the metadata does not name",
             &["--issuer", "ISSUER", "--auth", "none"],
-            "the server's metadata names no none: try --auth client_secret_basic or client_secret_post",
+            "the server's metadata names no client without a secret: try --auth client_secret_basic or client_secret_post",
         ),
         Wrong::new(
             "no proof of who it is",
@@ -482,8 +505,20 @@ fn wrongs() -> Vec<Wrong> {
             "the server does not allow these scopes for this client: check --scope",
         ),
         Wrong::new(
-            "a target that it does not know",
+            "no target",
             issuer,
+            "no resource or audience was asked for, and the server wants one: try --audience or --resource",
+        )
+        .refusal(Kind::Grant, "invalid_target"),
+        Wrong::new(
+            "a parameter that is missing and that the server names",
+            issuer,
+            "the server wants a parameter that was not given: try --audience",
+        )
+        .fault(Kind::Grant, says(StatusCode::BAD_REQUEST, "invalid_request", "audience is required")),
+        Wrong::new(
+            "a target that it does not know",
+            &["--issuer", "ISSUER", "--resource", "urn:x"],
             "the server does not know the requested resource or audience: check --resource and --audience",
         )
         .refusal(Kind::Grant, "invalid_target"),
@@ -543,6 +578,31 @@ fn wrongs() -> Vec<Wrong> {
             "the server has nothing at this address: check --revocation-url",
         ),
         Wrong::new(
+            "an address of introspection that only metadata knows",
+            issuer,
+            "the server has nothing at the address that its metadata names: give --introspection-url, or --skip \
+             introspection",
+        )
+        .fault(Kind::Introspect, Answer::new(StatusCode::NOT_FOUND)),
+        Wrong::new(
+            "an address of revocation that only metadata knows",
+            issuer,
+            "the address that the metadata names does not accept POST: give --revocation-url, or --skip revocation",
+        )
+        .fault(Kind::Revoke, Answer::new(StatusCode::METHOD_NOT_ALLOWED)),
+        Wrong::new(
+            "an introspection that is none",
+            issuer,
+            "the address that the metadata names does not respond like this endpoint: give --introspection-url",
+        )
+        .fault(Kind::Introspect, Answer::new(StatusCode::OK).body(r#"{ "active": "true" }"#)),
+        Wrong::new(
+            "an address of introspection that has moved",
+            issuer,
+            "the address that the metadata names has moved to https://as.example/token: give --introspection-url",
+        )
+        .fault(Kind::Introspect, moved()),
+        Wrong::new(
             "a revocation that wants this client no more",
             issuer,
             "the server refuses this client at this endpoint, though it accepts it for a grant: allow it on \
@@ -590,6 +650,65 @@ async fn each_wrong_thing_is_named_first_with_its_flag() {
     }
 }
 
+/// A port where this is done with each connection, given what it sent first.
+fn port(first: &'static [u8], answer: fn(&[u8]) -> Option<&'static [u8]>) -> String {
+    use std::io::Read as _;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let _ = stream.write_all(first);
+                let mut sent = Vec::new();
+                let mut part = [0; 4_096];
+                while let Ok(length @ 1..) = stream.read(&mut part) {
+                    sent.extend_from_slice(&part[..length]);
+                    match answer(&sent) {
+                        Some(b"") => continue,
+                        Some(answer) => drop(stream.write_all(answer)),
+                        None => {}
+                    }
+                    break;
+                }
+            });
+        }
+    });
+    address
+}
+
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+/// A fatal `handshake_failure` (RFC 8446 §6).
+const ALERT: &[u8] = &[0x15, 3, 3, 0, 2, 2, 0x28];
+
+fn is_tls(sent: &[u8]) -> bool {
+    sent[0] == 0x16
+}
+
+/// However the port takes what it does not understand.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_scheme_is_named_whatever_the_port_does_with_it() {
+    let waits = port(b"", |sent| Some(if sent.ends_with(b"\r\n\r\n") { NOT_FOUND } else { b"" }));
+    let closes = port(b"", |sent| (!is_tls(sent)).then_some(NOT_FOUND));
+    let only_tls = port(b"", |sent| is_tls(sent).then_some(ALERT));
+    let ssh = port(b"SSH-2.0-OpenSSH\r\n", |_| None);
+    for (scheme, port, says) in [
+        ("https", &waits, "this port does not use TLS: use http: in "),
+        ("https", &closes, "this port does not use TLS: use http: in "),
+        ("http", &only_tls, "this port does not use plain HTTP: use https: in "),
+        ("https", &ssh, "this port uses neither HTTP nor TLS: check the port in "),
+        ("http", &ssh, "this port uses neither HTTP nor TLS: check the port in "),
+    ] {
+        for (flag, path) in [("--issuer", ""), ("--token-url", "/token")] {
+            let url = format!("{scheme}://{port}{path}");
+            let mut check = as_client();
+            check.args(["check", flag, &url, "--attempts", "1", "--attempt-timeout", "2s"]);
+            let said = stdout(&run(check.args(["--connect-timeout", "1s"])));
+            assert!(cause(&said).starts_with(&format!("{says}{flag}")), "{url}: {said}");
+        }
+    }
+}
+
 /// A file is read when the client has to prove itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_the_wrong_kind_is_named_with_what_it_is() {
@@ -610,6 +729,59 @@ async fn a_file_of_the_wrong_kind_is_named_with_what_it_is() {
         assert!(cause(&said).starts_with(&expected), "{file}: {said}");
     }
     assert_eq!(authority.counts().grants, 0);
+}
+
+/// By `openssl pkey -outform DER`, and what is no text at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_no_text_is_read_or_named() {
+    let authority = Authority::builder().client_key(P256).start().await.unwrap();
+    let body: String = P256.lines().filter(|line| !line.starts_with("--")).collect();
+    let der = base64::prelude::BASE64_STANDARD.decode(body).unwrap();
+    let file = TempFile::new("key-in-der", "");
+    for (bytes, auth, says) in [
+        (&*der, "private-key-jwt", None),
+        (
+            &der,
+            "post",
+            Some("what --client-secret-file names is a private key: use --auth private-key-jwt"),
+        ),
+        (
+            b"s3cr3t\xff",
+            "post",
+            Some("what --client-secret-file names cannot be read from the file "),
+        ),
+        (
+            b"s3cr3t\xff",
+            "private-key-jwt",
+            Some("what --client-secret-file names cannot be read from "),
+        ),
+    ] {
+        std::fs::write(&file.0, bytes).unwrap();
+        let mut command = as_client();
+        command.args([
+            "check",
+            "--issuer",
+            authority.base_url(),
+            "--auth",
+            auth,
+            "--attempts",
+            "1",
+        ]);
+        let output = run(command.arg("--client-secret-file").arg(&file.0));
+        let said = stdout(&output);
+        match says {
+            None => assert_eq!(output.status.code(), Some(0), "{said}"),
+            Some(says) => assert!(cause(&said).starts_with(says), "{said}"),
+        }
+        if bytes[0] == b's' {
+            assert!(said.contains("it is not text (UTF-8)") && !said.contains("s3cr3t"), "{said}");
+        }
+    }
+    std::fs::write(&file.0, &der).unwrap();
+    let mut command = as_client();
+    command.args(["token", "--issuer", authority.base_url(), "--format", "header", "--dpop-key"]);
+    let header = result(&run(command.arg(&file.0).env("CCG_SESSION_CLIENT_SECRET", SECRET)));
+    assert!(header.starts_with("Authorization: DPoP "), "{header}");
 }
 
 /// Before anything is sent.
@@ -825,7 +997,8 @@ async fn a_life_that_is_assumed_is_said_to_be() {
     assert!(!check(&authority, SECRET, &args).0.contains("assumed"));
     authority.fail(Kind::Grant, Fault::NoExpiresIn);
     let (said, code) = check(&authority, SECRET, &args);
-    assert!(said.contains("assumed to live for another 4m"), "{said}");
+    let lives = ["5m", "4m 5"].map(|life| format!("assumed to live for another {life}"));
+    assert!(lives.iter().any(|life| said.contains(life)), "{said}");
     assert!(said.contains("(--assumed-lifetime)") && code == Some(0), "{said}");
 }
 

@@ -14,7 +14,9 @@ use ccg_session::{
 
 use serde_json::{Value, json};
 
+use crate::certificates::Ca;
 use crate::loopback::{Request, Server, answer};
+use crate::secrets::Shown;
 
 const SECRET: &str = "AbC/dEf+gHi \"012345\"&é==";
 const ASSERTION: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJtZSJ9.pl4nted-s1gnature";
@@ -232,6 +234,113 @@ async fn no_echo_of_a_secret_is_shown() {
     }
     // Most places show the server's words: or nothing would have been seen here.
     assert!(redacted > 300, "{redacted}");
+}
+
+/// What metadata can have these words in, besides what any answer can: whole, in a path, or as a host.
+const METADATA: [fn(&str, &str) -> Value; 8] = [
+    |base, words| json!({ "issuer": words, "token_endpoint": format!("{base}/token") }),
+    |base, words| json!({ "issuer": format!("{base}/{words}") }),
+    |base, words| json!({ "issuer": base, "token_endpoint": words }),
+    |base, words| json!({ "issuer": base, "token_endpoint": format!("{base}/{words}/token") }),
+    |base, words| json!({ "issuer": base, "token_endpoint": format!("https://{words}/token") }),
+    |base, words| json!({ "issuer": base, "token_endpoint": format!("http://{words}.example/t") }),
+    |base, words| {
+        json!({
+            "issuer": base,
+            "token_endpoint": format!("{base}/{words}"),
+            "revocation_endpoint": format!("{base}/revoke/{words}"),
+            "introspection_endpoint": format!("{base}/introspect/{words}"),
+        })
+    },
+    |base, words| {
+        json!({
+            "issuer": base,
+            "token_endpoint": format!("{base}/token"),
+            "token_endpoint_auth_methods_supported": [words],
+            "grant_types_supported": [words],
+        })
+    },
+];
+
+/// A server may know a secret from before, and say it where it has been sent nothing yet: in metadata, or where
+/// that leads.
+#[tokio::test]
+async fn what_is_said_before_the_credential_was_sent_shows_no_secret_either() {
+    const SECRET: &str = "AbCdEf-gHi.012345_xyz+/ &\"";
+    let said = Arc::new(Mutex::new((0_u16, String::new(), String::new())));
+    let shared = said.clone();
+    let server = Server::start(move |request: &Request| {
+        let (status, headers, body) = if request.line().starts_with("GET") {
+            shared.lock().unwrap().clone()
+        } else {
+            (404, String::new(), String::new())
+        };
+        answer(status, &headers, &body)
+    });
+    let base = server.await.base;
+    let mut redacted = 0;
+    for form in FORMS {
+        for secret in [SECRET, PARAM] {
+            let words = form(secret);
+            let answers = PLACES.iter().map(|place| place(&words)).chain(
+                METADATA
+                    .iter()
+                    .map(|metadata| (200, String::new(), metadata(&base, &words).to_string())),
+            );
+            let location = format!("location: https://{words}/{words}\r\n");
+            for answer in answers.chain([(302, location, String::new())]) {
+                (*said.lock().unwrap()).clone_from(&answer);
+                let (recorded, _recorder) = Shown::recording();
+                let provider = Provider::discover(&base).param("own", PARAM);
+                let builder = HttpTokenManager::builder(provider, "the-client", SECRET);
+                let manager = builder.http_client(crate::client()).build().unwrap();
+                let endpoints = manager.endpoints().await;
+                let lists = endpoints.as_ref().ok().map(|found| {
+                    format!("{found} {:?} {:?}", found.auth_methods(), found.grant_types())
+                });
+                let mut text = shown(&endpoints, endpoints.as_ref().err());
+                text += &lists.unwrap_or_default();
+                text += &calls(&manager).await.concat();
+                text += &shown(&manager, None);
+                // Those of the libraries below show each address that they connect to.
+                let events = recorded.text();
+                let own = events.lines().filter(|line| line.starts_with("event http.request"));
+                text += &own.collect::<String>();
+                redacted += usize::from(text.contains("[redacted]"));
+                let lower = text.to_lowercase();
+                for secret in [&*words, secret] {
+                    for secret in [secret.to_owned(), inside(&format!("{secret:?}"))] {
+                        let is_shown = lower.contains(&secret.to_lowercase());
+                        assert!(!is_shown, "{secret}: {answer:?}: {text}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(redacted > 250, "{redacted}");
+}
+
+/// A certificate is shown before anything is sent.
+#[tokio::test]
+async fn the_names_of_a_certificate_show_no_secret() {
+    const NAME: &str = "s3cr3tValue0123456789.example";
+    let ca = Ca::new("a CA");
+    let pair = ca.issue(NAME);
+    let authority = ccg_session::testing::Authority::builder().tls(&pair.certificate, &*pair.key);
+    let authority = authority.start().await.unwrap();
+    for discovered in [false, true] {
+        let (recorded, _recorder) = Shown::recording();
+        let provider = if discovered {
+            Provider::discover(authority.base_url())
+        } else {
+            Provider::generic(authority.token_url())
+        };
+        let builder = HttpTokenManager::builder(provider, "the-client", NAME);
+        let manager = builder.root_certificate(ca.pem()).build().unwrap();
+        let text = of_grant(&manager.grant(GrantRequest::default()).await) + &recorded.text();
+        assert!(text.contains("only valid for") && text.contains("[redacted]"), "{text}");
+        assert!(!text.to_lowercase().contains("s3cr3tvalue"), "{text}");
+    }
 }
 
 /// What is decided by a code does not depend on what the secret is called.

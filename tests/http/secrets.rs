@@ -30,11 +30,11 @@ const ENCODED: &str = "pl4nted%2Bs3cret";
 
 /// Everything that was shown, by whatever way.
 #[derive(Clone, Default)]
-struct Shown(Arc<Mutex<String>>);
+pub(crate) struct Shown(Arc<Mutex<String>>);
 
 impl Shown {
     /// Records every event and span of this thread, at every level.
-    fn recording() -> (Self, DefaultGuard) {
+    pub(crate) fn recording() -> (Self, DefaultGuard) {
         let shown = Self::default();
         let recorder = record(Registry::default().with(shown.clone()));
         (shown, recorder)
@@ -60,7 +60,7 @@ impl Shown {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.lock().unwrap().clone()
     }
 

@@ -11,19 +11,23 @@ use ccg_session::{
     SessionHandle, TokenError, TokenManager, TokenRequestOptions, TokenText,
 };
 
+use tokio::time::timeout;
+
 use crate::args::{CheckArgs, Step};
 use crate::failure::{Failure, message};
 use crate::remedy::{Asked, Known};
 use crate::settings::{Auth, Settings};
-use crate::{cache, input, output, provider};
+use crate::{cache, input, output, provider, remedy};
 
 pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     let CheckArgs { settings, grant, exchange_scope, skip } = args;
     input::check_lines("--exchange-scope", &exchange_scope)?;
     let mut settings = settings.complete(grant)?;
     // Somebody may have given several in one flag, as the wire has them.
-    let scopes = settings.scope.iter().flat_map(|scope| scope.trim().split(' '));
-    settings.scope = scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+    if !settings.scope.iter().any(|scope| scope.trim().is_empty()) {
+        let scopes = settings.scope.iter().flat_map(|scope| scope.trim().split(' '));
+        settings.scope = scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+    }
     let credential = provider::credential(&settings)?;
     let server = provider::builder_with(&settings, credential.clone())?.build()?;
     let life_is_said = Arc::new(AtomicBool::new(false));
@@ -111,14 +115,10 @@ impl Check {
         let step = if issuer.is_some() { "discovery" } else { "addresses" };
         match self.in_time(issuer, self.server.endpoints()).await {
             Ok(endpoints) => {
-                self.ok(step, &format!("tokens        {}", without_query(endpoints.token_url())))?;
-                for (what, url) in [
-                    ("revocation", endpoints.revocation_url()),
-                    ("introspection", endpoints.introspection_url()),
-                ] {
-                    let url = url.map_or("none", without_query);
-                    say("", "", &format!("{what:<13} {url}"))?;
-                }
+                let shown = endpoints.to_string();
+                let mut lines = shown.lines();
+                self.ok(step, lines.next().unwrap_or_default())?;
+                lines.try_for_each(|line| say("", "", line))?;
                 self.endpoints = Some(endpoints);
                 Ok(true)
             }
@@ -128,7 +128,7 @@ impl Check {
                         "the server writes its issuer with{} a slash at the end: give --issuer {issuer}",
                         if issuer.ends_with('/') { "" } else { "out" }
                     ),
-                    None => self.known().remedy(Asked::Metadata, &error),
+                    None => self.remedy(Asked::Metadata, &error).await,
                 };
                 self.failed(step, &remedy, &error)?;
                 Ok(false)
@@ -139,13 +139,34 @@ impl Check {
     /// The issuer, if there is one under this name but for the slash at its end.
     async fn issuer_with_the_other_slash(&self) -> Option<String> {
         let issuer = self.settings.issuer.as_deref()?;
-        let other = match issuer.strip_suffix('/') {
-            Some(without) => without.to_owned(),
-            None => format!("{issuer}/"),
-        };
+        let other = with_the_other_slash(issuer);
         let settings = Settings { issuer: Some(other.clone()), ..self.settings.clone() };
         let server = self.manager(&settings)?;
         self.in_time(None, server.endpoints()).await.ok().map(|_| other)
+    }
+
+    /// The token URL, if metadata is published under it as an issuer's, and nothing else is there.
+    async fn issuer_in_place_of_the_endpoint(&self, error: &TokenError) -> Option<String> {
+        let url = self.settings.token_url.as_deref()?;
+        let is_elsewhere = match error {
+            TokenError::Denied { status, .. } | TokenError::Server { status, .. } => {
+                matches!(status, 300..=399 | 404 | 405 | 410)
+            }
+            TokenError::Malformed { .. } => true,
+            _ => false,
+        };
+        if !is_elsewhere {
+            return None;
+        }
+        for issuer in [url.to_owned(), with_the_other_slash(url)] {
+            let settings =
+                Settings { issuer: Some(issuer.clone()), token_url: None, ..self.settings.clone() };
+            let server = self.manager(&settings)?;
+            if self.in_time(None, server.endpoints()).await.is_ok() {
+                return Some(issuer);
+            }
+        }
+        None
     }
 
     /// Another one for these settings, as the same client.
@@ -157,7 +178,13 @@ impl Check {
         let token = match self.session.get_token().await {
             Ok(token) => token,
             Err(error) => {
-                self.failed_session("grant", Asked::Grant, &error)?;
+                match error.token_error() {
+                    Some(cause) => {
+                        let remedy = self.remedy(Asked::Grant, cause).await;
+                        self.failed("grant", &remedy, cause)?;
+                    }
+                    None => self.step_failed("grant", &error.to_string())?,
+                }
                 return Ok(None);
             }
         };
@@ -172,12 +199,12 @@ impl Check {
         };
         let bound = if self.settings.dpop_key.is_some() { ", bound to the key," } else { "" };
         let life = if self.life_is_said.load(Relaxed) {
-            format!("with another {} to live", life(&token))
+            format!("with another {} to live", output::life(token.remaining()))
         } else {
             format!(
                 "that is assumed to live for another {}, since the server does not say \
                  (--assumed-lifetime)",
-                life(&token)
+                output::life(token.remaining())
             )
         };
         self.ok("grant", &format!("a token{bound} {life}; {scope}"))?;
@@ -393,6 +420,45 @@ impl Check {
         }
     }
 
+    /// What is behind it, with what a request with nothing secret in it shows of the port.
+    async fn remedy(&self, asked: Asked, error: &TokenError) -> String {
+        let remedy = self.known().remedy(asked, error);
+        if let Some(issuer) = self.issuer_in_place_of_the_endpoint(error).await {
+            return format!("this is an issuer, not a token endpoint: give --issuer {issuer}");
+        }
+        if !remedy::may_be_the_scheme(&remedy) {
+            return remedy;
+        }
+        let Some((scheme, other)) = self.with_the_other_scheme() else { return remedy };
+        let settings = Settings {
+            issuer: Some(other),
+            token_url: None,
+            box_enterprise: None,
+            box_user: None,
+            box_base_url: None,
+            allow_insecure_http: true,
+            ..self.settings.clone()
+        };
+        let Some(server) = self.manager(&settings) else { return remedy };
+        let Ok(found) = timeout(PROBE, server.endpoints()).await else { return remedy };
+        match found.map_or_else(|error| remedy::speaks(&error, scheme), |_| Some(true)) {
+            Some(is_spoken) => self.known().with_scheme(asked, remedy, scheme, is_spoken),
+            None => remedy,
+        }
+    }
+
+    /// Where the server is said to be, under the other scheme and at the same port.
+    fn with_the_other_scheme(&self) -> Option<(&'static str, String)> {
+        let Settings { issuer, token_url, box_base_url, .. } = &self.settings;
+        let url = issuer.as_ref().or(token_url.as_ref()).or(box_base_url.as_ref())?.trim();
+        let (scheme, rest) = url.split_once("://")?;
+        let host = rest.split(['/', '?', '#']).next()?;
+        let (other, port) = if scheme == "https" { ("http", 443) } else { ("https", 80) };
+        let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+        let port = if has_port { String::new() } else { format!(":{port}") };
+        Some((other, format!("{other}://{host}{port}")))
+    }
+
     fn known(&self) -> Known<'_> {
         let Self { settings, endpoints, basic_differs, .. } = self;
         Known { settings, endpoints: endpoints.as_ref(), basic_differs: *basic_differs }
@@ -413,7 +479,7 @@ impl Check {
         request: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, TokenError> {
         let after = self.config.retry.attempt_timeout;
-        tokio::time::timeout(after, request).await.unwrap_or_else(|_| {
+        timeout(after, request).await.unwrap_or_else(|_| {
             let late = TokenError::timed_out(after);
             Err(address.map_or(late.clone(), |it| late.with_address(without_query(it))))
         })
@@ -465,6 +531,9 @@ fn is_of_the_client(error: &TokenError) -> bool {
     matches!(error, TokenError::Denied { error, status, .. }
         if error == "invalid_client" || matches!(status, 401 | 403))
 }
+
+/// How long it may take to find out what a port speaks.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// RFC 8693 §2.1.
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -519,8 +588,8 @@ fn say(step: &str, verdict: &str, what: &str) -> Result<(), Failure> {
     output::line(format!("{step:<14} {verdict:<7} {what}").trim_end())
 }
 
-fn life(token: &AccessToken) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(token.remaining().as_secs()))
+fn with_the_other_slash(issuer: &str) -> String {
+    issuer.strip_suffix('/').map_or_else(|| format!("{issuer}/"), str::to_owned)
 }
 
 /// A query may hold a key.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::as_text::as_text;
 use crate::failure::Failure;
 use crate::settings::is_stdin;
 
@@ -50,16 +51,12 @@ fn within(time: Duration, path: &Path) -> io::Result<String> {
 }
 
 fn bounded(source: impl Read) -> io::Result<String> {
-    let mut text = String::new();
-    let length = source.take(MAX + 1).read_to_string(&mut text)? as u64;
+    let mut bytes = Vec::new();
+    let length = source.take(MAX + 1).read_to_end(&mut bytes)? as u64;
     if length > MAX {
         return Err(io::Error::other("it is longer than 1 MiB"));
     }
-    // Some editors mark a file as UTF-8 so.
-    if text.starts_with('\u{feff}') {
-        text.remove(0);
-    }
-    Ok(text)
+    as_text(bytes).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))
 }
 
 /// Refuses what would break over lines: nobody can tell what was meant. Those around it do not count.

@@ -26,8 +26,48 @@ const WANTS_CERTIFICATE: &str =
 const ALLOW: &str =
     "the server does not let this client (--client-id) have a token: allow it on the server";
 
+const BROKEN: &str = "the connection broke or could not be made";
+const LATE: &str = "the server does not answer in time";
+const NO_TLS: &str = "this port does not use TLS";
+const NO_PLAIN_HTTP: &str = "this port does not use plain HTTP";
+
 /// What metadata names (RFC 8414 §2).
 const ENDPOINTS: [&str; 3] = ["token_endpoint", "revocation_endpoint", "introspection_endpoint"];
+
+/// Whether what listens there may speak TLS where it was not asked to, or the other way round.
+pub(crate) fn may_be_the_scheme(remedy: &str) -> bool {
+    [BROKEN, LATE, NO_TLS, NO_PLAIN_HTTP].iter().any(|cause| remedy.starts_with(cause))
+}
+
+/// Whether this is an answer in that scheme, if only that of a server whose certificate is not trusted. `None` if
+/// that cannot be told.
+pub(crate) fn speaks(error: &TokenError, scheme: &str) -> Option<bool> {
+    match error {
+        TokenError::Transport { source, .. } => {
+            let said = said(&**source);
+            let marks = ["certificate", "Certificate", "fatal alert"];
+            Some(scheme == "https" && marks.iter().any(|mark| said.contains(mark)))
+        }
+        // What servers with TLS tell whoever speaks plain HTTP to them.
+        TokenError::Denied { status: 400, .. } | TokenError::Server { status: 400, .. }
+            if scheme == "http" =>
+        {
+            None
+        }
+        _ => Some(true),
+    }
+}
+
+/// All of it.
+fn said(error: &(dyn Error + 'static)) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        said = format!("{said}: {error}");
+        source = error.source();
+    }
+    said
+}
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,7 +145,7 @@ impl Known<'_> {
                     .into()
             }
             TokenError::TimedOut { .. } => format!(
-                "the server does not answer in time: check {}, the network and its proxy, or give it \
+                "{LATE}: check {}, the network and its proxy, or give it \
                  longer (--attempt-timeout)",
                 self.address(asked)
             ),
@@ -129,12 +169,54 @@ impl Known<'_> {
         }
     }
 
+    /// The remedy, now that it is known which other scheme is spoken there, if one is.
+    pub(crate) fn with_scheme(
+        &self,
+        asked: Asked,
+        remedy: String,
+        scheme: &str,
+        is_spoken: bool,
+    ) -> String {
+        let flag = self.address(asked);
+        match scheme {
+            "http" if is_spoken => format!("{NO_TLS}: use http: in {flag}, or another port"),
+            _ if is_spoken => format!("{NO_PLAIN_HTTP}: use https: in {flag}"),
+            _ if remedy.starts_with(NO_TLS) || remedy.starts_with(NO_PLAIN_HTTP) => {
+                format!("this port uses neither HTTP nor TLS: check the port in {flag}")
+            }
+            _ => remedy,
+        }
+    }
+
+    /// What to do if the address is of no use that the metadata names.
+    fn in_place_of_metadata(&self, asked: Asked) -> Option<&'static str> {
+        let Settings { issuer, revocation_url, introspection_url, .. } = self.settings;
+        issuer.as_ref()?;
+        match asked {
+            Asked::Introspection if introspection_url.is_none() => {
+                Some("give --introspection-url, or --skip introspection")
+            }
+            Asked::Revocation if revocation_url.is_none() => {
+                Some("give --revocation-url, or --skip revocation")
+            }
+            _ => None,
+        }
+    }
+
     fn nothing_there(&self, asked: Asked) -> String {
+        if let Some(mend) = self.in_place_of_metadata(asked) {
+            return format!(
+                "the server has nothing at the address that its metadata names: {mend}"
+            );
+        }
         let flag = self.address(asked);
         format!("the server has nothing at this address: check {flag} (a slash at the end counts)")
     }
 
     fn no_post(&self, asked: Asked) -> String {
+        if let Some(mend) = self.in_place_of_metadata(asked) {
+            return format!("the address that the metadata names does not accept POST: {mend}");
+        }
         let flag = self.address(asked);
         format!("this address does not accept POST, so it is not this endpoint: check {flag}")
     }
@@ -148,9 +230,17 @@ impl Known<'_> {
                 "the server redirects, which no request follows: give {flag} {}",
                 issuer_in(target).as_deref().unwrap_or(target)
             ),
-            Some(target) => {
-                format!("the server redirects, which no request follows: give {flag} {target}")
-            }
+            Some(target) if target.to_lowercase().contains("login") => format!(
+                "the server redirects to a page for people to log in, so it is not this endpoint: check {flag}"
+            ),
+            Some(target) => match self.in_place_of_metadata(asked) {
+                Some(mend) => {
+                    format!("the address that the metadata names has moved to {target}: {mend}")
+                }
+                None => {
+                    format!("the server redirects, which no request follows: give {flag} {target}")
+                }
+            },
             None => format!("the server redirects, which no request follows: check {flag}"),
         }
     }
@@ -200,6 +290,13 @@ impl Known<'_> {
                 "the server does not allow these scopes for this client: check --scope, or allow them on the \
                     server".into()
             }
+            "invalid_target"
+                if asked != Asked::Exchange && resource.is_empty() && audience.is_empty() =>
+            {
+                "no resource or audience was asked for, and the server wants one: try --audience or \
+                 --resource"
+                    .into()
+            }
             "invalid_target" => {
                 "the server does not know the requested resource or audience: check --resource and \
                     --audience".into()
@@ -234,6 +331,10 @@ impl Known<'_> {
                 .into_iter()
                 .filter_map(|(flag, is_missing)| is_missing.then_some(flag))
                 .collect();
+                let named = missing.iter().find(|flag| says.contains(flag.trim_start_matches('-')));
+                if let Some(flag) = named.filter(|flag| **flag != "--param") {
+                    return format!("the server wants a parameter that was not given: try {flag}");
+                }
                 format!("a parameter is missing or wrong: some servers want {}", missing.join(" or "))
             }
             _ if *status == 401 => self.client(asked),
@@ -282,16 +383,19 @@ impl Known<'_> {
             && let Some(name) = auth.registered()
             && !methods.iter().any(|method| method == name)
         {
+            let name = match auth {
+                Auth::None => "no client without a secret".to_owned(),
+                _ => format!("no {name}"),
+            };
             let known: Vec<_> = methods.iter().filter(|method| Auth::is_known(method)).collect();
             let known: Vec<_> = known.into_iter().map(String::as_str).collect();
             return match &known[..] {
                 [] => {
-                    format!("the server's metadata names no {name}, nor another method of --auth")
+                    format!("the server's metadata names {name}, nor another method of --auth")
                 }
-                _ => format!(
-                    "the server's metadata names no {name}: try --auth {}",
-                    known.join(" or ")
-                ),
+                _ => {
+                    format!("the server's metadata names {name}: try --auth {}", known.join(" or "))
+                }
             };
         }
         let secret = match &self.settings.client_secret_file {
@@ -382,6 +486,16 @@ impl Known<'_> {
         if asked == Asked::Metadata {
             return self.metadata(reason);
         }
+        if let Some(mend) = self.in_place_of_metadata(asked) {
+            return format!(
+                "the address that the metadata names does not respond like this endpoint: {mend}"
+            );
+        }
+        if reason.contains("no access_token") {
+            return format!(
+                "the response has no access token: check {flag}, and what the server grants this client"
+            );
+        }
         if reason.contains("web page") {
             return format!("the response is a web page: check {flag} and the proxy");
         }
@@ -390,18 +504,13 @@ impl Known<'_> {
 
     fn transport(&self, asked: Asked, error: &(dyn Error + 'static), address: &str) -> String {
         let flag = self.address(asked);
-        let mut said = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            said = format!("{said}: {error}");
-            source = error.source();
-        }
+        let said = said(error);
         let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
         if has(&["InvalidContentType", "wrong version number"]) {
-            return format!("this port does not use TLS: use http: in {flag}, or another port");
+            return format!("{NO_TLS}: use http: in {flag}, or another port");
         }
-        if has(&["invalid HTTP version", "UnexpectedMessage"]) {
-            return format!("this port does not use plain HTTP: use https: in {flag}");
+        if has(&["invalid HTTP version", "UnexpectedMessage", "unexpected message"]) {
+            return format!("{NO_PLAIN_HTTP}: use https: in {flag}");
         }
         if has(&["fatal alert"]) && self.settings.client_certificate.is_some() {
             return "the server does not accept this client's certificate: check --client-certificate, and \
@@ -457,9 +566,7 @@ impl Known<'_> {
                 "nothing listens at this address: check {flag}, and the proxy (HTTPS_PROXY)"
             );
         }
-        format!(
-            "the connection broke or could not be made: check {flag}, the network and its proxy (HTTPS_PROXY)"
-        )
+        format!("{BROKEN}: check {flag}, the network and its proxy (HTTPS_PROXY)")
     }
 }
 

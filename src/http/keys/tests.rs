@@ -4,6 +4,7 @@
 use secrecy::ExposeSecret;
 use serde_json::json;
 
+use super::super::as_text::as_text;
 use super::super::crypto::library::signature::{UnparsedPublicKey, VerificationAlgorithm};
 use super::*;
 
@@ -212,12 +213,64 @@ fn a_key_that_was_mangled_on_its_way_is_read() {
         for mangled in [format!("'{key}'"), serde_json::to_string(key).unwrap()] {
             assert_eq!(thumbprint(&mangled), thumbprint(key), "{mangled}");
         }
-        let set = format!(r#"{{"keys":[{key}]}}"#);
-        assert_eq!(thumbprint(&set), thumbprint(key));
+        let escaped = key.replace('"', "\\\"");
+        for packed in [
+            format!(r#"{{"keys":[{key}]}}"#),
+            format!("[{key}]"),
+            format!(r#"{{"jwk":{key}}}"#),
+            BASE64_URL_SAFE_NO_PAD.encode(key),
+            escaped,
+        ] {
+            assert_eq!(thumbprint(&packed), thumbprint(key), "{packed}");
+        }
         if !padded.contains("\"kid\"") {
             assert_eq!(thumbprint(&padded), thumbprint(key));
         }
     }
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    <(SectionKind, Vec<u8>)>::from_pem_slice(pem.as_bytes()).unwrap().1
+}
+
+/// A file's bytes, and what is said of it as a key.
+#[test]
+fn a_key_that_is_no_text_is_read_or_named_with_the_command_that_mends_it() {
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    for pem in [RSA, RSA_PKCS1, P256, P384, ED25519] {
+        let hex = der(pem).iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
+        let url = BASE64_URL_SAFE_NO_PAD.encode(der(pem));
+        let marked = [&[0xff, 0xfe][..], &utf16(pem)].concat();
+        for bytes in [der(pem), utf16(pem), marked, hex.into(), url.into()] {
+            let text = as_text(bytes).unwrap();
+            let thumbprint = |text| SigningKey::parse(text, None).unwrap().thumbprint();
+            assert_eq!(thumbprint(&text), thumbprint(pem), "{text}");
+            assert!(holds_private_key(&text));
+        }
+    }
+    let p12 = [&[0x30, 0x82, 0, 30, 2, 1, 3, 0x30][..], &[0xfe; 26]].concat();
+    let text = as_text(p12).unwrap();
+    for (text, expected) in [
+        (text, "is PKCS #12: convert it with `openssl pkcs12 -in KEY -nodes -nocerts"),
+        (
+            as_text(der(&P256_ENCRYPTED.replace("ENCRYPTED ", ""))).unwrap(),
+            "is encrypted: decrypt it with `openssl pkey -inform DER -in KEY",
+        ),
+        (P256.to_lowercase(), "is a private key, but was mangled on its way"),
+        (P256.replace("-----BEGIN", "---- BEGIN"), "is a private key, but was mangled on its way"),
+        (P256.replace("-----BEGIN PRIVATE KEY-----\n", ""), "is a private key, but was mangled"),
+        (P256.replace("PRIVATE KEY", "PGP PRIVATE KEY BLOCK"), "is a PGP key"),
+        (P256.replace("PRIVATE KEY", "DSA PRIVATE KEY"), "is a DSA key"),
+        ("<RSAKeyValue><D>AA</D></RSAKeyValue>".into(), "is an RSA key in XML"),
+    ] {
+        let problem = SigningKey::parse(&text, None).unwrap_err();
+        assert!(problem.starts_with(expected), "{text}: {problem}");
+        // As a secret it is held back by the same rule.
+        assert!(holds_private_key(&text), "{text}");
+    }
+    let certificate = vec![0x30, 0x82, 3, 0, 0x30, 0x82, 2, 0, 0xa0, 3, 2, 1, 2];
+    assert!(as_text(certificate).unwrap_err().contains("openssl x509 -inform DER"));
+    assert_eq!(as_text(b"s3cr3t\xff".to_vec()), Err("it is not text (UTF-8)"));
 }
 
 /// One key in 128 has a coordinate that begins with a zero, which some leave out.
