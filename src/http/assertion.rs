@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::address::Address;
-use super::blanks::{check_line, trimmed};
+use super::blanks::{check_some, trimmed};
 use super::credential::unusable;
 use super::jwt::{self, Object};
 use super::keys::JwtAlgorithm;
@@ -142,13 +142,12 @@ impl JwtAuth {
                     ));
                 }
                 Some(AssertionAudience::Value(text)) => {
-                    check_line(trimmed(text))
-                        .map_err(|problem| ConfigError::new(setting, problem))?;
+                    check_some(text).map_err(|problem| ConfigError::new(setting, problem))?;
                 }
                 _ => {}
             }
         }
-        let key_id = check_line(self.get_key_id().unwrap_or_default());
+        let key_id = self.key_id.as_deref().map_or(Ok(()), check_some);
         key_id.map_err(|problem| ConfigError::new("key_id", problem))
     }
 

@@ -19,12 +19,21 @@ pub(super) fn check_word(text: &str) -> Result<(), String> {
     check(text, |char| !char.is_whitespace() && is_visible(char))
 }
 
+/// What completes "the audience", say: for one that was given, though it says nothing.
+pub(super) fn check_some(text: &str) -> Result<(), String> {
+    if trimmed(text).is_empty() {
+        return Err("is empty: leave it out, or give one".into());
+    }
+    check_line(trimmed(text))
+}
+
 /// Shows nothing of it: it may be an assertion.
 fn check(text: &str, may_stand: impl Fn(char) -> bool) -> Result<(), String> {
     match text.chars().position(|char| !may_stand(char)) {
         None => Ok(()),
         Some(at) => Err(format!(
-            "has a blank, a line break or what cannot be seen in it, after {at} characters: leave it out"
+            "has a blank, a line break or what cannot be seen in it, after {at} character{}: leave it out",
+            if at == 1 { "" } else { "s" }
         )),
     }
 }
@@ -45,5 +54,9 @@ mod tests {
             assert!(check_word(text).is_err());
         }
         assert!(check_word("an id").is_err());
+        assert!(check_word("a b").unwrap_err().contains("after 1 character:"));
+        for text in ["", " \n", "\u{200b}"] {
+            assert!(check_some(text).unwrap_err().starts_with("is empty"));
+        }
     }
 }

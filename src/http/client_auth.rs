@@ -102,7 +102,13 @@ impl ClientAuth {
     /// One that was wrapped is not mended: in which words it was is not known.
     fn check_assertion(&self, secret: &SecretString) -> Result<(), String> {
         match self {
-            Self::Assertion => check_word(trimmed(secret.expose_secret())),
+            Self::Assertion => {
+                let assertion = trimmed(secret.expose_secret());
+                if assertion.starts_with(['"', '\'']) {
+                    return Err("has quotes around it: leave them out".into());
+                }
+                check_word(assertion)
+            }
             _ => Ok(()),
         }
     }

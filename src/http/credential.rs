@@ -239,10 +239,10 @@ fn unread(path: &Path, error: &io::Error) -> String {
     format!("cannot be read from the file {path} ({error}): check the path and who may read it")
 }
 
-/// Without newlines at its end. Empty it proves nothing: somebody is just writing it, perhaps.
+/// Without newlines at its end, nor the mark by which editors say that a file is UTF-8. Empty it proves nothing: somebody is just writing it, perhaps.
 fn checked(secret: SecretString) -> Result<SecretString, &'static str> {
     let text = secret.expose_secret();
-    let trimmed = text.trim_end_matches(['\r', '\n']);
+    let trimmed = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
     match trimmed.len() {
         0 => Err("is empty"),
         length if length == text.len() => Ok(secret),
@@ -267,7 +267,7 @@ mod tests {
     async fn each_source_is_read_without_the_newlines_at_its_end() {
         let path = std::env::temp_dir().join(format!("credential-{}", std::process::id()));
         for (written, expected) in
-            [("s3cr3t", "s3cr3t"), ("s3cr3t\n", "s3cr3t"), (" a b \r\n\n", " a b ")]
+            [("s3cr3t", "s3cr3t"), ("\u{feff}s3cr3t\n", "s3cr3t"), (" a b \r\n\n", " a b ")]
         {
             std::fs::write(&path, written).unwrap();
             let text = written.to_owned();

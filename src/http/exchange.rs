@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::blanks::{check_line, check_word, trimmed};
+use super::blanks::{check_line, check_some, check_word, trimmed};
 use super::form::{Form, check_resources, push_extras, scope_text};
 use super::jwt::{self, Object};
 use super::limits::ACTOR_LIFE;
@@ -30,7 +30,7 @@ impl Texts {
     ) -> Result<Self, String> {
         check_resources(&request.resources).map_err(|problem| format!("resource {problem}"))?;
         for audience in &request.audiences {
-            check_line(trimmed(audience)).map_err(|problem| format!("audience {problem}"))?;
+            check_some(audience).map_err(|problem| format!("audience {problem}"))?;
         }
         for (name, text) in [
             ("shared_link", &request.shared_link),

@@ -110,7 +110,7 @@ mod tests {
     const JWK: &str = include_str!("../../tests/keys/p256.jwk");
 
     fn percent(text: &str) -> String {
-        text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+        text.bytes().fold(String::new(), |all, byte| format!("{all}%{byte:02X}"))
     }
 
     #[test]

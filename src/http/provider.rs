@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::address::{check_url, without_secrets};
-use super::blanks::{check_line, check_word, trimmed};
+use super::blanks::{check_line, check_some, check_word, trimmed};
 use super::client_auth::ClientAuth;
 use super::discovery::{Addresses, Discovery, Endpoints};
 use super::form::{Form, check_resources, push_extras, scope_text};
@@ -343,8 +343,11 @@ impl Provider {
             ));
         }
         self.grant_form(self.subject(), &self.scope_text())?;
+        for scope in self.scopes.iter().filter(|scope| trimmed(scope).is_empty()) {
+            check_some(scope).map_err(|problem| ConfigError::new("scope", problem))?;
+        }
         for audience in self.audiences() {
-            check_line(audience).map_err(|problem| ConfigError::new("audience", problem))?;
+            check_some(audience).map_err(|problem| ConfigError::new("audience", problem))?;
         }
         check_resources(&self.resources)
             .map_err(|problem| ConfigError::new("resource", problem))?;

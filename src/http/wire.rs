@@ -150,7 +150,7 @@ impl ServerAnswer<'_> {
             // Whoever is out of order may say anything.
             _ if status.is_server_error() => server(),
             Some(code) if is_outage(code) => server(),
-            Some("slow_down" | "too_many_requests" | "rate_limit_exceeded") => limited(),
+            Some(code) if is_too_many(code) => limited(),
             // Somebody else than the server has answered, unless the code is one that is defined to mean
             // that the request itself is refused.
             Some(code) if is_infrastructure(status) && !is_refusal(code) => server(),
@@ -249,7 +249,7 @@ impl ServerAnswer<'_> {
                 for part in OTHERS {
                     let named =
                         object.iter().filter(|(name, _)| name.to_lowercase().contains(part));
-                    for words in named.filter_map(|(_, words)| words.as_str()) {
+                    for words in named.filter_map(|(_, words)| said(words)) {
                         if !words.is_empty() && !found.contains(&words) {
                             found.push(words);
                         }
@@ -300,11 +300,11 @@ impl ServerAnswer<'_> {
         let kept = |error: TokenError| error.with_retry_after(self.retry_after());
         let mut grant = Grant::bearer(access_token).map_err(kept)?;
         match (object.get("token_type"), self.dpop) {
-            (Some(Value::String(kind)), Some(key)) if kind.eq_ignore_ascii_case("dpop") => {
+            (Some(Value::String(kind)), Some(key)) if kind.trim().eq_ignore_ascii_case("dpop") => {
                 grant = grant.bound_to(key.clone());
             }
             (None | Some(Value::Null), None) => {}
-            (Some(Value::String(kind)), None) if kind.eq_ignore_ascii_case("bearer") => {}
+            (Some(Value::String(kind)), None) if kind.trim().eq_ignore_ascii_case("bearer") => {}
             (Some(Value::String(kind)), _)
                 if asked == Asked::Exchange && kind.eq_ignore_ascii_case("n_a") =>
             {
@@ -418,6 +418,18 @@ fn push_tokens<'a>(object: &'a Object, tokens: &mut Vec<&'a str>) {
     }
 }
 
+/// The words of a member that is named as words are: a string, or what servers that check each field put there, such
+/// as `FastAPI`'s list.
+fn said(value: &Value) -> Option<&str> {
+    const PARTS: [&str; 5] = ["msg", "message", "text", "description", "detail"];
+    match value {
+        Value::String(words) => Some(words),
+        Value::Array(values) => values.first().filter(|first| first.is_object()).and_then(said),
+        Value::Object(object) => PARTS.iter().find_map(|part| text(object, part)),
+        _ => None,
+    }
+}
+
 fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     object.get(name).and_then(Value::as_str)
 }
@@ -481,7 +493,7 @@ fn form(text: &str) -> Option<Object> {
 /// A code that says "later", whatever the status.
 fn is_outage(code: &str) -> bool {
     matches!(
-        code,
+        &*code.to_ascii_lowercase(),
         "temporarily_unavailable"
             | "server_error"
             | "internal_failure"
@@ -489,6 +501,14 @@ fn is_outage(code: &str) -> bool {
             | "internal_server_error"
             | "service_unavailable"
             | "backend_error"
+    )
+}
+
+/// A code that says "fewer", whatever the status.
+fn is_too_many(code: &str) -> bool {
+    matches!(
+        &*code.to_ascii_lowercase(),
+        "slow_down" | "too_many_requests" | "rate_limit_exceeded" | "rate_limited"
     )
 }
 

@@ -701,8 +701,10 @@ mod tests {
         {
             let split: String =
                 secret.chars().flat_map(|char| [char.to_string(), between.into()]).collect();
-            let escaped: String = split.bytes().map(|byte| format!("%{byte:02x}")).collect();
-            let units = split.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            let escaped =
+                split.bytes().fold(String::new(), |all, byte| format!("{all}%{byte:02x}"));
+            let units = split.encode_utf16();
+            let units = units.fold(String::new(), |all, unit| format!("{all}\\u{unit:04x}"));
             for shown in [split, escaped, units] {
                 let fit = fit(&format!("x {shown}."), &[secret], 1_024);
                 assert!(fit.starts_with("x [redacted]") && fit.len() < 30, "{between:?}: {fit}");

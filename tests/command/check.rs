@@ -46,7 +46,7 @@ async fn everything_works() {
     assert_eq!(verdicts(&said), expected, "{said}");
     assert_eq!(code, Some(0));
     assert!(said.contains(&authority.revocation_url()), "{said}");
-    assert!(said.contains("59m") && said.contains("item_preview"), "{said}");
+    assert!(said.contains("with another 1h to live") && said.contains("item_preview"), "{said}");
     let counts = authority.counts();
     assert_eq!((counts.tokens_issued, counts.revocations, counts.introspections), (2, 2, 3));
 }
@@ -997,7 +997,7 @@ async fn a_life_that_is_assumed_is_said_to_be() {
     assert!(!check(&authority, SECRET, &args).0.contains("assumed"));
     authority.fail(Kind::Grant, Fault::NoExpiresIn);
     let (said, code) = check(&authority, SECRET, &args);
-    assert!(said.contains("assumed to live for another 4m"), "{said}");
+    assert!(said.contains("assumed to live for another 5m"), "{said}");
     assert!(said.contains("(--assumed-lifetime)") && code == Some(0), "{said}");
 }
 

@@ -145,18 +145,59 @@ async fn revoke_asks_afterwards_where_it_can() {
 async fn revoke_takes_no_json_for_a_token_and_repeats_nothing_of_it() {
     let authority = Authority::start().await.unwrap();
     let token = result(&run(&mut at(&authority, "token")));
-    for json in [
-        format!("{{\"access_token\":\"{token}\"}}"),
-        format!("[\"{token}\"]"),
-        format!("\"{token}\""),
+    let token = token.trim_end();
+    for (stdin, says) in [
+        (format!("{{\"access_token\":\"{token}\"}}"), "stdin has JSON, not a token"),
+        (format!("[\"{token}\"]"), "stdin has JSON, not a token"),
+        (format!("\"{token}\""), "the token on stdin has quotes around it"),
+        (format!("'{token}'\n"), "the token on stdin has quotes around it"),
+        (format!("Bearer {token}"), "stdin has a header, not a token"),
+        (format!("Authorization: Bearer {token}"), "stdin has a header, not a token"),
+        (format!("{token} x"), "a blank or another odd character, after "),
     ] {
         let mut revoke = as_client();
         revoke.args(["revoke", "--issuer", authority.base_url()]);
-        let text = problem(&run_with_stdin(&mut revoke, &json), 2);
-        assert!(text.contains("stdin has JSON, not a token"), "{text}");
-        assert!(!text.contains(&token), "{text}");
+        let text = problem(&run_with_stdin(&mut revoke, &stdin), 2);
+        assert!(text.contains(says), "{text}");
+        assert!(!text.contains(token), "{text}");
     }
     assert_eq!(authority.counts().revocations, 0);
+    let mut revoke = at(&authority, "revoke");
+    assert_eq!(result(&run_with_stdin(&mut revoke, &format!(" \t{token} \r\n"))), "");
+    assert!(!authority.is_active(token));
+}
+
+/// The value may be a secret, but the flag is none, nor is what it takes.
+#[test]
+fn a_bad_choice_names_its_flag_and_what_it_takes_and_repeats_nothing() {
+    for (args, says) in [
+        (["token", "--auth", "Hunter2"], "--auth takes one of post, basic, basic-raw, secret-jwt,"),
+        (
+            ["token", "--format", "HUNTER2"],
+            "--format takes one of raw, header, json, exec-credential.",
+        ),
+        (
+            ["check", "--skip", "hunter2"],
+            "--skip takes one of exchange, introspection, revocation.",
+        ),
+    ] {
+        let text = problem(&run(command().args(args)), 2);
+        assert!(text.contains(says) && !text.to_lowercase().contains("hunter2"), "{text}");
+    }
+    // What is written with the underscores of its registered name may be written with hyphens.
+    for name in
+        ["client-secret-post", "client-secret-basic", "client-secret-jwt", "tls-client-auth"]
+    {
+        let text = problem(&run(command().args(["token", "--auth", name])), 2);
+        assert!(!text.contains("takes one of"), "{name}: {text}");
+    }
+    let mut param = as_client();
+    param.args(["token", "--token-url", "http://127.0.0.1:1/", "--param", "client_secret=x"]);
+    let text = problem(&run(&mut param), 2);
+    assert!(text.contains("--param \"client_secret\" is the protocol's own"), "{text}");
+    let mut blank = as_client();
+    blank.args(["check", "--token-url", "http://127.0.0.1:1/", "--scope", " "]);
+    assert!(problem(&run(&mut blank), 2).contains("--scope is empty: leave it out"));
 }
 
 /// Words that are a program's, not a shell's.

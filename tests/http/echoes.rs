@@ -287,8 +287,8 @@ async fn what_is_said_before_the_credential_was_sent_shows_no_secret_either() {
                     .iter()
                     .map(|metadata| (200, String::new(), metadata(&base, &words).to_string())),
             );
-            let bare = format!("location: https://{words}/{words}\r\n");
-            for answer in answers.chain([(302, bare, String::new())]) {
+            let location = format!("location: https://{words}/{words}\r\n");
+            for answer in answers.chain([(302, location, String::new())]) {
                 (*said.lock().unwrap()).clone_from(&answer);
                 let (recorded, _recorder) = Shown::recording();
                 let provider = Provider::discover(&base).param("own", PARAM);
@@ -330,9 +330,10 @@ async fn the_names_of_a_certificate_show_no_secret() {
     let authority = authority.start().await.unwrap();
     for discovered in [false, true] {
         let (recorded, _recorder) = Shown::recording();
-        let provider = match discovered {
-            true => Provider::discover(authority.base_url()),
-            false => Provider::generic(authority.token_url()),
+        let provider = if discovered {
+            Provider::discover(authority.base_url())
+        } else {
+            Provider::generic(authority.token_url())
         };
         let builder = HttpTokenManager::builder(provider, "the-client", NAME);
         let manager = builder.root_certificate(ca.pem()).build().unwrap();

@@ -24,8 +24,10 @@ pub(crate) fn run(args: CheckArgs) -> Result<(), Failure> {
     input::check_lines("--exchange-scope", &exchange_scope)?;
     let mut settings = settings.complete(grant)?;
     // Somebody may have given several in one flag, as the wire has them.
-    let scopes = settings.scope.iter().flat_map(|scope| scope.trim().split(' '));
-    settings.scope = scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+    if !settings.scope.iter().any(|scope| scope.trim().is_empty()) {
+        let scopes = settings.scope.iter().flat_map(|scope| scope.trim().split(' '));
+        settings.scope = scopes.filter(|scope| !scope.is_empty()).map(str::to_owned).collect();
+    }
     let credential = provider::credential(&settings)?;
     let server = provider::builder_with(&settings, credential.clone())?.build()?;
     let life_is_said = Arc::new(AtomicBool::new(false));
@@ -586,8 +588,16 @@ fn say(step: &str, verdict: &str, what: &str) -> Result<(), Failure> {
     output::line(format!("{step:<14} {verdict:<7} {what}").trim_end())
 }
 
+/// Rounded up: a part of it has passed since the token came.
 fn life(token: &AccessToken) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(token.remaining().as_secs()))
+    let seconds = token.remaining().as_millis().div_ceil(1_000);
+    let unit = match seconds {
+        86_400.. => 3_600,
+        3_600.. => 60,
+        _ => 1,
+    };
+    let rounded = seconds.div_ceil(unit) * unit;
+    humantime::format_duration(Duration::from_secs(u64::try_from(rounded).unwrap_or(u64::MAX)))
 }
 
 fn with_the_other_slash(issuer: &str) -> String {

@@ -164,11 +164,16 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// The library's own message, of which none was the server's, without its names for things.
+/// The library's own message, of which none was the server's, without its names for things. What is in quotes was
+/// given.
 pub(crate) fn in_our_words(message: &str) -> String {
     let setting = |(name, _): &&(&str, &str)| name.contains('_');
-    let settings = SETTINGS.iter().filter(setting);
-    settings.fold(without_the_api(message), |message, (theirs, ours)| message.replace(theirs, ours))
+    let message = without_the_api(message);
+    let parts = message.split('"').enumerate().map(|(nth, part)| {
+        let settings = SETTINGS.iter().filter(setting).filter(|_| nth % 2 == 0);
+        settings.fold(part.to_owned(), |part, (theirs, ours)| part.replace(theirs, ours))
+    });
+    parts.collect::<Vec<_>>().join("\"")
 }
 
 /// No server says anything of these, so it can have words of one too.
@@ -268,6 +273,9 @@ mod tests {
         }
         let error: Failure = ConfigError::new("stale_buffer", "is 0s").into();
         assert_eq!(error.message(), "--stale-buffer is 0s");
+        let error: Failure =
+            ConfigError::new("param", "\"client_secret\" is the protocol's own").into();
+        assert_eq!(error.message(), "--param \"client_secret\" is the protocol's own");
     }
 
     fn failed(error: TokenError) -> Failure {

@@ -74,7 +74,7 @@ fn run(command: Command) -> Result<(), Failure> {
 fn not_understood(error: &clap::Error) -> ExitCode {
     let as_json = wants_json();
     let problem = match may_be_secret(error) {
-        Some(problem) => Some(problem.into()),
+        Some(problem) => Some(problem),
         None => (as_json && error.use_stderr()).then(|| in_one_line(error)),
     };
     if let Some(problem) = problem {
@@ -112,22 +112,29 @@ fn in_one_line(error: &clap::Error) -> String {
 }
 
 /// What to say in place of clap, which would repeat an argument that may be a secret.
-fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
+fn may_be_secret(error: &clap::Error) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    match (error.kind(), text(ContextKind::InvalidArg)) {
+    let problem = match (error.kind(), text(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some("--client-secret")) => Some(SECRET_AS_ARGUMENT),
         (ErrorKind::UnknownArgument, Some(argument)) if !is_flag(argument) => Some(LEFT_OVER),
         (ErrorKind::ValueValidation, Some(flag)) if flag.starts_with("--param ") => {
             Some(NO_PARAMETER)
         }
         (ErrorKind::TooManyValues, _) => Some(NO_VALUE),
-        (ErrorKind::InvalidValue, _)
+        (ErrorKind::InvalidValue, Some(flag))
             if text(ContextKind::InvalidValue).is_some_and(|value| !is_word(value)) =>
         {
-            Some(NO_VALUE)
+            let flag = flag.split(' ').next().unwrap_or_default();
+            let Some(ContextValue::Strings(values)) = error.get(ContextKind::ValidValue) else {
+                return Some(NO_VALUE.into());
+            };
+            let values = values.join(", ");
+            return Some(format!(
+                "{flag} takes one of {values}. What was given is not repeated here, since it may be secret"
+            ));
         }
         (ErrorKind::InvalidSubcommand, _)
             if error.get(ContextKind::SuggestedSubcommand).is_none() =>
@@ -135,7 +142,8 @@ fn may_be_secret(error: &clap::Error) -> Option<&'static str> {
             Some(NO_COMMAND)
         }
         _ => None,
-    }
+    };
+    problem.map(str::to_owned)
 }
 
 /// Whether somebody may have meant a flag by it. A token can begin with dashes, but has other letters too.

@@ -37,14 +37,30 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
 
 fn token_from_stdin() -> Result<Grant, Failure> {
     let text = input::secret_from_stdin("the token to revoke")?;
-    if text.expose_secret().trim_start().starts_with(['{', '[', '"']) {
-        let problem = "stdin has JSON, not a token: give the value of access_token alone, as \
-                       `ccg-session token` prints it without --format";
-        return Err(Failure::Usage(problem.into()));
-    }
-    let token = Grant::bearer(text)
-        .map_err(|_| Failure::Usage("what stdin has is not a token: no header takes it".into()))?;
-    Ok(token.expires_in(LONG_ENOUGH))
+    let text = text.expose_secret().trim();
+    let lower = text.to_ascii_lowercase();
+    let begins = |words: &[&str]| words.iter().any(|word| lower.starts_with(word));
+    let problem = if text.is_empty() {
+        "the token to revoke is empty (stdin)".into()
+    } else if begins(&["{", "[", "\"{"]) {
+        "stdin has JSON, not a token: give the value of access_token alone, as `ccg-session token` \
+         prints it without --format"
+            .into()
+    } else if begins(&["\"", "'"]) {
+        "the token on stdin has quotes around it: leave them out".into()
+    } else if begins(&["bearer ", "dpop ", "authorization:"]) {
+        "stdin has a header, not a token: leave out what is before the token".into()
+    } else if let Some(at) = text.chars().position(|char| !char.is_ascii_graphic()) {
+        format!(
+            "what stdin has is not a token: it has a blank or another odd character, after {at} others"
+        )
+    } else {
+        let token = Grant::bearer(text).map_err(|_| {
+            Failure::Usage("what stdin has is not a token: no header takes it".into())
+        })?;
+        return Ok(token.expires_in(LONG_ENOUGH));
+    };
+    Err(Failure::Usage(problem))
 }
 
 async fn revoke(

@@ -167,15 +167,15 @@ pub(crate) struct SessionSettings {
 #[serde(try_from = "String")]
 pub(crate) enum Auth {
     /// client_secret_post: in the form
-    #[value(alias = "client_secret_post")]
+    #[value(alias = "client_secret_post", alias = "client-secret-post")]
     Post,
     /// client_secret_basic: in a header
-    #[value(alias = "client_secret_basic")]
+    #[value(alias = "client_secret_basic", alias = "client-secret-basic")]
     Basic,
     /// In a header, not encoded before base64
     BasicRaw,
     /// client_secret_jwt: the secret signs an assertion
-    #[value(alias = "client_secret_jwt")]
+    #[value(alias = "client_secret_jwt", alias = "client-secret-jwt")]
     SecretJwt,
     /// private_key_jwt: a private key (PEM or JWK, in place of the secret) signs an assertion
     #[value(alias = "private_key_jwt")]
@@ -183,7 +183,7 @@ pub(crate) enum Auth {
     /// An assertion that a platform writes, in place of the secret
     Assertion,
     /// tls_client_auth: a client certificate, and no secret
-    #[value(alias = "tls_client_auth", alias = "self_signed_tls_client_auth")]
+    #[value(aliases = ["tls_client_auth", "tls-client-auth", "self_signed_tls_client_auth", "self-signed-tls-client-auth"])]
     TlsClient,
     /// No secret at all
     None,

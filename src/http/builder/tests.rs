@@ -200,6 +200,24 @@ fn blanks_and_line_breaks_are_left_out_around_and_refused_inside() {
         assert_eq!(error.setting(), setting, "{error}");
         assert!(error.to_string().contains("has a blank, a line break or what"), "{error}");
     }
+    // One that was given and says nothing.
+    let key_id = ClientAuth::SecretJwt(JwtAuth::new().key_id(""));
+    let revocation = JwtAuth::new().revocation_audience(AssertionAudience::value("\n"));
+    for (provider, setting) in [
+        (generic().scope(""), "scope"),
+        (generic().scopes(["a", " "]), "scope"),
+        (generic().audience("  "), "audience"),
+        (generic().client_auth(jwt("")), "assertion_audience"),
+        (generic().client_auth(jwt(" \n")), "assertion_audience"),
+        (generic().client_auth(ClientAuth::SecretJwt(revocation)), "revocation_audience"),
+        (generic().client_auth(key_id), "key_id"),
+    ] {
+        let error = builder(provider).build().unwrap_err().to_string();
+        assert_eq!(error, format!("{setting} is empty: leave it out, or give one"));
+    }
+    let quoted = generic().client_auth(ClientAuth::Assertion);
+    let quoted = HttpTokenManager::builder(quoted, "id", "\"a.b.c\"\n").build().unwrap_err();
+    assert_eq!(quoted.to_string(), "credential has quotes around it: leave them out");
     // Around those that are only used later.
     let jwt = ClientAuth::SecretJwt(JwtAuth::new().audience(AssertionAudience::value(" a\n")));
     assert!(builder(generic().client_auth(jwt)).build().is_ok());

@@ -238,7 +238,7 @@ fn der(pem: &str) -> Vec<u8> {
 fn a_key_that_is_no_text_is_read_or_named_with_the_command_that_mends_it() {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
     for pem in [RSA, RSA_PKCS1, P256, P384, ED25519] {
-        let hex = der(pem).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = der(pem).iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"));
         let url = BASE64_URL_SAFE_NO_PAD.encode(der(pem));
         let marked = [&[0xff, 0xfe][..], &utf16(pem)].concat();
         for bytes in [der(pem), utf16(pem), marked, hex.into(), url.into()] {

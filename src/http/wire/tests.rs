@@ -179,6 +179,8 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (403, "", "no", "denied 403 Forbidden"),
     (405, "", "{}", "denied 405 Method Not Allowed"),
     (422, "", r#"{"detail":"x"}"#, "denied 422 Unprocessable Entity; x"),
+    (422, "", r#"{"detail":[{"loc":["body","scope"],"msg":"field required"}]}"#, "denied 422 Unprocessable Entity; field required"),
+    (400, "", r#"{"message":{"text":"x"}}"#, "denied 400 Bad Request; x"),
     (422, "", r#"["x"]"#, "denied 422 Unprocessable Entity"),
     (400, "", "error=invalid_client&error_description=x+y", "denied 400 invalid_client; x y"),
     (400, "", r#"{"error":"a","error":"b"}"#, "denied 400 b"),
@@ -213,6 +215,8 @@ const GRANTS: &[(u16, &str, &str, &str)] = &[
     (421, "", "", "server 421 -"),
     (425, "retry-after: 1", "", "server 425 1s"),
     (400, "", r#"{"error":"internal_failure","error_description":"Backend Error"}"#, "server 400 -; internal_failure: Backend Error"),
+    (400, "", r#"{"error":"INTERNAL_FAILURE"}"#, "server 400 -; INTERNAL_FAILURE"),
+    (400, "", r#"{"error":"Rate_Limited"}"#, "limited -"),
     (200, "", r#"{"error":"internal_error"}"#, "server 200 -; internal_error"),
     (501, "", r#"{"error":"unsupported_grant_type"}"#, "server 501 -; unsupported_grant_type"),
     // Redirects are not followed, and told without what could be secret.
