@@ -453,7 +453,7 @@ async fn check_says_what_is_there_and_leaves_it_there() {
     let first = token(&directory.0, &authority);
     let (said, code) = row(&[]);
     assert!(
-        said.starts_with("ok      there is a token for these settings with another 59m"),
+        said.starts_with("ok      there is a token for these settings with another 1h to live"),
         "{said}"
     );
     assert_eq!(code, Some(0));

@@ -199,12 +199,12 @@ impl Check {
         };
         let bound = if self.settings.dpop_key.is_some() { ", bound to the key," } else { "" };
         let life = if self.life_is_said.load(Relaxed) {
-            format!("with another {} to live", life(&token))
+            format!("with another {} to live", output::life(token.remaining()))
         } else {
             format!(
                 "that is assumed to live for another {}, since the server does not say \
                  (--assumed-lifetime)",
-                life(&token)
+                output::life(token.remaining())
             )
         };
         self.ok("grant", &format!("a token{bound} {life}; {scope}"))?;
@@ -586,18 +586,6 @@ impl TokenManager for Watched {
 
 fn say(step: &str, verdict: &str, what: &str) -> Result<(), Failure> {
     output::line(format!("{step:<14} {verdict:<7} {what}").trim_end())
-}
-
-/// Rounded up: a part of it has passed since the token came.
-fn life(token: &AccessToken) -> humantime::FormattedDuration {
-    let seconds = token.remaining().as_millis().div_ceil(1_000);
-    let unit = match seconds {
-        86_400.. => 3_600,
-        3_600.. => 60,
-        _ => 1,
-    };
-    let rounded = seconds.div_ceil(unit) * unit;
-    humantime::format_duration(Duration::from_secs(u64::try_from(rounded).unwrap_or(u64::MAX)))
 }
 
 fn with_the_other_slash(issuer: &str) -> String {

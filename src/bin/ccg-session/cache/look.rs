@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::place::{Kept, Place, is_locked};
 use super::{CALL, Cache, Unasked};
+use crate::output;
 use crate::settings::Settings;
 
 /// What is there for these settings, or else what is wrong and what to do. `None` if no cache is named.
@@ -70,9 +71,7 @@ async fn found(
     };
     let left = match token.remaining() {
         Duration::MAX => "that does not end".into(),
-        left => {
-            format!("with another {} to live", format_duration(Duration::from_secs(left.as_secs())))
-        }
+        left => format!("with another {} to live", output::life(left)),
     };
     Ok(format!("there is a token for these settings {left}"))
 }
