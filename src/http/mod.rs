@@ -299,7 +299,8 @@ impl TokenManager for HttpTokenManager {
 
 impl HttpTokenManager {
     /// The endpoint URLs. If they are to be [discovered](Provider::discover) and not known yet, this fetches
-    /// the metadata. There is no built-in time limit: wrap this call in a timeout. (A session owns its manager,
+    /// the metadata; the credential is read before that, so that no text of the server's can show it. There is no
+    /// built-in time limit: wrap this call in a timeout. (A session owns its manager,
     /// so call this on a clone.)
     ///
     /// # Errors
@@ -308,8 +309,13 @@ impl HttpTokenManager {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn endpoints(&self) -> Result<Endpoints, TokenError> {
-        // One that cannot be read is not sent either.
-        let credential = self.shared.identity.credential().read().await.ok().flatten();
+        let credential = match &self.shared.addresses {
+            Addresses::Given(_) => None,
+            // One that cannot be read is not sent either.
+            Addresses::Discovered(_) => {
+                self.shared.identity.credential().read().await.ok().flatten()
+            }
+        };
         Ok(Endpoints::clone(&*self.addresses(credential.as_ref()).await?))
     }
 
