@@ -262,6 +262,15 @@ const METADATA: [fn(&str, &str) -> Value; 8] = [
     },
 ];
 
+/// Knows no name, and needs no time to say so.
+struct NoNames;
+
+impl reqwest::dns::Resolve for NoNames {
+    fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        Box::pin(async { Err("there is no such name".into()) })
+    }
+}
+
 /// A server may know a secret from before, and say it where it has been sent nothing yet: in metadata, or where
 /// that leads.
 #[tokio::test]
@@ -278,6 +287,7 @@ async fn what_is_said_before_the_credential_was_sent_shows_no_secret_either() {
         answer(status, &headers, &body)
     });
     let base = server.await.base;
+    let client = crate::client_with(|client| client.dns_resolver(Arc::new(NoNames)));
     let mut redacted = 0;
     for form in FORMS {
         for secret in [SECRET, PARAM] {
@@ -293,7 +303,7 @@ async fn what_is_said_before_the_credential_was_sent_shows_no_secret_either() {
                 let (recorded, _recorder) = Shown::recording();
                 let provider = Provider::discover(&base).param("own", PARAM);
                 let builder = HttpTokenManager::builder(provider, "the-client", SECRET);
-                let manager = builder.http_client(crate::client()).build().unwrap();
+                let manager = builder.http_client(client.clone()).build().unwrap();
                 let endpoints = manager.endpoints().await;
                 let lists = endpoints.as_ref().ok().map(|found| {
                     format!("{found} {:?} {:?}", found.auth_methods(), found.grant_types())

@@ -58,12 +58,16 @@ fn session_of(
 /// What uses tokens, or asks an authority behind the session's back. One for all: making one takes longer
 /// than most of what is tested here. It keeps no connection, which might be another runtime's.
 fn client() -> reqwest::Client {
-    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| {
-        // With the feature http, reqwest is built without a provider of its own; a second installation
-        // fails.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-        builder.pool_max_idle_per_host(0).build().unwrap()
-    });
+    static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(|| client_with(|client| client));
     CLIENT.clone()
+}
+
+fn client_with(
+    more: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> reqwest::Client {
+    // With the feature http, reqwest is built without a provider of its own; a second installation
+    // fails.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    more(builder.pool_max_idle_per_host(0)).build().unwrap()
 }
