@@ -697,7 +697,12 @@ impl History {
         let Policy { mut attempts, cooling } = self.policy;
         let confirmed = std::mem::take(&mut self.batch_confirmed);
         if confirmed {
-            self.revocation_pace = Pace::default();
+            let is_left = |known: &Issued| {
+                known.marked_by.is_some() && !known.revoked && self.now < known.expires_at
+            };
+            // With some left it is the same flight, in which credentials change once.
+            let goes_on = self.texts.values().any(is_left);
+            self.revocation_pace.succeeded(goes_on);
             attempts = attempts.saturating_add(1);
         }
         if let Some(error) = self.batch_failure.take()

@@ -90,6 +90,11 @@ impl Pace {
         self.not_before = now + pause.max(retry_after);
     }
 
+    /// All failures are forgotten, and the flight has all its attempts again, if it goes on.
+    pub(crate) fn succeeded(&mut self, goes_on: bool) {
+        *self = Self { forgiven: goes_on && self.forgiven, ..Self::default() };
+    }
+
     /// There was no leave for an attempt: the flight is over, and has not failed.
     pub(crate) fn turned_away(&mut self, error: &TokenError, now: Instant) {
         let retry_after = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
