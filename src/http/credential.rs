@@ -239,7 +239,8 @@ fn unread(path: &Path, error: &io::Error) -> String {
     format!("cannot be read from the file {path} ({error}): check the path and who may read it")
 }
 
-/// Without newlines at its end, nor the mark by which editors say that a file is UTF-8. Empty it proves nothing: somebody is just writing it, perhaps.
+/// Without newlines at its end, nor the mark by which editors say that a file is UTF-8. Empty it proves nothing:
+/// somebody is just writing it, perhaps.
 fn checked(secret: SecretString) -> Result<SecretString, &'static str> {
     let text = secret.expose_secret();
     let trimmed = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
